@@ -1,0 +1,116 @@
+// The Plan: what the runtime executes. Schema only; compiler/codegen makes plans, runtime/ reads them.
+//
+// A plan is a flat list of steps over numbered tensors, whose arena offsets are fixed per token bucket. It names
+// kernels by id and version and holds no code. It is untrusted when it comes from a file: Validate() checks every
+// index, offset, dtype and shape before anything runs.
+#ifndef COMPILER_PLAN_PLAN_H_
+#define COMPILER_PLAN_PLAN_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "compiler/ir/attr.h"
+#include "compiler/ir/dim_expr.h"
+#include "compiler/ir/dtype.h"
+
+namespace flashflow::plan {
+
+inline constexpr int kPlanVersion = 1;
+inline constexpr int64_t kArenaAlignment = 256;  // bytes; every arena offset is a multiple
+
+enum class Storage : uint8_t { kInput, kWeight, kArena, kOutput };
+
+struct Tensor {
+  std::string name;          // inputs, weights and outputs: their public name; arena: empty
+  DType dtype = DType::kF32;
+  Dims shape;
+  Storage storage = Storage::kArena;
+  int32_t index = -1;        // into inputs / weights / outputs; -1 for the arena
+};
+
+// A weight as its kernel wants it. The engine file holds it row-major; `layout` is applied at load.
+struct Weight {
+  std::string source;        // tensor name in the engine file
+  DType dtype = DType::kF32;
+  std::vector<int64_t> shape;
+  std::string layout = "row_major";  // or a packing named in kernels/registry:catalog
+};
+
+struct KernelRef {
+  std::string id;            // "cpu.linear.panel16"
+  int32_t version = 1;
+  friend bool operator==(const KernelRef&, const KernelRef&) = default;
+};
+
+struct Step {
+  std::string op;                    // IR op name, for messages and the roofline
+  std::vector<KernelRef> tactics;    // in order of preference, at least one; binding any changes no layout, no offset
+  std::vector<int32_t> inputs;       // tensor indices; -1 for an absent optional operand
+  std::vector<int32_t> outputs;
+  AttrMap attrs;
+  bool uses_cache = false;           // reads or appends to the KV cache
+  int32_t workspace = -1;            // an i8 arena tensor, or -1
+  std::string loc;
+};
+
+// Where each arena tensor lies when a step has at most max_tokens tokens.
+struct Bucket {
+  int64_t max_tokens = 0;
+  int64_t arena_bytes = 0;
+  std::vector<int64_t> offsets;      // per tensor; -1 for tensors outside the arena
+};
+
+struct CacheSpec {
+  int64_t layers = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t page_size = 16;            // tokens a page
+  DType dtype = DType::kF32;
+  // Memory: [layers][pages][2 (k, v)][kv_heads][page_size][head_dim]
+};
+
+struct Limits {
+  int64_t context_length = 0;        // positions a row may reach
+  int64_t max_tokens = 0;            // T of one step
+  int64_t max_rows = 0;              // R of one step
+  int64_t max_logit_rows = 0;        // L of one step
+};
+
+// The step graph's inputs, by name (dtype i32): token_ids[T], positions[T], row_start[R+1], kv_len[R],
+// block_table[R, P], logit_rows[L]. Symbols T, R, P, L. Output: logits[L, vocab], f32.
+struct Plan {
+  int32_t version = kPlanVersion;
+  std::string device_key;            // "cpu/1": device kind and kernel-catalogue version
+  std::string graph_sha256;          // of the .ffir text it was made from
+  std::vector<std::pair<std::string, SymbolRange>> symbols;
+  Limits limits;
+  CacheSpec cache;
+  std::vector<Tensor> tensors;
+  std::vector<int32_t> inputs;       // tensor indices
+  std::vector<int32_t> outputs;      // tensor indices
+  std::vector<Weight> weights;
+  std::vector<Step> steps;
+  std::vector<Bucket> buckets;       // ascending max_tokens; the last covers limits.max_tokens
+};
+
+// JSON, human-readable. FromJson refuses unknown versions, unknown keys, missing keys and wrong kinds by name, and
+// validates. Neither allocates more than a small multiple of the text's size.
+std::string ToJson(const Plan& plan);
+absl::StatusOr<Plan> FromJson(std::string_view json);
+
+// Every index in range, single writer before readers, buckets ascending and complete, offsets aligned and inside the
+// arena for the largest shapes of the bucket, no two live tensors overlapping unless one aliases the other.
+absl::Status Validate(const Plan& plan);
+
+// The symbol values at a bucket's upper end: T = max_tokens, R = min(T, max_rows), L = min(T, max_logit_rows),
+// P = the block table's width for context_length.
+SymbolValues BucketSymbols(const Plan& plan, const Bucket& bucket);
+
+}  // namespace flashflow::plan
+
+#endif  // COMPILER_PLAN_PLAN_H_

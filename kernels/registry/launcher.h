@@ -1,0 +1,79 @@
+// Binding and launching: how an executor runs a plan's step on a device.
+#ifndef KERNELS_REGISTRY_LAUNCHER_H_
+#define KERNELS_REGISTRY_LAUNCHER_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compiler/ir/attr.h"
+#include "compiler/ir/dtype.h"
+
+namespace flashflow::kernels {
+
+inline constexpr int kMaxRank = 6;
+
+struct TensorView {
+  void* data = nullptr;      // nullptr: an absent optional operand
+  DType dtype = DType::kF32;
+  int rank = 0;
+  std::array<int64_t, kMaxRank> dims{};  // row-major, dense
+  int64_t NumElements() const;
+};
+
+// The paged KV cache of all layers: [layers][num_pages][2][kv_heads][page_size][head_dim].
+struct CacheView {
+  void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t layers = 0, num_pages = 0, kv_heads = 0, page_size = 0, head_dim = 0;
+};
+
+struct LaunchContext {
+  absl::Span<const TensorView> inputs;
+  absl::Span<const TensorView> outputs;
+  const CacheView* cache = nullptr;
+  void* workspace = nullptr;
+  size_t workspace_bytes = 0;
+  void* device = nullptr;    // CPU: cpu::ThreadPool*; CUDA: the stream
+};
+
+// A step with its attributes decoded: nothing is looked up or allocated when it runs.
+class BoundKernel {
+ public:
+  virtual ~BoundKernel() = default;
+  virtual absl::Status Launch(const LaunchContext& context) const = 0;
+};
+
+// What a binding may look at: dtypes, ranks and attributes; never data. Shapes come with each launch.
+struct BindRequest {
+  const AttrMap& attrs;
+  absl::Span<const std::optional<DType>> input_dtypes;  // nullopt: an absent optional operand
+  absl::Span<const DType> output_dtypes;
+};
+
+using BindFn = std::function<absl::StatusOr<std::unique_ptr<BoundKernel>>(const BindRequest&)>;
+
+// Filled by explicit calls (RegisterCpuKernels(&launchers)): no static constructors.
+class Launchers {
+ public:
+  absl::Status Register(std::string_view kernel_id, int32_t version, BindFn bind);  // AlreadyExists if twice
+  absl::StatusOr<std::unique_ptr<BoundKernel>> Bind(std::string_view kernel_id, int32_t version,
+                                                    const BindRequest& request) const;  // NotFound names the kernel
+  bool Has(std::string_view kernel_id, int32_t version) const;
+
+ private:
+  struct Impl;
+  std::shared_ptr<Impl> impl_;
+};
+
+}  // namespace flashflow::kernels
+
+#endif  // KERNELS_REGISTRY_LAUNCHER_H_
