@@ -1,8 +1,9 @@
-"""pytest_test: a py_test whose sources pytest collects."""
+"""Rules on top of the locked environment: pytest_test and python_launcher."""
 
-load("@rules_python//python:defs.bzl", "py_test")
+load("@rules_python//python:defs.bzl", "py_binary", "py_test")
 
-_MAIN = Label("//tools/python_env:pytest_main.py")
+_LAUNCHER = Label("//tools/python_env:launcher.py")
+_PYTEST = Label("//tools/python_env:pytest_main.py")
 
 def pytest_test(name, srcs, deps = [], args = [], **kwargs):
     """Runs pytest on srcs.
@@ -16,9 +17,25 @@ def pytest_test(name, srcs, deps = [], args = [], **kwargs):
     """
     py_test(
         name = name,
-        srcs = srcs + [_MAIN],
-        main = _MAIN,
+        srcs = srcs + [_PYTEST],
+        main = _PYTEST,
         args = ["$(location %s)" % src for src in srcs] + args,
         deps = deps + ["@pypi//pytest"],
+        **kwargs
+    )
+
+def python_launcher(name, deps, **kwargs):
+    """A binary that is the environment's python itself: `bazel run NAME -- script.py`, -c, -m or a prompt.
+
+    Args:
+      name: the target.
+      deps: what scripts may import.
+      **kwargs: as for py_binary.
+    """
+    py_binary(
+        name = name,
+        srcs = [_LAUNCHER],
+        main = _LAUNCHER,
+        deps = deps,
         **kwargs
     )
