@@ -31,6 +31,9 @@ struct Tensor {
   Dims shape;
   Storage storage = Storage::kArena;
   int32_t index = -1;        // into inputs / weights / outputs; -1 for the arena
+  // The tensor whose elements this one shows under another shape, as a reshape does: dtype, storage, index, offsets and
+  // byte count are that tensor's, no step writes this one, and aliases do not chain. -1: a tensor of its own.
+  int32_t alias_of = -1;
 };
 
 // A weight as its kernel wants it. The engine file holds it row-major; `layout` is applied at load.
