@@ -23,8 +23,13 @@ inline AttrKind KindOf(const Attr& attr) { return static_cast<AttrKind>(attr.ind
 
 using AttrMap = absl::btree_map<std::string, Attr>;
 
+// Equal in kind and value; floats by their bits, except that every NaN equals every other (-0.0 and 0.0 differ).
+bool SameAttr(const Attr& a, const Attr& b);
+bool SameAttrs(const AttrMap& a, const AttrMap& b);
+
 // Text as in .ffir: 3, 1e-05 (always with '.', 'e', inf or nan), true, "text", [1, 2], f32, dim(B*S), dims(B, S, 64).
 std::string AttrToString(const Attr& attr);
+std::string QuoteString(std::string_view text);  // "text" with C escapes; bytes from 0x80 on stay as they are
 
 // Typed access for a map that a verifier has passed or that came from outside: NotFound names the missing key,
 // InvalidArgument names the key, the kind wanted and the kind found.

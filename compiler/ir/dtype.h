@@ -51,12 +51,8 @@ constexpr int64_t DTypeBytes(DType dtype) {
   return 0;
 }
 
-constexpr bool IsFloat(DType dtype) {
-  return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16;
-}
-constexpr bool IsInteger(DType dtype) {
-  return dtype == DType::kI8 || dtype == DType::kI32 || dtype == DType::kI64;
-}
+constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
+constexpr bool IsInteger(DType dtype) { return dtype == DType::kI8 || dtype == DType::kI32 || dtype == DType::kI64; }
 
 // The inverse of DTypeName; nullopt for any other text.
 constexpr std::optional<DType> ParseDType(std::string_view name) {

@@ -6,6 +6,7 @@
 #ifndef COMPILER_IR_GRAPH_H_
 #define COMPILER_IR_GRAPH_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <list>
 #include <memory>
@@ -14,7 +15,7 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/btree_map.h"
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
@@ -28,7 +29,7 @@ class Graph;
 class Node;
 
 struct Use {
-  Node* node;         // the using node
+  Node* node;  // the using node
   int operand_index;
   friend bool operator==(const Use&, const Use&) = default;
 };
@@ -42,10 +43,10 @@ class Value {
   const Type& type() const { return type_; }
   const TensorType& tensor() const { return type_.tensor(); }
   const std::string& name() const { return name_; }  // inputs and weights: their public name; results: empty
-  Node* def() const { return def_; }                  // the defining node; nullptr for inputs and weights
+  Node* def() const { return def_; }                 // the defining node; nullptr for inputs and weights
   int result_index() const { return result_index_; }
   const std::vector<Use>& uses() const { return uses_; }  // by nodes; graph outputs are not in it
-  bool HasUses() const;                               // by a node or as a graph output
+  bool HasUses() const;                                   // by a node or as a graph output
 
  private:
   friend class Graph;
@@ -63,16 +64,16 @@ class Node {
   Op op() const { return op_; }
   const OpDef& def() const { return GetOpDef(op_); }
   absl::Span<Value* const> operands() const { return operands_; }
-  Value* operand(int i) const { return operands_[i]; }
+  Value* operand(int i) const { return operands_[i]; }  // nullptr: an absent optional operand before a given one
   int num_operands() const { return static_cast<int>(operands_.size()); }
   absl::Span<Value* const> results() const { return results_; }
   Value* result(int i = 0) const { return results_[i]; }
-  const AttrMap& attrs() const { return attrs_; }     // complete: defaults are filled in
+  const AttrMap& attrs() const { return attrs_; }  // complete: defaults are filled in
   template <typename T>
-  const T& attr(std::string_view key) const {         // precondition: the op table has the attribute with this kind
+  const T& attr(std::string_view key) const {  // precondition: the op table has the attribute with this kind
     return std::get<T>(attrs_.find(std::string(key))->second);
   }
-  const std::string& loc() const { return loc_; }     // where it came from: "layers.0.attn (models/llama.py:88)"
+  const std::string& loc() const { return loc_; }  // where it came from: "layers.0.attn (models/llama.py:88)"
 
  private:
   friend class Graph;
@@ -89,6 +90,8 @@ struct Output {
   Value* value;
 };
 
+inline constexpr size_t kMaxSymbols = 256;
+
 class Graph {
  public:
   explicit Graph(std::string name) : name_(std::move(name)) {}
@@ -98,7 +101,8 @@ class Graph {
   const std::string& name() const { return name_; }
   std::unique_ptr<Graph> Clone() const;
 
-  // Symbols keep their order of declaration. AlreadyExists if declared twice with another range.
+  // Symbols keep their order of declaration. InvalidArgument unless the name is an identifier, 0 <= min <= max and
+  // there are at most kMaxSymbols; AlreadyExists if declared twice with another range.
   absl::Status DeclareSymbol(std::string_view name, SymbolRange range);
   const std::vector<std::pair<std::string, SymbolRange>>& symbols() const { return symbols_; }
   SymbolRanges symbol_ranges() const;
@@ -111,7 +115,8 @@ class Graph {
   Value* AddWeight(std::string name, TensorType type);  // name: the tensor's name in the checkpoint / engine file
   void AddOutput(std::string name, Value* value);
 
-  // Builds a node before `before` (nullptr: at the end). Types are inferred; InvalidArgument as InferTypes says.
+  // Builds a node before `before` (nullptr: at the end). nullptr operands are absent optional ones; trailing ones are
+  // dropped. Types are inferred; InvalidArgument as InferTypes says.
   absl::StatusOr<Node*> AddNode(Op op, std::vector<Value*> operands, AttrMap attrs = {}, std::string loc = "",
                                 Node* before = nullptr);
 
@@ -119,7 +124,7 @@ class Graph {
   absl::Span<Value* const> weights() const { return weights_; }
   const std::vector<Output>& outputs() const { return outputs_; }
   const std::list<std::unique_ptr<Node>>& nodes() const { return nodes_; }
-  Value* FindInput(std::string_view name) const;   // nullptr if there is none
+  Value* FindInput(std::string_view name) const;  // nullptr if there is none
   Value* FindWeight(std::string_view name) const;
 
   // Mutation, for passes. Types are not re-inferred: the verifier finds a use whose type no longer fits.
@@ -128,12 +133,15 @@ class Graph {
   void ReplaceAllUsesWith(Value* from, Value* to);  // nodes and outputs
   void SetType(Value* value, Type type);            // inputs and weights only
   void MoveBefore(Node* node, Node* before);
-  void Erase(Node* node);                           // CHECKs that no result is used
-  void EraseInput(Value* input);                    // CHECKs that it is unused
-  void EraseWeight(Value* weight);                  // CHECKs that it is unused
+  void Erase(Node* node);           // CHECKs that no result is used
+  void EraseInput(Value* input);    // CHECKs that it is unused
+  void EraseWeight(Value* weight);  // CHECKs that it is unused
 
  private:
   Value* NewValue(ValueKind kind, Type type, std::string name);
+  void DeleteValue(Value* value);
+  Node* InsertNode(Op op, std::vector<Value*> operands, AttrMap attrs, std::string loc, absl::Span<const Type> results,
+                   Node* before);
   std::string name_;
   std::vector<std::pair<std::string, SymbolRange>> symbols_;
   AttrMap metadata_;
@@ -143,6 +151,9 @@ class Graph {
   std::vector<Output> outputs_;
   std::list<std::unique_ptr<Node>> nodes_;
 };
+
+// The numbers values are printed under: inputs first, then weights, then results in program order.
+absl::flat_hash_map<const Value*, int> NumberValues(const Graph& graph);
 
 // Same symbols, metadata, inputs, weights, nodes in order, attributes, locations and outputs.
 bool StructurallyEqual(const Graph& a, const Graph& b);

@@ -20,17 +20,62 @@ namespace flashflow::ir {
 
 enum class Op : uint16_t {
   // elementwise, one operand
-  kNeg, kAbs, kExp, kSqrt, kRsqrt, kReciprocal, kTanh, kSigmoid, kSin, kCos, kRelu, kGelu, kSilu, kCast, kLogicalNot,
+  kNeg,
+  kAbs,
+  kExp,
+  kSqrt,
+  kRsqrt,
+  kReciprocal,
+  kTanh,
+  kSigmoid,
+  kSin,
+  kCos,
+  kRelu,
+  kGelu,
+  kSilu,
+  kCast,
+  kLogicalNot,
   // elementwise, two or three operands, numpy broadcasting
-  kAdd, kSub, kMul, kDiv, kPow, kMaximum, kMinimum, kEq, kNe, kLt, kLe, kGt, kGe, kLogicalAnd, kLogicalOr, kWhere,
+  kAdd,
+  kSub,
+  kMul,
+  kDiv,
+  kPow,
+  kMaximum,
+  kMinimum,
+  kEq,
+  kNe,
+  kLt,
+  kLe,
+  kGt,
+  kGe,
+  kLogicalAnd,
+  kLogicalOr,
+  kWhere,
   // creation and shape
-  kConstant, kIota, kReshape, kTranspose, kExpand, kSlice, kConcat,
+  kConstant,
+  kIota,
+  kReshape,
+  kTranspose,
+  kExpand,
+  kSlice,
+  kConcat,
   // lookups
-  kEmbedding, kGatherRows,
+  kEmbedding,
+  kGatherRows,
   // reductions and contractions
-  kReduceSum, kReduceMean, kReduceMax, kSoftmax, kMatmul, kLinear, kLayerNorm, kRmsNorm, kAttention,
+  kReduceSum,
+  kReduceMean,
+  kReduceMax,
+  kSoftmax,
+  kMatmul,
+  kLinear,
+  kLayerNorm,
+  kRmsNorm,
+  kAttention,
   // the step graph's own: paged KV cache over packed tokens
-  kKvAppend, kPagedAttention,
+  kKvAppend,
+  kPagedAttention,
 };
 
 enum class OperandKind : uint8_t { kRequired, kOptional, kVariadic };  // optional ones trail; variadic is last, >= 1
@@ -44,7 +89,7 @@ struct OperandDef {
 struct AttrDef {
   std::string_view name;
   AttrKind kind;
-  std::optional<Attr> default_value;  // nullopt = must be given. Printed IR omits attributes equal to the default.
+  std::optional<Attr> default_value = std::nullopt;  // nullopt = must be given. Printed IR omits values equal to it.
 };
 
 using InferFn = absl::StatusOr<std::vector<Type>> (*)(absl::Span<const Type> operands, const AttrMap& attrs);
@@ -53,11 +98,11 @@ struct OpDef {
   Op op;
   std::string_view name;   // snake_case, as in .ffir
   std::string_view group;  // heading in docs/ir.md
-  std::vector<OperandDef> operands;
-  std::vector<AttrDef> attrs;
+  std::vector<OperandDef> operands = {};
+  std::vector<AttrDef> attrs = {};
   Effect effect = Effect::kPure;
   InferFn infer;
-  std::string_view doc;    // semantics, one paragraph: shapes and the exact formula
+  std::string_view doc;  // semantics, one paragraph: shapes and the exact formula
 };
 
 // All rows, in the order of Op: row i describes static_cast<Op>(i).

@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <variant>
 
 #include "compiler/ir/dim_expr.h"
 #include "compiler/ir/dtype.h"
 
 namespace flashflow::ir {
+
+inline constexpr int kMaxRank = 6;  // as kernels take
 
 struct TensorType {
   DType dtype = DType::kF32;
@@ -28,18 +31,19 @@ struct CacheType {
 
 class Type {
  public:
-  Type() = default;
+  Type() = default;                                      // absent: an optional operand that is not given
   Type(TensorType tensor) : repr_(std::move(tensor)) {}  // NOLINT(google-explicit-constructor)
   Type(CacheType cache) : repr_(cache) {}                // NOLINT(google-explicit-constructor)
+  bool is_absent() const { return std::holds_alternative<std::monostate>(repr_); }
   bool is_tensor() const { return std::holds_alternative<TensorType>(repr_); }
   bool is_cache() const { return std::holds_alternative<CacheType>(repr_); }
   const TensorType& tensor() const { return std::get<TensorType>(repr_); }  // precondition: is_tensor()
   const CacheType& cache() const { return std::get<CacheType>(repr_); }     // precondition: is_cache()
-  std::string ToString() const;  // "f32[B, S, 576]", "f32[]", "cache[30, 3, 64, f32]"
+  std::string ToString() const;  // "f32[B, S, 576]", "f32[]", "cache[30, 3, 64, f32]", "_" if absent
   friend bool operator==(const Type&, const Type&) = default;
 
  private:
-  std::variant<TensorType, CacheType> repr_;
+  std::variant<std::monostate, TensorType, CacheType> repr_;
 };
 
 }  // namespace flashflow::ir

@@ -1,0 +1,98 @@
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/ir/infer.h"
+
+namespace flashflow::ir {
+namespace {
+
+absl::Status CheckHeads(const DimExpr& heads, const DimExpr& kv_heads) {
+  if (heads.DividedBy(kv_heads).has_value()) return absl::OkStatus();
+  return Mismatch("q", absl::StrCat("a multiple of ", kv_heads.ToString(), " heads, as keys and values have"),
+                  absl::StrCat(heads.ToString(), " heads"));
+}
+
+absl::Status CheckScoreAttrs(const AttrMap& attrs) {
+  if (const double scale = Get<double>(attrs, "scale"); !std::isfinite(scale)) {
+    return Mismatch("scale", "a finite number", AttrToString(scale));
+  }
+  if (const int64_t window = Get<int64_t>(attrs, "window"); window < 0) {
+    return Mismatch("window", "0 (none) or more", absl::StrCat(window));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckIndexTensor(std::string_view what, const TensorType& type, const Dims& shape) {
+  if (type.dtype != DType::kI32) return Mismatch(what, "i32", type);
+  return RequireShape(what, type, shape);
+}
+
+// row_start[R+1], kv_len[R] and block_table[R, P]: three operands from `first` on.
+absl::Status CheckRows(Operands operands, size_t first) {
+  const TensorType& row_start = operands[first].tensor();
+  const TensorType& kv_len = operands[first + 1].tensor();
+  const TensorType& block_table = operands[first + 2].tensor();
+  if (absl::Status s = RequireRank("kv_len", kv_len, 1); !s.ok()) return s;
+  if (absl::Status s = RequireRank("block_table", block_table, 2); !s.ok()) return s;
+  const DimExpr& rows = kv_len.shape[0];
+  if (absl::Status s = CheckIndexTensor("row_start", row_start, {rows + 1}); !s.ok()) return s;
+  if (absl::Status s = CheckIndexTensor("kv_len", kv_len, {rows}); !s.ok()) return s;
+  return CheckIndexTensor("block_table", block_table, {rows, block_table.shape[1]});
+}
+
+absl::Status CheckLayer(const CacheType& cache, const AttrMap& attrs) {
+  const int64_t layer = Get<int64_t>(attrs, "layer");
+  if (layer >= 0 && layer < cache.layers) return absl::OkStatus();
+  return Mismatch("layer", absl::StrCat("one of the ", cache.layers, " layers of ", Type(cache).ToString()),
+                  absl::StrCat(layer));
+}
+
+}  // namespace
+
+InferResult InferAttention(Operands operands, const AttrMap& attrs) {
+  const TensorType& q = operands[0].tensor();
+  const TensorType& k = operands[1].tensor();
+  const TensorType& v = operands[2].tensor();
+  if (absl::Status s = RequireFloat("q", q); !s.ok()) return s;
+  if (k.dtype != q.dtype) return Mismatch("k", DTypeName(q.dtype), k);
+  if (v.dtype != q.dtype) return Mismatch("v", DTypeName(q.dtype), v);
+  if (absl::Status s = RequireRank("q", q, 4); !s.ok()) return s;
+  if (absl::Status s = RequireRank("k", k, 4); !s.ok()) return s;
+  if (absl::Status s = RequireRank("v", v, 4); !s.ok()) return s;
+  if (absl::Status s = RequireShape("k", k, {q.shape[0], k.shape[1], k.shape[2], q.shape[3]}); !s.ok()) return s;
+  if (absl::Status s = RequireShape("v", v, {k.shape[0], k.shape[1], k.shape[2], v.shape[3]}); !s.ok()) return s;
+  if (absl::Status s = CheckHeads(q.shape[1], k.shape[1]); !s.ok()) return s;
+  if (absl::Status s = CheckScoreAttrs(attrs); !s.ok()) return s;
+  if (!Get<bool>(attrs, "causal") && Get<int64_t>(attrs, "window") != 0) {
+    return Mismatch("window", "0, as the attention is not causal", absl::StrCat(Get<int64_t>(attrs, "window")));
+  }
+  return std::vector<Type>{TensorType{q.dtype, {q.shape[0], q.shape[1], q.shape[2], v.shape[3]}}};
+}
+
+InferResult InferKvAppend(Operands operands, const AttrMap& attrs) {
+  const CacheType& cache = operands[0].cache();
+  const TensorType& k = operands[1].tensor();
+  const TensorType& v = operands[2].tensor();
+  if (absl::Status s = RequireFloat("k", k); !s.ok()) return s;
+  if (absl::Status s = RequireRank("k", k, 3); !s.ok()) return s;
+  if (absl::Status s = RequireShape("k", k, {k.shape[0], cache.kv_heads, cache.head_dim}); !s.ok()) return s;
+  if (v != k) return Mismatch("v", Type(k).ToString(), v);
+  if (absl::Status s = CheckRows(operands, 3); !s.ok()) return s;
+  if (absl::Status s = CheckLayer(cache, attrs); !s.ok()) return s;
+  return std::vector<Type>{operands[0]};
+}
+
+InferResult InferPagedAttention(Operands operands, const AttrMap& attrs) {
+  const CacheType& cache = operands[0].cache();
+  const TensorType& q = operands[1].tensor();
+  if (absl::Status s = RequireFloat("q", q); !s.ok()) return s;
+  if (absl::Status s = RequireRank("q", q, 3); !s.ok()) return s;
+  if (absl::Status s = RequireShape("q", q, {q.shape[0], q.shape[1], cache.head_dim}); !s.ok()) return s;
+  if (absl::Status s = CheckHeads(q.shape[1], cache.kv_heads); !s.ok()) return s;
+  if (absl::Status s = CheckRows(operands, 2); !s.ok()) return s;
+  if (absl::Status s = CheckLayer(cache, attrs); !s.ok()) return s;
+  if (absl::Status s = CheckScoreAttrs(attrs); !s.ok()) return s;
+  return std::vector<Type>{q};
+}
+
+}  // namespace flashflow::ir
