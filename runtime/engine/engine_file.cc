@@ -118,9 +118,9 @@ absl::Status EngineFile::Read() {
         "it first");
   }
   if (metadata("version") != kFormatVersion) {
-    return absl::FailedPreconditionError(absl::StrCat("it has version ", QuotedName(metadata("version")),
-                                                      " of the format and this FlashFlow reads ", kFormatVersion,
-                                                      ": build the engine again"));
+    return absl::UnimplementedError(absl::StrCat("it has version ", QuotedName(metadata("version")),
+                                                 " of the format and this FlashFlow reads ", kFormatVersion,
+                                                 ": build the engine again"));
   }
   producer_ = metadata("producer");
   const int64_t data_start = header->tensors.empty() ? size_bytes() : header->tensors.front().offset;

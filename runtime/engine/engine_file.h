@@ -30,7 +30,7 @@ class EngineFile {
  public:
   // Maps the file and verifies the header, the padding and the sections; weights are verified by whoever reads them
   // (Verify). NotFound or another error of the file system; InvalidArgument for a file that is no engine;
-  // FailedPrecondition for another version of the format; DataLoss naming the section or tensor that is damaged.
+  // Unimplemented for another version of the format; DataLoss naming the section or tensor that is damaged.
   static absl::StatusOr<std::unique_ptr<const EngineFile>> Open(const std::string& path);
   ~EngineFile();
   EngineFile(const EngineFile&) = delete;
