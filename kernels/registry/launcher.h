@@ -22,10 +22,10 @@ namespace flashflow::kernels {
 inline constexpr int kMaxRank = 6;
 
 struct TensorView {
-  void* data = nullptr;      // nullptr: an absent optional operand
+  void* data = nullptr;  // nullptr: an absent optional operand
   DType dtype = DType::kF32;
   int rank = 0;
-  std::array<int64_t, kMaxRank> dims{};  // row-major, dense
+  std::array<int64_t, kMaxRank> dims{};  // row-major, dense; of a packed weight: its logical shape
   int64_t NumElements() const;
 };
 
@@ -42,7 +42,7 @@ struct LaunchContext {
   const CacheView* cache = nullptr;
   void* workspace = nullptr;
   size_t workspace_bytes = 0;
-  void* device = nullptr;    // CPU: cpu::ThreadPool*; CUDA: the stream
+  void* device = nullptr;  // CPU: cpu::ThreadPool*; CUDA: the stream
 };
 
 // A step with its attributes decoded: nothing is looked up or allocated when it runs.
@@ -57,6 +57,7 @@ struct BindRequest {
   const AttrMap& attrs;
   absl::Span<const std::optional<DType>> input_dtypes;  // nullopt: an absent optional operand
   absl::Span<const DType> output_dtypes;
+  std::string_view op;  // the step's IR op name: one kernel may compute several (cpu.binary: add, mul, ...)
 };
 
 using BindFn = std::function<absl::StatusOr<std::unique_ptr<BoundKernel>>(const BindRequest&)>;

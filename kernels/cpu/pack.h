@@ -1,0 +1,17 @@
+// Weights from row-major into the layouts of kernels/registry/catalog.h.
+#ifndef KERNELS_CPU_PACK_H_
+#define KERNELS_CPU_PACK_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/thread_pool.h"
+
+namespace flashflow::cpu {
+
+// src[n, k] row-major; dst of PackedBytes() bytes, all of which are written.
+void PackPanel16(const float* src, int64_t n, int64_t k, float* dst, ThreadPool* pool);
+void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, ThreadPool* pool);
+
+}  // namespace flashflow::cpu
+
+#endif  // KERNELS_CPU_PACK_H_

@@ -1,0 +1,172 @@
+#include "kernels/registry/catalog.h"
+
+#include <algorithm>
+#include <limits>
+#include <optional>
+
+#include "absl/base/no_destructor.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+
+namespace flashflow::kernels {
+namespace {
+
+constexpr DTypeSet kF32Only = {DType::kF32};
+constexpr DTypeSet kI32Only = {DType::kI32};
+constexpr DTypeSet kF32OrBF16 = {DType::kF32, DType::kBF16};
+constexpr DTypeSet kAny = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8, DType::kI32, DType::kI64, DType::kBool};
+
+std::vector<KernelSpec> MakeCatalog() {
+  const std::vector<OperandSpec> f32_result = {{"result", kF32Only}};
+  const std::vector<OperandSpec> any_result = {{"result", kAny}};
+  return {
+      {.id = "cpu.unary",
+       .device = "cpu",
+       .ops = {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "sigmoid", "sin", "cos", "relu", "gelu",
+               "silu"},
+       .inputs = {{"x", kF32Only}},
+       .outputs = f32_result},
+      {.id = "cpu.binary",
+       .device = "cpu",
+       .ops = {"add", "sub", "mul", "div", "maximum", "minimum", "pow"},
+       .inputs = {{"a", kF32Only}, {"b", kF32Only}},
+       .outputs = f32_result},
+      {.id = "cpu.cast", .device = "cpu", .ops = {"cast"}, .inputs = {{"x", kAny}}, .outputs = any_result},
+      {.id = "cpu.constant", .device = "cpu", .ops = {"constant"}, .inputs = {}, .outputs = any_result},
+      {.id = "cpu.iota",
+       .device = "cpu",
+       .ops = {"iota"},
+       .inputs = {},
+       .outputs = {{"result", {DType::kF32, DType::kI32, DType::kI64}}}},
+      {.id = "cpu.copy",
+       .device = "cpu",
+       .ops = {"transpose", "expand", "slice"},
+       .inputs = {{"x", kAny}},
+       .outputs = any_result,
+       .same_dtype = true},
+      {.id = "cpu.concat",
+       .device = "cpu",
+       .ops = {"concat"},
+       .inputs = {{"x", kAny}},
+       .outputs = any_result,
+       .variadic = true,
+       .same_dtype = true},
+      {.id = "cpu.embedding",
+       .device = "cpu",
+       .ops = {"embedding"},
+       .inputs = {{"table", kF32OrBF16}, {"ids", kI32Only}},
+       .outputs = f32_result},
+      {.id = "cpu.gather_rows",
+       .device = "cpu",
+       .ops = {"gather_rows"},
+       .inputs = {{"x", kF32OrBF16}, {"rows", kI32Only}},
+       .outputs = {{"result", kF32OrBF16}}},
+      {.id = "cpu.softmax", .device = "cpu", .ops = {"softmax"}, .inputs = {{"x", kF32Only}}, .outputs = f32_result},
+      {.id = "cpu.linear.panel16",
+       .device = "cpu",
+       .ops = {"linear"},
+       .inputs = {{"x", kF32Only}, {"weight", kF32OrBF16}, {"bias", kF32Only, /*optional=*/true}},
+       .outputs = f32_result,
+       .weight_layouts = {{1, DType::kF32, kPanel16}, {1, DType::kBF16, kPanel16Vnni2}}},
+      {.id = "cpu.layer_norm",
+       .device = "cpu",
+       .ops = {"layer_norm"},
+       .inputs = {{"x", kF32Only}, {"weight", kF32Only, /*optional=*/true}, {"bias", kF32Only, /*optional=*/true}},
+       .outputs = f32_result},
+      {.id = "cpu.rms_norm",
+       .device = "cpu",
+       .ops = {"rms_norm"},
+       .inputs = {{"x", kF32Only}, {"weight", kF32Only, /*optional=*/true}},
+       .outputs = f32_result},
+      {.id = "cpu.kv_append",
+       .device = "cpu",
+       .ops = {"kv_append"},
+       .inputs =
+           {{"k", kF32Only}, {"v", kF32Only}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
+       .outputs = {},
+       .uses_cache = true,
+       .cache_dtypes = kF32OrBF16},
+      {.id = "cpu.paged_attention",
+       .device = "cpu",
+       .ops = {"paged_attention"},
+       .inputs = {{"q", kF32Only}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
+       .outputs = f32_result,
+       .uses_cache = true,
+       .cache_dtypes = kF32OrBF16},
+  };
+}
+
+// a * b for non-negative values; nullopt on overflow.
+std::optional<int64_t> CheckedMul(int64_t a, int64_t b) {
+  int64_t product;
+  if (__builtin_mul_overflow(a, b, &product)) return std::nullopt;
+  return product;
+}
+
+}  // namespace
+
+absl::Span<const KernelSpec> Catalog() {
+  static const absl::NoDestructor<std::vector<KernelSpec>> catalog(MakeCatalog());
+  return *catalog;
+}
+
+const KernelSpec* FindKernel(std::string_view id, int32_t version) {
+  for (const KernelSpec& spec : Catalog()) {
+    if (spec.id == id && spec.version == version) return &spec;
+  }
+  return nullptr;
+}
+
+std::vector<const KernelSpec*> KernelsForOp(std::string_view op, std::string_view device) {
+  std::vector<const KernelSpec*> found;
+  for (const KernelSpec& spec : Catalog()) {
+    if (spec.device == device && std::ranges::find(spec.ops, op) != spec.ops.end()) found.push_back(&spec);
+  }
+  return found;
+}
+
+bool AcceptsInput(const KernelSpec& spec, int input, DType dtype) {
+  const int count = static_cast<int>(spec.inputs.size());
+  if (input < 0 || count == 0 || (input >= count && !spec.variadic)) return false;
+  return spec.inputs[std::min(input, count - 1)].dtypes.Contains(dtype);
+}
+
+std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype) {
+  for (const WeightLayoutRule& rule : spec.weight_layouts) {
+    if (rule.operand == input && rule.dtype == dtype) return rule.layout;
+  }
+  return kRowMajor;
+}
+
+absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const int64_t> shape, DType dtype) {
+  const std::string what = absl::StrCat("a weight ", DTypeName(dtype), "[", absl::StrJoin(shape, ", "), "]");
+  for (int64_t dim : shape) {
+    if (dim < 0) return absl::InvalidArgumentError(absl::StrCat(what, " has a negative dim"));
+  }
+  std::vector<int64_t> padded(shape.begin(), shape.end());
+  if (layout == kPanel16 || layout == kPanel16Vnni2) {
+    const DType wanted = layout == kPanel16 ? DType::kF32 : DType::kBF16;
+    if (shape.size() != 2 || dtype != wanted) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("layout ", layout, " takes a weight ", DTypeName(wanted), "[N, K], not ", what));
+    }
+    constexpr int64_t kLargest = std::numeric_limits<int64_t>::max() - 16;
+    if (shape[0] > kLargest || shape[1] > kLargest) {
+      return absl::InvalidArgumentError(absl::StrCat(what, " is too large"));
+    }
+    padded[0] = (shape[0] + 15) / 16 * 16;
+    if (layout == kPanel16Vnni2) padded[1] = (shape[1] + 1) / 2 * 2;
+  } else if (layout != kRowMajor) {
+    return absl::InvalidArgumentError(absl::StrCat("unknown weight layout \"", layout, "\"; known: ", kRowMajor, ", ",
+                                                   kPanel16, ", ", kPanel16Vnni2));
+  }
+  std::optional<int64_t> bytes = DTypeBytes(dtype);
+  for (int64_t dim : padded) {
+    if (bytes) bytes = CheckedMul(*bytes, dim);
+  }
+  if (!bytes) return absl::InvalidArgumentError(absl::StrCat(what, " is too large"));
+  return *bytes;
+}
+
+}  // namespace flashflow::kernels

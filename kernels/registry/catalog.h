@@ -1,0 +1,86 @@
+// The kernel catalog: what each kernel computes and wants, as data. It knows no device code, so that the compiler can
+// select kernels for a device which the machine does not have.
+#ifndef KERNELS_REGISTRY_CATALOG_H_
+#define KERNELS_REGISTRY_CATALOG_H_
+
+#include <cstdint>
+#include <initializer_list>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compiler/ir/dtype.h"
+
+namespace flashflow::kernels {
+
+// Part of a plan's device key: raised whenever a row or a layout changes its meaning.
+inline constexpr int kCatalogVersion = 1;
+
+// How a weight lies in memory. All dims are the logical [N, K] (or any shape, for row_major).
+inline constexpr std::string_view kRowMajor = "row_major";
+// f32. ceil(N/16) panels of [K][16]; element (n, k) at ((n/16)*K + k)*16 + n%16. Columns past N are zero.
+inline constexpr std::string_view kPanel16 = "panel16";
+// bf16. ceil(N/16) panels of [K2/2][16][2], K2 = K rounded up to even; element (n, k) at
+// ((n/16)*(K2/2) + k/2)*32 + (n%16)*2 + k%2. Columns past N and the row past K are zero.
+inline constexpr std::string_view kPanel16Vnni2 = "panel16_vnni2";
+
+class DTypeSet {
+ public:
+  constexpr DTypeSet(std::initializer_list<DType> dtypes) {
+    for (DType dtype : dtypes) bits_ |= Bit(dtype);
+  }
+  constexpr bool Contains(DType dtype) const { return (bits_ & Bit(dtype)) != 0; }
+
+ private:
+  static constexpr uint32_t Bit(DType dtype) { return uint32_t{1} << static_cast<uint32_t>(dtype); }
+  uint32_t bits_ = 0;
+};
+
+struct OperandSpec {
+  std::string_view name;
+  DTypeSet dtypes;
+  bool optional = false;  // may be absent (plan index -1, or left out at the end)
+};
+
+// The layout in which an operand that is a weight must be given, when it has this dtype. A kernel's operand without a
+// rule is row-major.
+struct WeightLayoutRule {
+  int operand = 0;
+  DType dtype = DType::kF32;
+  std::string_view layout;
+};
+
+// One kernel. Operands are those of the IR op in the same order, except that a cache operand and a cache result are
+// left out: they are the step's `uses_cache`.
+struct KernelSpec {
+  std::string_view id = {};
+  int32_t version = 1;
+  std::string_view device = {};            // "cpu"
+  std::vector<std::string_view> ops = {};  // the IR ops that it computes
+  std::vector<OperandSpec> inputs = {};
+  std::vector<OperandSpec> outputs = {};
+  bool variadic = false;    // the last input may be repeated
+  bool same_dtype = false;  // all inputs and outputs have one dtype
+  bool uses_cache = false;
+  DTypeSet cache_dtypes = {};
+  std::vector<WeightLayoutRule> weight_layouts = {};
+};
+
+// All kernels, ordered by device, op and preference.
+absl::Span<const KernelSpec> Catalog();
+const KernelSpec* FindKernel(std::string_view id, int32_t version);  // nullptr if unknown
+std::vector<const KernelSpec*> KernelsForOp(std::string_view op, std::string_view device);
+
+// Whether operand `input` (which must be present) may have this dtype, by the spec alone.
+bool AcceptsInput(const KernelSpec& spec, int input, DType dtype);
+// The layout for operand `input` as a weight of this dtype.
+std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype);
+
+// Bytes of a weight in `layout`. InvalidArgument for an unknown layout, a shape or dtype that the layout does not
+// take, a negative dim, or a size past int64.
+absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const int64_t> shape, DType dtype);
+
+}  // namespace flashflow::kernels
+
+#endif  // KERNELS_REGISTRY_CATALOG_H_

@@ -1,0 +1,79 @@
+#include "kernels/registry/catalog.h"
+
+#include <cstdint>
+#include <limits>
+#include <set>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::kernels {
+namespace {
+
+TEST(CatalogTest, IdsAreUniqueAndFound) {
+  std::set<std::pair<std::string, int32_t>> seen;
+  for (const KernelSpec& spec : Catalog()) {
+    EXPECT_TRUE(seen.emplace(spec.id, spec.version).second) << spec.id;
+    EXPECT_EQ(FindKernel(spec.id, spec.version), &spec);
+    EXPECT_EQ(FindKernel(spec.id, spec.version + 1), nullptr);
+    EXPECT_FALSE(spec.ops.empty()) << spec.id;
+    EXPECT_EQ(spec.id.substr(0, spec.device.size() + 1), std::string(spec.device) + ".");
+  }
+  EXPECT_EQ(FindKernel("cpu.nothing", 1), nullptr);
+}
+
+TEST(CatalogTest, LayoutRulesNameOperandsThatTakeTheDtype) {
+  for (const KernelSpec& spec : Catalog()) {
+    for (const WeightLayoutRule& rule : spec.weight_layouts) {
+      EXPECT_TRUE(AcceptsInput(spec, rule.operand, rule.dtype)) << spec.id;
+      EXPECT_TRUE(PackedBytes(rule.layout, {16, 16}, rule.dtype).ok()) << spec.id;
+    }
+  }
+}
+
+TEST(CatalogTest, KernelsForOp) {
+  ASSERT_EQ(KernelsForOp("linear", "cpu").size(), 1u);
+  const KernelSpec& linear = *KernelsForOp("linear", "cpu")[0];
+  EXPECT_EQ(linear.id, "cpu.linear.panel16");
+  EXPECT_EQ(WeightLayout(linear, 1, DType::kF32), kPanel16);
+  EXPECT_EQ(WeightLayout(linear, 1, DType::kBF16), kPanel16Vnni2);
+  EXPECT_EQ(WeightLayout(linear, 2, DType::kF32), kRowMajor);
+  EXPECT_TRUE(KernelsForOp("linear", "abacus").empty());
+  EXPECT_TRUE(KernelsForOp("nothing", "cpu").empty());
+}
+
+TEST(CatalogTest, AcceptsInput) {
+  const KernelSpec& concat = *FindKernel("cpu.concat", 1);
+  EXPECT_TRUE(AcceptsInput(concat, 5, DType::kF32));
+  EXPECT_FALSE(AcceptsInput(concat, -1, DType::kF32));
+  const KernelSpec& binary = *FindKernel("cpu.binary", 1);
+  EXPECT_TRUE(AcceptsInput(binary, 1, DType::kF32));
+  EXPECT_FALSE(AcceptsInput(binary, 1, DType::kI64));
+  EXPECT_FALSE(AcceptsInput(binary, 2, DType::kF32));
+  EXPECT_FALSE(AcceptsInput(*FindKernel("cpu.constant", 1), 0, DType::kF32));
+}
+
+TEST(PackedBytesTest, PadsWhatTheLayoutPads) {
+  EXPECT_EQ(PackedBytes(kRowMajor, {3, 5, 7}, DType::kI64).value(), 3 * 5 * 7 * 8);
+  EXPECT_EQ(PackedBytes(kRowMajor, {}, DType::kF32).value(), 4);
+  EXPECT_EQ(PackedBytes(kPanel16, {17, 7}, DType::kF32).value(), 32 * 7 * 4);
+  EXPECT_EQ(PackedBytes(kPanel16, {16, 7}, DType::kF32).value(), 16 * 7 * 4);
+  EXPECT_EQ(PackedBytes(kPanel16Vnni2, {17, 7}, DType::kBF16).value(), 32 * 8 * 2);
+}
+
+TEST(PackedBytesTest, RefusesWhatItDoesNotKnow) {
+  constexpr int64_t kHuge = std::numeric_limits<int64_t>::max();
+  EXPECT_EQ(PackedBytes("diagonal", {16, 16}, DType::kF32).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_FALSE(PackedBytes(kPanel16, {16, 16}, DType::kBF16).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Vnni2, {16, 16}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16, {16}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kRowMajor, {4, -1}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kRowMajor, {kHuge, 2}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16, {kHuge, 1}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Vnni2, {1, kHuge}, DType::kBF16).ok());
+}
+
+}  // namespace
+}  // namespace flashflow::kernels
