@@ -26,11 +26,11 @@ inline constexpr int64_t kArenaAlignment = 256;  // bytes; every arena offset is
 enum class Storage : uint8_t { kInput, kWeight, kArena, kOutput };
 
 struct Tensor {
-  std::string name;          // inputs, weights and outputs: their public name; arena: empty
+  std::string name = {};  // inputs, weights and outputs: their public name; arena: empty
   DType dtype = DType::kF32;
-  Dims shape;
+  Dims shape = {};
   Storage storage = Storage::kArena;
-  int32_t index = -1;        // into inputs / weights / outputs; -1 for the arena
+  int32_t index = -1;  // into inputs / weights / outputs; -1 for the arena
   // The tensor whose elements this one shows under another shape, as a reshape does: dtype, storage, index, offsets and
   // byte count are that tensor's, no step writes this one, and aliases do not chain. -1: a tensor of its own.
   int32_t alias_of = -1;
@@ -38,71 +38,73 @@ struct Tensor {
 
 // A weight as its kernel wants it. The engine file holds it row-major; `layout` is applied at load.
 struct Weight {
-  std::string source;        // tensor name in the engine file
+  std::string source;  // tensor name in the engine file
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   std::string layout = "row_major";  // or a packing named in kernels/registry:catalog
 };
 
 struct KernelRef {
-  std::string id;            // "cpu.linear.panel16"
+  std::string id;  // "cpu.linear.panel16"
   int32_t version = 1;
   friend bool operator==(const KernelRef&, const KernelRef&) = default;
 };
 
 struct Step {
-  std::string op;                    // IR op name, for messages and the roofline
-  std::vector<KernelRef> tactics;    // in order of preference, at least one; binding any changes no layout, no offset
-  std::vector<int32_t> inputs;       // tensor indices; -1 for an absent optional operand
-  std::vector<int32_t> outputs;
-  AttrMap attrs;
-  bool uses_cache = false;           // reads or appends to the KV cache
-  int32_t workspace = -1;            // an i8 arena tensor, or -1
-  std::string loc;
+  std::string op = {};                  // IR op name, for messages and the roofline
+  std::vector<KernelRef> tactics = {};  // at least one, best first; binding any changes no layout, no offset
+  std::vector<int32_t> inputs = {};     // tensor indices; -1 for an absent optional operand
+  std::vector<int32_t> outputs = {};
+  AttrMap attrs = {};
+  bool uses_cache = false;  // reads or appends to the KV cache
+  int32_t workspace = -1;   // an i8 arena tensor of this step's own, or -1
+  std::string loc = {};
 };
 
 // Where each arena tensor lies when a step has at most max_tokens tokens.
 struct Bucket {
   int64_t max_tokens = 0;
   int64_t arena_bytes = 0;
-  std::vector<int64_t> offsets;      // per tensor; -1 for tensors outside the arena
+  std::vector<int64_t> offsets;  // per tensor; -1 for tensors outside the arena
 };
 
 struct CacheSpec {
   int64_t layers = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t page_size = 16;            // tokens a page
+  int64_t page_size = 16;  // tokens a page
   DType dtype = DType::kF32;
   // Memory: [layers][pages][2 (k, v)][kv_heads][page_size][head_dim]
 };
 
 struct Limits {
-  int64_t context_length = 0;        // positions a row may reach
-  int64_t max_tokens = 0;            // T of one step
-  int64_t max_rows = 0;              // R of one step
-  int64_t max_logit_rows = 0;        // L of one step
+  int64_t context_length = 0;  // positions a row may reach
+  int64_t max_tokens = 0;      // T of one step
+  int64_t max_rows = 0;        // R of one step
+  int64_t max_logit_rows = 0;  // L of one step
 };
 
 // The step graph's inputs, by name (dtype i32): token_ids[T], positions[T], row_start[R+1], kv_len[R],
 // block_table[R, P], logit_rows[L]. Symbols T, R, P, L. Output: logits[L, vocab], f32.
 struct Plan {
   int32_t version = kPlanVersion;
-  std::string device_key;            // "cpu/1": device kind and kernel-catalogue version
-  std::string graph_sha256;          // of the .ffir text it was made from
+  std::string device_key;    // "cpu/1": device kind and kernel-catalogue version
+  std::string graph_sha256;  // of the .ffir text it was made from
   std::vector<std::pair<std::string, SymbolRange>> symbols;
   Limits limits;
   CacheSpec cache;
   std::vector<Tensor> tensors;
-  std::vector<int32_t> inputs;       // tensor indices
-  std::vector<int32_t> outputs;      // tensor indices
+  std::vector<int32_t> inputs;   // tensor indices
+  std::vector<int32_t> outputs;  // tensor indices
   std::vector<Weight> weights;
   std::vector<Step> steps;
-  std::vector<Bucket> buckets;       // ascending max_tokens; the last covers limits.max_tokens
+  std::vector<Bucket> buckets;  // ascending max_tokens; the last covers limits.max_tokens
 };
 
-// JSON, human-readable. FromJson refuses unknown versions, unknown keys, missing keys and wrong kinds by name, and
-// validates. Neither allocates more than a small multiple of the text's size.
+// JSON, human-readable: the same plan gives the same bytes. FromJson refuses unknown versions, unknown keys, missing
+// keys and wrong kinds by name, and validates. Neither allocates more than a small multiple of the text's size.
+// Dimensions are integers or DimExpr text; attributes are plain JSON where that is unambiguous (a float has a '.' or an
+// 'e'), otherwise {"dtype": "f32"}, {"dim": "T"}, {"dims": [...]}, {"float": "-inf"}.
 std::string ToJson(const Plan& plan);
 absl::StatusOr<Plan> FromJson(std::string_view json);
 
