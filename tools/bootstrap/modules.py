@@ -1,45 +1,34 @@
-#!/usr/bin/env python3
-"""modules.py PREFIX PROJECT_DIR: makes PREFIX/modules-KEY and PROJECT_DIR/user.bazelrc."""
-import hashlib, json, os, re, shutil, sys, tempfile
-P = os.path.abspath(sys.argv[1])
-B = P + '/usr/share/bazel'
-SHIM = os.path.dirname(os.path.abspath(__file__)) + '/shim'
-key = hashlib.sha256(open(__file__, 'rb').read())
-for d, _, fs in sorted(os.walk(SHIM)):
-    for f in sorted(fs): key.update(f.encode() + open(d + '/' + f, 'rb').read())
-FINAL = P + '/modules-' + key.hexdigest()[:12]       # never changed once made: servers may be using it
-M = tempfile.mkdtemp(dir=P)
-REG = M + '/registry'
+"""Gives every Bazel module of the graph a folder on this machine: modules.py PREFIX WORKSPACE.
 
-def w(path, text):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    open(path, 'w').write(text)
+PREFIX is what provision.sh made: Debian's Bazel with its rules, and the source
+packages of the libraries, whose upstream BUILD files are used as they are. The
+folders go to PREFIX/modules-KEY; the .bazelrc lines that select them go to
+standard output. MODULE.bazel itself stays an ordinary one.
 
-paths = {}
-def stub(name, files=None, mod=''):
-    d = f'{M}/{name}'
-    w(d + '/MODULE.bazel', f'module(name = "{name}")\n' + mod)
-    for k, v in (files or {'BUILD.bazel': ''}).items():
-        w(f'{d}/{k}', v)
-    paths[name] = d
+A new bazel_dep in MODULE.bazel needs a row in `_modules`.
+"""
 
-def overlay(name, src, module_text=None, files=None):
-    d = f'{M}/{name}'
-    shutil.copytree(src, d, symlinks=False)
-    if module_text is not None: w(d + '/MODULE.bazel', module_text)
-    for k, v in (files or {}).items(): w(f'{d}/{k}', v)
-    paths[name] = d
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
 
-# Debian's own
-paths['platforms'] = B + '/tools/platforms'
-paths['bazel_skylib'] = B + '/tools/skylib'
-paths['bazel_features'] = B + '/tools/features'
-overlay('rules_cc', B + '/rules/cc')
-with open(paths['rules_cc'] + '/cc/compiler/BUILD', 'a') as f:   # abseil names it; newer than 0.0.11
-    f.write('config_setting(\n    name = "emscripten",\n    flag_values = {"@bazel_tools//tools/cpp:compiler": "emscripten"},\n)\n')
-overlay('rules_java', B + '/rules/java', '''module(name = "rules_java")
-# Trimmed for a machine without Java builds: no toolchain is registered, so none of
-# its forty toolchain repositories is made for a C++ or Python build.
+SHIM = Path(__file__).resolve().parent / "shim"
+FIND_PYTHON = SHIM.parents[1] / "python_env/find_python.sh"
+
+RULES_CC_ADDITION = """
+config_setting(
+    name = "emscripten",
+    flag_values = {"@bazel_tools//tools/cpp:compiler": "emscripten"},
+)
+"""
+
+# No toolchain is registered, so none of forty toolchain repositories is made for a C++ or Python build.
+RULES_JAVA_MODULE = """module(name = "rules_java")
 bazel_dep(name = "platforms", version = "0.0.4")
 bazel_dep(name = "rules_cc", version = "0.0.2")
 bazel_dep(name = "bazel_features", version = "1.11.0")
@@ -47,66 +36,150 @@ bazel_dep(name = "bazel_skylib", version = "1.6.1")
 bazel_dep(name = "rules_proto", version = "4.0.0")
 bazel_dep(name = "rules_license", version = "0.0.3")
 toolchains = use_extension("//java:extensions.bzl", "toolchains")
-use_repo(toolchains, "remote_java_tools", "remote_java_tools_linux", "remote_java_tools_windows",
-         "remote_java_tools_darwin_x86_64", "remote_java_tools_darwin_arm64", "local_jdk")
-''')
-paths['rules_proto'] = B + '/rules/proto'
-paths['rules_license'] = B + '/rules/license'
-paths['rules_shell'] = B + '/rules/shell'
-paths['rules_python'] = B + '/rules/python'
-paths['googletest'] = P + '/src/googletest'
-paths['abseil-cpp'] = P + '/src/abseil'
-paths['highway'] = P + '/src/highway'
-paths['google_benchmark'] = P + '/src/benchmark'
-overlay('nlohmann_json', P + '/src/nlohmann-json3', 'module(name = "nlohmann_json", version = "3.11.3")\n')  # its tarball has no MODULE.bazel
-# resolved by bazel_tools or by the modules above, never loaded here
-NO_REPO = """def _repo(ctx):
-    ctx.file("BUILD.bazel", "")
-_none = repository_rule(implementation = _repo)
-def _impl(ctx):
-    _none(name = "buildozer_binary")
-buildozer_binary = module_extension(implementation = _impl)
+use_repo(
+    toolchains,
+    "local_jdk",
+    "remote_java_tools",
+    "remote_java_tools_darwin_arm64",
+    "remote_java_tools_darwin_x86_64",
+    "remote_java_tools_linux",
+    "remote_java_tools_windows",
+)
 """
-for n in ('rules_foreign_cc', 'libpfm'): stub(n)   # google_benchmark names them for --define pfm=1
-stub('buildozer', {'BUILD.bazel': '', 'buildozer_binary.bzl': NO_REPO})
-for n in ('rules_cuda', 'pybind11_bazel'):
-    if n not in paths: overlay(n, SHIM + '/' + n)
-shutil.copytree(SHIM + '/coverage_tools', M + '/coverage_tools')
-stub('apple_support'); stub('re2'); stub('protobuf')
-stub('zlib', {'BUILD.bazel': 'cc_library(name = "zlib", linkopts = ["-lz"], visibility = ["//visibility:public"])\n'})
+
+BUILDOZER_EXTENSION = """def _empty_impl(rctx):
+    rctx.file("BUILD.bazel", "")
+
+_empty = repository_rule(implementation = _empty_impl)
+
+def _extension_impl(_mctx):
+    _empty(name = "buildozer_binary")
+
+buildozer_binary = module_extension(implementation = _extension_impl)
+"""
+
+ZLIB_BUILD = """load("@rules_cc//cc:defs.bzl", "cc_library")
+
+cc_library(
+    name = "zlib",
+    linkopts = ["-lz"],
+    visibility = ["//visibility:public"],
+)
+"""
 
 
-DEP = re.compile(r'bazel_dep\(([^)]*)\)', re.S)
-def deps(text, dev):
-    for m in DEP.finditer(re.sub(r'(?m)#.*$', '', text)):
-        a = dict(re.findall(r'(\w+)\s*=\s*"?([^",\s]+)"?', m.group(1)))
-        if dev or a.get('dev_dependency') != 'True':
-            yield a['name'], a.get('version', '')
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
 
-project = os.path.abspath(sys.argv[2])
-todo = list(deps(open(project + '/MODULE.bazel').read(), True)) + list(deps(open(B + '/embedded_tools/MODULE.bazel').read(), False))
-reached, asked = [], {}
-todo.append(('platforms', '0.0.7'))   # Bazel's built-in local_config_platform
-while todo:
-    n, v = todo.pop(0)
-    if n not in paths: sys.exit(f'{n} {v}: no offline source for this module')
-    asked.setdefault(n, set()).add(v)
-    if n not in reached:
-        reached.append(n)
-        todo += deps(open(paths[n] + '/MODULE.bazel').read(), False)
 
-head = ['# Written by modules.py: every module comes from this machine, none is downloaded.',
-        'common --lockfile_mode=off', 'common --check_direct_dependencies=off',
-        'common --repository_disable_download', 'common --noenable_workspace',
-        f'common --override_repository=bazel_tools~remote_coverage_tools_extension~remote_coverage_tools={M}/coverage_tools']
-w(REG + '/bazel_registry.json', '{}\n')
-os.chmod(M, 0o755)
-try: os.rename(M, FINAL)
-except OSError: shutil.rmtree(M)                     # another run made it
-text = '\n'.join(head + [f'common --registry=file://{REG}'] +
-    [f'common --override_module={n}={paths[n]}' for n in sorted(reached)]) + '\n'
-text = text.replace(M + '/', FINAL + '/')
-rc = project + '/user.bazelrc'
-if not os.path.exists(rc) or open(rc).read() != text:
-    w(rc + '.new', text); os.replace(rc + '.new', rc)
-print(len(reached), 'modules from this machine:', ' '.join(sorted(reached)), file=sys.stderr)
+def _stub(folder: Path, files: dict[str, str] | None = None) -> Path:
+    """A module that is resolved, because another one names it, and loaded hardly or never."""
+    _write(folder / "MODULE.bazel", f'module(name = "{folder.name}")\n')
+    for name, text in {"BUILD.bazel": "", **(files or {})}.items():
+        _write(folder / name, text)
+    return folder
+
+
+def _copy(source: Path, folder: Path) -> Path:
+    shutil.copytree(source, folder)
+    return folder
+
+
+def _modules(prefix: Path, made: Path) -> dict[str, Path]:
+    """Module name -> its folder; what has to be changed or invented is made under `made`."""
+    debian = prefix / "usr/share/bazel"
+    sources = prefix / "src"
+    modules = {
+        "platforms": debian / "tools/platforms",
+        "bazel_skylib": debian / "tools/skylib",
+        "bazel_features": debian / "tools/features",
+        "rules_cc": _copy(debian / "rules/cc", made / "rules_cc"),
+        "rules_java": _copy(debian / "rules/java", made / "rules_java"),
+        "rules_license": debian / "rules/license",
+        "rules_proto": debian / "rules/proto",
+        "rules_python": debian / "rules/python",
+        "rules_shell": debian / "rules/shell",
+        "abseil-cpp": sources / "abseil",
+        "google_benchmark": sources / "benchmark",
+        "googletest": sources / "googletest",
+        "highway": sources / "highway",
+        "nlohmann_json": _copy(sources / "nlohmann-json3", made / "nlohmann_json"),
+        "pybind11_bazel": _copy(SHIM / "pybind11_bazel", made / "pybind11_bazel"),
+        "rules_cuda": _copy(SHIM / "rules_cuda", made / "rules_cuda"),
+        "buildozer": _stub(made / "buildozer", {"buildozer_binary.bzl": BUILDOZER_EXTENSION}),
+        "zlib": _stub(made / "zlib", {"BUILD.bazel": ZLIB_BUILD}),
+    }
+    for name in ("pybind11_bazel", "rules_cuda"):
+        shutil.copy(FIND_PYTHON, made / name)
+    for name in ("apple_support", "libpfm", "protobuf", "re2", "rules_foreign_cc"):
+        modules[name] = _stub(made / name)
+    with (made / "rules_cc/cc/compiler/BUILD").open("a") as build:  # abseil names it; newer than Debian's rules_cc
+        build.write(RULES_CC_ADDITION)
+    _write(made / "rules_java/MODULE.bazel", RULES_JAVA_MODULE)
+    _write(made / "nlohmann_json/MODULE.bazel", 'module(name = "nlohmann_json")\n')  # the tarball has none
+    _copy(SHIM / "coverage_tools", made / "coverage_tools")
+    return modules
+
+
+def _direct_deps(module_file: Path, with_dev: bool) -> Iterator[str]:
+    text = re.sub(r"(?m)#.*$", "", module_file.read_text())
+    for call in re.findall(r"(?s)bazel_dep\(([^)]*)\)", text):
+        attributes = dict(re.findall(r'(\w+)\s*=\s*"?([^",\s]+)"?', call))
+        if with_dev or attributes.get("dev_dependency") != "True":
+            yield attributes["name"]
+
+
+def _reached(prefix: Path, workspace: Path, modules: dict[str, Path]) -> list[str]:
+    """The names in the graph: Bazel refuses an override of a module that is not in it."""
+    todo = ["platforms"]  # Bazel's built-in local_config_platform
+    todo += _direct_deps(workspace / "MODULE.bazel", with_dev=True)
+    todo += _direct_deps(prefix / "usr/share/bazel/embedded_tools/MODULE.bazel", with_dev=False)
+    reached: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in modules:
+            sys.exit(
+                f"bazelw: tools/bootstrap/modules.py has no source for the module {name} of MODULE.bazel: add a row."
+            )
+        if name not in reached:
+            reached.add(name)
+            todo += _direct_deps(modules[name] / "MODULE.bazel", with_dev=False)
+    return sorted(reached)
+
+
+def _key() -> str:
+    digest = hashlib.sha256(Path(__file__).read_bytes())
+    for path in [FIND_PYTHON, *sorted(p for p in SHIM.rglob("*") if p.is_file())]:
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def main() -> None:
+    prefix, workspace = (Path(arg).resolve() for arg in sys.argv[1:])
+    final = prefix / f"modules-{_key()}"  # never changed once made: servers may be using it
+    made = Path(tempfile.mkdtemp(dir=prefix))
+    modules = _modules(prefix, made)
+    _write(made / "registry/bazel_registry.json", "{}\n")
+    reached = _reached(prefix, workspace, modules)
+    made.chmod(0o755)
+    try:
+        made.rename(final)
+    except OSError:  # an earlier or a parallel run made it
+        shutil.rmtree(made)
+    coverage = "bazel_tools~remote_coverage_tools_extension~remote_coverage_tools"
+    lines = [
+        "# Every module comes from this machine, none is downloaded.",
+        "common --lockfile_mode=off",
+        "common --check_direct_dependencies=off",
+        "common --repository_disable_download",
+        "common --noenable_workspace",
+        f"common --registry=file://{made}/registry",
+        f"common --override_repository={coverage}={made}/coverage_tools",
+        *(f"common --override_module={name}={modules[name]}" for name in reached),
+    ]
+    print("\n".join(lines).replace(f"{made}{os.sep}", f"{final}{os.sep}"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,16 +1,10 @@
 """Repositories made of one pinned wheel or npm package each, without its dependencies."""
 
-_PIP_ENVIRONMENT = ["PATH", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_INDEX_URL"]
+load("//tools/python_env:pip.bzl", "PIP_ENVIRONMENT", "pip_command")
 
 def _wheel_impl(rctx):
-    python = rctx.which("python3")
-    if not python:
-        fail("no python3 on PATH: it is needed to download %s" % rctx.attr.requirement)
     rctx.file("requirement.txt", "%s --hash=sha256:%s\n" % (rctx.attr.requirement, rctx.attr.sha256))
-    result = rctx.execute([
-        python,
-        "-m",
-        "pip",
+    result = rctx.execute(pip_command(rctx) + [
         "download",
         "--quiet",
         "--no-input",
@@ -29,6 +23,7 @@ def _wheel_impl(rctx):
         rctx.execute(["chmod", "+x", name])
     rctx.delete("wheel.zip")
     rctx.delete("download")
+    rctx.delete("pip")
     rctx.file("BUILD.bazel", rctx.attr.build)
 
 _WHEEL_ATTRS = {
@@ -39,7 +34,7 @@ _WHEEL_ATTRS = {
     "strip_prefix": attr.string(),
 }
 
-_wheel = repository_rule(implementation = _wheel_impl, attrs = _WHEEL_ATTRS, environ = _PIP_ENVIRONMENT)
+_wheel = repository_rule(implementation = _wheel_impl, attrs = _WHEEL_ATTRS, environ = PIP_ENVIRONMENT)
 
 def _npm_impl(rctx):
     build = 'filegroup(\n    name = "files",\n    srcs = %r,\n    visibility = ["//visibility:public"],\n)\n'

@@ -6,18 +6,7 @@ carries the package's RECORD file only: a test's cache key follows what the test
 uses, and the sandbox does not link ten thousand files to start it.
 """
 
-_VERSIONS = ["3.10", "3.11", "3.12", "3.13"]
-
-# Prints the version and the folder of Python.h, or why this python cannot make an environment.
-_PROBE = """
-import os, sys, sysconfig
-version = "%d.%d" % sys.version_info[:2]
-try:
-    import ensurepip, venv
-except ImportError:
-    sys.exit("no-venv")
-print(version)
-"""
+load(":pip.bzl", "PIP_ENVIRONMENT", "find_python")
 
 _LIST = """
 import importlib.metadata, json, os, re, sys, sysconfig
@@ -74,25 +63,6 @@ py_library(
 )
 """
 
-def _find_python(rctx):
-    """The python3 that makes the environment: FLASHFLOW_PYTHON, else the first fit one on PATH."""
-    asked = rctx.getenv("FLASHFLOW_PYTHON")
-    refused = []
-    for name in [asked] if asked else ["python3"] + ["python" + v for v in reversed(_VERSIONS)]:
-        path = name if name.startswith("/") else rctx.which(name)
-        if not path:
-            continue
-        probe = rctx.execute([path, "-I", "-c", _PROBE])
-        version = probe.stdout.strip()
-        if probe.return_code == 0 and version in _VERSIONS:
-            return path
-        refused.append("%s %s" % (path, "lacks venv or ensurepip" if "no-venv" in probe.stderr else "is Python " + version))
-    fail("FlashFlow needs CPython %s to %s with venv and pip (Debian, Ubuntu: apt-get install python3-venv python3-dev); %s" % (
-        _VERSIONS[0],
-        _VERSIONS[-1],
-        "found " + ", ".join(refused) if refused else "no python3 is on PATH",
-    ))
-
 def _pip(rctx, what, args):
     command = ["venv/bin/python", "-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile"]
     result = rctx.execute(command + args, timeout = 3600)
@@ -100,7 +70,7 @@ def _pip(rctx, what, args):
         fail("pip could not install %s: %s" % (what, result.stderr.strip()[-2000:]))
 
 def _impl(rctx):
-    python = _find_python(rctx)
+    python = find_python(rctx)
     lock = rctx.read(rctx.attr.requirements_lock, watch = "yes")
     shared, _, rest = lock.partition("# [cpu]\n")
     cpu, _, cuda = rest.partition("# [cuda]\n")
@@ -147,14 +117,7 @@ def _impl(rctx):
 _python_env = repository_rule(
     implementation = _impl,
     attrs = {"requirements_lock": attr.label(mandatory = True)},
-    environ = [
-        "FLASHFLOW_PYTHON",
-        "FLASHFLOW_TORCH",
-        "PATH",
-        "PIP_EXTRA_INDEX_URL",
-        "PIP_FIND_LINKS",
-        "PIP_INDEX_URL",
-    ],
+    environ = PIP_ENVIRONMENT + ["FLASHFLOW_TORCH"],
 )
 
 def _toolchain_impl(rctx):
