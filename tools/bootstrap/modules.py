@@ -8,6 +8,7 @@ standard output. MODULE.bazel itself stays an ordinary one.
 A new bazel_dep in MODULE.bazel needs a row in `_modules`.
 """
 
+import contextlib
 import hashlib
 import os
 import re
@@ -158,15 +159,13 @@ def _key() -> str:
 def main() -> None:
     prefix, workspace = (Path(arg).resolve() for arg in sys.argv[1:])
     final = prefix / f"modules-{_key()}"  # never changed once made: servers may be using it
-    made = Path(tempfile.mkdtemp(dir=prefix))
-    modules = _modules(prefix, made)
-    _write(made / "registry/bazel_registry.json", "{}\n")
-    reached = _reached(prefix, workspace, modules)
-    made.chmod(0o755)
-    try:
-        made.rename(final)
-    except OSError:  # an earlier or a parallel run made it
-        shutil.rmtree(made)
+    with tempfile.TemporaryDirectory(dir=prefix, ignore_cleanup_errors=True) as scratch:
+        made = Path(scratch) / "modules"
+        modules = _modules(prefix, made)
+        _write(made / "registry/bazel_registry.json", "{}\n")
+        reached = _reached(prefix, workspace, modules)
+        with contextlib.suppress(OSError):  # an earlier or a parallel run made it
+            made.rename(final)
     coverage = "bazel_tools~remote_coverage_tools_extension~remote_coverage_tools"
     lines = [
         "# Every module comes from this machine, none is downloaded.",
