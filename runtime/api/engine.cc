@@ -1,0 +1,332 @@
+#include "runtime/api/engine.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <utility>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/cleanup/cleanup.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/log/log.h"
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "compiler/driver/compile.h"
+#include "compiler/ir/parser.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/plan/plan.h"
+#include "runtime/api/kv_cache_size.h"
+#include "runtime/api/model_config.h"
+#include "runtime/core/device.h"
+#include "runtime/core/executor.h"
+#include "runtime/core/page_pool.h"
+#include "runtime/core/sampler.h"
+#include "runtime/core/scheduler.h"
+#include "runtime/core/weights.h"
+#include "runtime/cpu/cpu_device.h"
+#include "runtime/engine/engine_file.h"
+#include "runtime/engine/engine_format.h"
+#include "runtime/engine/sha256.h"
+
+namespace flashflow::runtime {
+namespace {
+
+// A request's side of sampling; the scheduler has its tokens and pages.
+struct Generation {
+  SamplingParams params;
+  Sampler sampler;
+  uint64_t drawn = 0;  // tokens so far
+};
+
+absl::StatusOr<std::unique_ptr<Device>> CreateDevice(const EngineOptions& options) {
+  if (options.device == "auto" || options.device == "cpu") return CreateCpuDevice(options.threads);
+  if (options.device == "cuda") {
+    return absl::FailedPreconditionError(
+        "device is \"cuda\", but this build of FlashFlow runs on the CPU only: use the device \"cpu\" or \"auto\"");
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("device is \"", options.device, "\"; it must be \"auto\", \"cpu\" or \"cuda\""));
+}
+
+// The stored plan if this build can use it as it is. Anything else is no error: the graph says what is to be computed.
+std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Device& device, std::string_view graph) {
+  const std::optional<std::string_view> text =
+      file.section(absl::StrCat(engine::kPlanSectionPrefix, device.kind()));
+  if (!text) return std::nullopt;
+  absl::StatusOr<plan::Plan> plan = plan::FromJson(*text);
+  std::string reason;
+  if (!plan.ok()) {
+    reason = plan.status().message();
+  } else if (plan->device_key != device.key()) {
+    reason = absl::StrCat("it was made for ", plan->device_key, " and this is ", device.key());
+  } else if (plan->graph_sha256 != engine::Sha256Hex(graph)) {
+    reason = "it was made from another graph";
+  } else {
+    return *std::move(plan);
+  }
+  LOG(INFO) << file.path() << ": the stored plan is not used: " << reason;
+  return std::nullopt;
+}
+
+absl::StatusOr<plan::Plan> CompilePlan(const engine::EngineFile& file, const Device& device, std::string_view text) {
+  FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, ir::Parse(text));
+  passes::CompileOptions options;
+  options.device = device.kind();
+  FF_ASSIGN_OR_RETURN(driver::CompiledModel compiled, driver::Compile(*graph, options));
+  LOG(INFO) << file.path() << ": compiled the stored graph for " << device.key();
+  return std::move(compiled.plan);
+}
+
+absl::StatusOr<plan::Plan> FindPlan(const engine::EngineFile& file, const Device& device, bool* was_stored) {
+  const std::optional<std::string_view> graph = file.section(engine::kGraphSection);
+  if (!graph) return absl::DataLossError(absl::StrCat("engine file ", file.path(), " has no section ff.graph"));
+  std::optional<plan::Plan> stored = StoredPlan(file, device, *graph);
+  *was_stored = stored.has_value();
+  if (stored) return *std::move(stored);
+  return CompilePlan(file, device, *graph);
+}
+
+std::string_view LongDTypeName(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return "float32";
+    case DType::kF16:
+      return "float16";
+    case DType::kBF16:
+      return "bfloat16";
+    default:
+      return DTypeName(dtype);
+  }
+}
+
+}  // namespace
+
+struct Engine::Impl {
+  // Before what uses them: members die in reverse order.
+  std::unique_ptr<const engine::EngineFile> file;
+  std::unique_ptr<Device> device;
+  EngineInfo info;
+
+  mutable absl::Mutex mutex;
+  std::unique_ptr<Executor> executor ABSL_GUARDED_BY(mutex);
+  std::unique_ptr<PagePool> pages ABSL_GUARDED_BY(mutex);
+  std::unique_ptr<Scheduler> scheduler ABSL_GUARDED_BY(mutex);
+  absl::flat_hash_map<int64_t, Generation> generations ABSL_GUARDED_BY(mutex);
+  std::vector<TokenEvent> pending ABSL_GUARDED_BY(mutex);  // of a step that had an error to report first
+
+  absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  absl::StatusOr<TokenEvent> NextToken(int64_t request, absl::Span<const float> logits)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  bool Remove(int64_t request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+};
+
+std::string_view FinishReasonName(FinishReason reason) {
+  switch (reason) {
+    case FinishReason::kNone:
+      return "";
+    case FinishReason::kEos:
+      return "eos";
+    case FinishReason::kStop:
+      return "stop";
+    case FinishReason::kLength:
+      return "length";
+  }
+  return "";
+}
+
+Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+Engine::~Engine() = default;
+
+absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, const EngineOptions& options) {
+  auto impl = std::make_unique<Impl>();
+  FF_ASSIGN_OR_RETURN(impl->device, CreateDevice(options));
+  FF_ASSIGN_OR_RETURN(impl->file, engine::EngineFile::Open(path));
+  Device* device = impl->device.get();
+
+  EngineInfo& info = impl->info;
+  FF_ASSIGN_OR_RETURN(plan::Plan plan, FindPlan(*impl->file, *device, &info.plan_was_stored));
+  const int64_t most_rows = std::min({plan.limits.max_rows, plan.limits.max_logit_rows, plan.limits.max_tokens});
+  if (options.max_batch < 1 || options.max_batch > most_rows) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_batch is ", options.max_batch, "; this engine takes 1 to ", most_rows));
+  }
+  FF_ASSIGN_OR_RETURN(std::vector<LoadedWeight> weights, LoadWeights(*impl->file, plan.weights, device));
+  FF_ASSIGN_OR_RETURN(const int64_t pages, KvCachePages(plan, options.max_batch, options.kv_cache_bytes,
+                                                        device->AvailableBytes()));
+  FF_ASSIGN_OR_RETURN(auto executor, Executor::Create(std::move(plan), std::move(weights), pages, device));
+  absl::StatusOr<ModelConfig> config = ParseModelConfig(impl->file->section(engine::kConfigSection).value_or("{}"));
+  if (!config.ok()) {
+    return absl::Status(config.status().code(), absl::StrCat("engine file ", path, ": ", config.status().message()));
+  }
+
+  const plan::Plan& bound = executor->plan();
+  info.path = path;
+  info.name = config->name;
+  info.architecture = config->architecture;
+  info.producer = impl->file->producer();
+  info.dtype = LongDTypeName(bound.cache.dtype);
+  info.device = device->kind();
+  info.device_description = device->description();
+  info.threads = device->num_threads();
+  info.max_batch = options.max_batch;
+  info.context_length = bound.limits.context_length;
+  info.vocab_size = executor->vocab_size();
+  info.eos_token_ids = config->eos_token_ids;
+  info.page_size = bound.cache.page_size;
+  info.kv_cache_pages = executor->cache_pages();
+  info.kv_cache_bytes = executor->cache_bytes();
+  info.arena_bytes = executor->arena_bytes();
+  info.weight_bytes = executor->weight_bytes();
+  info.weight_bytes_per_token = executor->linear_weight_bytes();
+
+  {
+    absl::MutexLock lock(&impl->mutex);
+    impl->pages = std::make_unique<PagePool>(pages);
+    impl->scheduler = std::make_unique<Scheduler>(Scheduler::Limits{.vocab_size = info.vocab_size,
+                                                                    .context_length = info.context_length,
+                                                                    .max_tokens = bound.limits.max_tokens,
+                                                                    .max_rows = options.max_batch,
+                                                                    .page_size = info.page_size},
+                                                  impl->pages.get());
+    impl->executor = std::move(executor);
+  }
+  LOG(INFO) << path << ": " << info.device_description << ", " << info.dtype << ", KV cache of "
+            << info.kv_cache_pages * info.page_size << " tokens";
+  return std::unique_ptr<Engine>(new Engine(std::move(impl)));
+}
+
+const EngineInfo& Engine::info() const { return impl_->info; }
+
+std::string_view Engine::config_json() const { return impl_->file->section(engine::kConfigSection).value_or("{}"); }
+
+std::string_view Engine::tokenizer_json() const { return impl_->file->section(engine::kTokenizerSection).value_or(""); }
+
+absl::StatusOr<int64_t> Engine::Submit(absl::Span<const int32_t> prompt, const SamplingParams& params) {
+  FF_RETURN_IF_ERROR(params.Validate());
+  Sampler sampler(params);
+  absl::MutexLock lock(&impl_->mutex);
+  FF_ASSIGN_OR_RETURN(const int64_t id, impl_->scheduler->Add(prompt, params.max_tokens));
+  sampler.Observe(prompt);
+  impl_->generations.emplace(id, Generation{params, std::move(sampler)});
+  return id;
+}
+
+absl::StatusOr<absl::Span<const float>> Engine::Impl::Run(const StepBatch& batch) {
+  return executor->Run({.token_ids = batch.token_ids,
+                        .positions = batch.positions,
+                        .row_start = batch.row_start,
+                        .kv_len = batch.kv_len,
+                        .block_table = batch.block_table,
+                        .logit_rows = batch.logit_rows,
+                        .pages_per_row = batch.pages_per_row});
+}
+
+bool Engine::Impl::Remove(int64_t request) {
+  generations.erase(request);
+  return scheduler->Remove(request);
+}
+
+absl::StatusOr<TokenEvent> Engine::Impl::NextToken(int64_t request, absl::Span<const float> logits) {
+  Generation& generation = generations.find(request)->second;
+  absl::StatusOr<SampledToken> sampled = generation.sampler.Sample(logits, generation.drawn);
+  if (!sampled.ok()) {
+    Remove(request);
+    return absl::Status(sampled.status().code(),
+                        absl::StrCat("request ", request, ": ", sampled.status().message()));
+  }
+  const int32_t token = sampled->token;
+  generation.sampler.Observe({token});
+  ++generation.drawn;
+  const bool room = scheduler->Append(request, token);
+  const auto holds = [token](const std::vector<int32_t>& ids) {
+    return std::find(ids.begin(), ids.end(), token) != ids.end();
+  };
+  TokenEvent event{request, token, sampled->logprob, std::move(sampled->top_logprobs), FinishReason::kNone};
+  if (!generation.params.ignore_eos && holds(info.eos_token_ids)) {
+    event.finish_reason = FinishReason::kEos;
+  } else if (holds(generation.params.stop_token_ids)) {
+    event.finish_reason = FinishReason::kStop;
+  } else if (!room) {
+    event.finish_reason = FinishReason::kLength;
+  }
+  if (event.finish_reason != FinishReason::kNone) Remove(request);
+  return event;
+}
+
+absl::StatusOr<std::vector<TokenEvent>> Engine::Step() {
+  absl::MutexLock lock(&impl_->mutex);
+  if (!impl_->pending.empty()) return std::exchange(impl_->pending, {});
+  const std::optional<StepBatch> batch = impl_->scheduler->Next();
+  if (!batch) return std::vector<TokenEvent>();
+  FF_ASSIGN_OR_RETURN(const absl::Span<const float> logits, impl_->Run(*batch));
+  impl_->scheduler->Commit(*batch);
+
+  const auto vocab_size = static_cast<size_t>(impl_->info.vocab_size);
+  std::vector<TokenEvent> events;
+  absl::Status error;
+  for (size_t row = 0; row < batch->logit_requests.size(); ++row) {
+    absl::StatusOr<TokenEvent> event =
+        impl_->NextToken(batch->logit_requests[row], logits.subspan(row * vocab_size, vocab_size));
+    if (event.ok()) {
+      events.push_back(*std::move(event));
+    } else {
+      error.Update(event.status());
+    }
+  }
+  if (error.ok()) return events;
+  impl_->pending = std::move(events);
+  return error;
+}
+
+bool Engine::Cancel(int64_t request) {
+  absl::MutexLock lock(&impl_->mutex);
+  std::erase_if(impl_->pending, [request](const TokenEvent& event) { return event.request == request; });
+  return impl_->Remove(request);
+}
+
+bool Engine::HasWork() const {
+  absl::MutexLock lock(&impl_->mutex);
+  return impl_->scheduler->HasWork() || !impl_->pending.empty();
+}
+
+absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float> logits) {
+  absl::MutexLock lock(&impl_->mutex);
+  const plan::Plan& plan = impl_->executor->plan();
+  const int64_t vocab_size = impl_->info.vocab_size, page_size = impl_->info.page_size;
+  const auto count = static_cast<int64_t>(tokens.size());
+  if (count < 1 || count > plan.limits.context_length) {
+    return absl::InvalidArgumentError(absl::StrCat("the sequence has ", count, " tokens; the model's context takes 1 to ",
+                                                   plan.limits.context_length));
+  }
+  for (int32_t token : tokens) {
+    if (token < 0 || token >= vocab_size) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("token ", token, " is not in the vocabulary, which has ", vocab_size));
+    }
+  }
+  if (static_cast<int64_t>(logits.size()) != count * vocab_size) {
+    return absl::InvalidArgumentError(absl::StrCat("the logits have room for ", logits.size(), " values; ", count,
+                                                   " tokens give ", count * vocab_size));
+  }
+  const std::optional<std::vector<int32_t>> pages = impl_->pages->Allocate((count + page_size - 1) / page_size);
+  if (!pages) {
+    return absl::ResourceExhaustedError(absl::StrCat("a sequence of ", count, " tokens needs more of the KV cache than is free (",
+                                                     impl_->pages->num_free() * page_size,
+                                                     " tokens): wait for requests to finish, or raise kv_cache_bytes"));
+  }
+  const absl::Cleanup free = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { impl_->pages->Free(*pages); };
+
+  const int64_t chunk = std::min(plan.limits.max_tokens, plan.limits.max_logit_rows);
+  for (int64_t start = 0; start < count; start += chunk) {
+    const int64_t n = std::min(chunk, count - start);
+    StepBatch batch;
+    batch.pages_per_row = static_cast<int64_t>(pages->size());
+    batch.AddRow(/*request=*/0, tokens.subspan(static_cast<size_t>(start), static_cast<size_t>(n)), start, *pages);
+    for (int64_t i = 0; i < n; ++i) batch.logit_rows.push_back(static_cast<int32_t>(i));
+    FF_ASSIGN_OR_RETURN(const absl::Span<const float> chunk_logits, impl_->Run(batch));
+    std::copy(chunk_logits.begin(), chunk_logits.end(), logits.begin() + start * vocab_size);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flashflow::runtime

@@ -1,0 +1,73 @@
+#include "runtime/core/weights.h"
+
+#include <cstddef>
+#include <filesystem>
+#include <fstream>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/core/fake_device.h"
+#include "runtime/engine/engine_writer.h"
+
+namespace flashflow::runtime {
+namespace {
+
+using ::testing::HasSubstr;
+
+class WeightsTest : public ::testing::Test {
+ protected:
+  WeightsTest() : path_(std::filesystem::path(::testing::TempDir()) / "weights.ff") {
+    const engine::EngineContents contents = {"test", {}, {{"w", DType::kF32, {2, 2}}}};
+    const auto source = [this](std::string_view) {
+      return engine::SourceTensor{values_, DType::kF32, {2, 2}};
+    };
+    EXPECT_EQ(engine::WriteEngine(path_, contents, source), absl::OkStatus());
+  }
+  absl::StatusOr<std::vector<LoadedWeight>> Load(const std::vector<plan::Weight>& weights) {
+    auto file = engine::EngineFile::Open(path_);
+    if (!file.ok()) return file.status();
+    file_ = *std::move(file);
+    return LoadWeights(*file_, weights, &device_);
+  }
+
+  const std::string path_;
+  const float values_[4] = {1, 2, 3, 4};
+  FakeDevice device_;
+  std::unique_ptr<const engine::EngineFile> file_;
+};
+
+TEST_F(WeightsTest, OneForEachOfThePlans) {
+  const plan::Weight w = {"w", DType::kF32, {2, 2}, "row_major"};
+  const auto loaded = Load({w, w});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_EQ(loaded->size(), 2);
+  EXPECT_EQ(static_cast<const float*>((*loaded)[1].view.data)[3], 4);
+}
+
+TEST_F(WeightsTest, WhatDoesNotFitIsNamed) {
+  const auto error = [&](const plan::Weight& weight) { return Load({weight}).status(); };
+  absl::Status status = error({"v", DType::kF32, {2, 2}, "row_major"});
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("\"v\""));
+  status = error({"w", DType::kF32, {4}, "row_major"});
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("weight \"w\" is f32[2, 2] but the plan wants f32[4]"));
+  EXPECT_EQ(error({"w", DType::kBF16, {2, 2}, "row_major"}).code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(WeightsTest, DamageIsNamed) {
+  std::fstream file(path_, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(-1, std::ios::end);
+  file.put('\x7f');
+  file.close();
+  const absl::Status status = Load({{"w", DType::kF32, {2, 2}, "row_major"}}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("\"w\""));
+}
+
+}  // namespace
+}  // namespace flashflow::runtime

@@ -1,0 +1,148 @@
+#include "runtime/cpu/cpu_device.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/crc/crc32c.h"
+#include "absl/log/check.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/types/span.h"
+#include "compiler/ir/status_macros.h"
+#include "kernels/cpu/bandwidth.h"
+#include "kernels/cpu/huge_buffer.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/registry/catalog.h"
+#include "kernels/registry/cpu_launchers.h"
+#include "kernels/registry/cpu_weights.h"
+#include "runtime/cpu/host_resources.h"
+
+namespace flashflow::runtime {
+namespace {
+
+absl::StatusOr<int> ThreadCount(int threads) {
+  if (threads < 0 || threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", threads, "; give 1 to ", kMaxThreads, ", or 0 for one a core"));
+  }
+  return threads > 0 ? threads : DefaultThreads();
+}
+
+class CpuBuffer final : public Buffer {
+ public:
+  explicit CpuBuffer(cpu::HugeBuffer buffer) : buffer_(std::move(buffer)) {}
+  void* data() const override { return buffer_.data(); }
+  size_t size() const override { return buffer_.size(); }
+
+ private:
+  cpu::HugeBuffer buffer_;
+};
+
+class CpuDevice final : public Device {
+ public:
+  explicit CpuDevice(int threads) : pool_(threads) {}
+  absl::Status RegisterKernels() { return kernels::RegisterCpuKernels(&launchers_); }
+
+  std::string_view kind() const override { return "cpu"; }
+  std::string key() const override { return absl::StrCat("cpu/", kernels::kCatalogVersion); }
+  std::string description() const override { return absl::StrCat("CPU, ", num_threads(), " threads"); }
+  int num_threads() const override { return pool_.num_threads(); }
+  int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
+
+  absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) override {
+    const auto available = static_cast<uint64_t>(std::max<int64_t>(AvailableBytes(), 0));
+    absl::StatusOr<cpu::HugeBuffer> buffer =
+        bytes > available ? absl::ResourceExhaustedError("") : cpu::HugeBuffer::Allocate(bytes);
+    if (!buffer.ok()) {
+      constexpr double kMiB = 1 << 20;
+      return absl::ResourceExhaustedError(absl::StrFormat("%s needs %.1f MiB of memory; %.1f MiB are available",
+                                                          purpose, static_cast<double>(bytes) / kMiB,
+                                                          static_cast<double>(available) / kMiB));
+    }
+    return std::make_unique<CpuBuffer>(*std::move(buffer));
+  }
+
+  absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file, const engine::EngineWeight& stored,
+                                          const plan::Weight& wanted) override {
+    CHECK(stored.dtype == wanted.dtype && stored.shape == wanted.shape);
+    FF_RETURN_IF_ERROR(file.CheckCrc(stored, Crc32c(stored.bytes)));
+    LoadedWeight loaded;
+    loaded.view.dtype = wanted.dtype;
+    loaded.view.rank = static_cast<int>(wanted.shape.size());
+    std::copy(wanted.shape.begin(), wanted.shape.end(), loaded.view.dims.begin());
+    if (wanted.layout == kernels::kRowMajor) {
+      // The mapping is read-only, and so are weights to every kernel.
+      loaded.view.data = const_cast<char*>(stored.bytes.data());
+      loaded.bytes = static_cast<int64_t>(stored.bytes.size());
+      return loaded;
+    }
+    FF_ASSIGN_OR_RETURN(loaded.bytes, kernels::PackedBytes(wanted.layout, wanted.shape, wanted.dtype));
+    FF_ASSIGN_OR_RETURN(loaded.buffer, Allocate(static_cast<size_t>(loaded.bytes), "a packed weight"));
+    loaded.view.data = loaded.buffer->data();
+    const auto row_major = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.bytes.data()), stored.bytes.size());
+    const auto packed = absl::MakeSpan(static_cast<std::byte*>(loaded.buffer->data()), static_cast<size_t>(loaded.bytes));
+    FF_RETURN_IF_ERROR(kernels::PackCpuWeight(wanted.layout, wanted.shape, wanted.dtype, row_major, packed, &pool_));
+    return loaded;
+  }
+
+  bool SharesHostMemory() const override { return true; }
+  absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override {
+    if (bytes > 0) std::memcpy(device, host, bytes);
+    return absl::OkStatus();
+  }
+  absl::Status CopyToHost(void* host, const void* device, size_t bytes) override {
+    return CopyToDevice(host, device, bytes);
+  }
+
+  const kernels::Launchers& launchers() const override { return launchers_; }
+  void* launch_handle() override { return &pool_; }
+  void BeginStep() override { spin_.emplace(&pool_); }
+  void EndStep() override { spin_.reset(); }
+
+ private:
+  // By all threads: a file fresh from the disk's cache is read at the speed of memory.
+  uint32_t Crc32c(std::string_view bytes) {
+    constexpr size_t kChunk = size_t{4} << 20;
+    std::vector<absl::crc32c_t> chunks((bytes.size() + kChunk - 1) / kChunk);
+    pool_.Run(static_cast<int64_t>(chunks.size()), [&](int64_t i, int) {
+      chunks[static_cast<size_t>(i)] = absl::ComputeCrc32c(bytes.substr(static_cast<size_t>(i) * kChunk, kChunk));
+    });
+    absl::crc32c_t crc{0};
+    for (size_t i = 0; i < chunks.size(); ++i) {
+      crc = absl::ConcatCrc32c(crc, chunks[i], std::min(kChunk, bytes.size() - i * kChunk));
+    }
+    return static_cast<uint32_t>(crc);
+  }
+
+  cpu::ThreadPool pool_;
+  kernels::Launchers launchers_;
+  std::optional<cpu::ThreadPool::SpinScope> spin_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Device>> CreateCpuDevice(int threads) {
+  FF_ASSIGN_OR_RETURN(const int count, ThreadCount(threads));
+  auto device = std::make_unique<CpuDevice>(count);
+  FF_RETURN_IF_ERROR(device->RegisterKernels());
+  return device;
+}
+
+absl::StatusOr<double> MeasureCpuReadBandwidth(int threads) {
+  FF_ASSIGN_OR_RETURN(const int count, ThreadCount(threads));
+  cpu::ThreadPool pool(count);
+  constexpr int64_t kBufferBytes = int64_t{1} << 30;
+  constexpr int kRepeats = 5;
+  const int64_t bytes = std::min(kBufferBytes, AvailableMemoryBytes() / 2);
+  return cpu::MeasureReadBandwidth(static_cast<size_t>(bytes), kRepeats, &pool);
+}
+
+}  // namespace flashflow::runtime
