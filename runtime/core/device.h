@@ -37,11 +37,11 @@ class Device {
  public:
   virtual ~Device() = default;
 
-  virtual std::string_view kind() const = 0;      // "cpu": the stored plan's section is ff.plan.cpu
-  virtual std::string key() const = 0;            // as plan::Plan::device_key
-  virtual std::string description() const = 0;    // for people
-  virtual int num_threads() const { return 0; }   // host threads that compute, 0 if that means nothing
-  virtual int64_t AvailableBytes() const = 0;     // that could be allocated now
+  virtual std::string_view kind() const = 0;     // "cpu": the stored plan's section is ff.plan.cpu
+  virtual std::string key() const = 0;           // as plan::Plan::device_key
+  virtual std::string description() const = 0;   // for people
+  virtual int num_threads() const { return 0; }  // host threads that compute, 0 if that means nothing
+  virtual int64_t AvailableBytes() const = 0;    // that could be allocated now
 
   // Zeroed memory, aligned for any kernel. ResourceExhausted names `purpose` and the size. Zero bytes are allowed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) = 0;

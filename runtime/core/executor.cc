@@ -68,10 +68,12 @@ absl::Status Executor::Prepare(int64_t cache_pages) {
 
 absl::Status Executor::PrepareInputs() {
   const plan::Limits& limits = plan_.limits;
-  const absl::flat_hash_map<std::string_view, int64_t> most = {
-      {"token_ids", limits.max_tokens},     {"positions", limits.max_tokens},
-      {"row_start", limits.max_rows + 1},   {"kv_len", limits.max_rows},
-      {"block_table", limits.max_rows * PagesPerRow(plan_)}, {"logit_rows", limits.max_logit_rows}};
+  const absl::flat_hash_map<std::string_view, int64_t> most = {{"token_ids", limits.max_tokens},
+                                                               {"positions", limits.max_tokens},
+                                                               {"row_start", limits.max_rows + 1},
+                                                               {"kv_len", limits.max_rows},
+                                                               {"block_table", limits.max_rows * PagesPerRow(plan_)},
+                                                               {"logit_rows", limits.max_logit_rows}};
   for (int32_t index : plan_.inputs) {
     const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(index)];
     const auto it = most.find(tensor.name);
@@ -137,8 +139,8 @@ absl::Status Executor::PrepareShapes() {
                           std::equal(shape.begin(), shape.end(), tensor.shape.begin(),
                                      [](int64_t a, const DimExpr& b) { return DimExpr(a) == b; });
         if (tensor.dtype != weight.view.dtype || !same) {
-          return Invalid("tensor ", i, " is ", DTypeName(tensor.dtype), DimsToString(tensor.shape),
-                         ", which weight \"", plan_.weights[index].source, "\" is not");
+          return Invalid("tensor ", i, " is ", DTypeName(tensor.dtype), DimsToString(tensor.shape), ", which weight \"",
+                         plan_.weights[index].source, "\" is not");
         }
         places_[i] = {static_cast<char*>(weight.view.data), weight.bytes};
         break;
@@ -191,7 +193,8 @@ absl::Status Executor::BindSteps() {
                                               "\", which this build of FlashFlow lacks"));
     }
     absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel = device_->launchers().Bind(
-        tactic->id, tactic->version, {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
+        tactic->id, tactic->version,
+        {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
     if (!kernel.ok()) {
       return absl::Status(kernel.status().code(),
                           absl::StrCat("plan: step ", i, " (", step.op, "): ", kernel.status().message()));
@@ -257,7 +260,8 @@ absl::Status Executor::Specialize(int64_t tokens, int64_t rows, int64_t logit_ro
   }
   for (size_t i = 0; i < views_.size(); ++i) {
     TensorView& view = views_[i];
-    for (size_t d = 0; d < tensor_dims_[i].size(); ++d) view.dims[d] = dim_values_[static_cast<size_t>(tensor_dims_[i][d])];
+    for (size_t d = 0; d < tensor_dims_[i].size(); ++d)
+      view.dims[d] = dim_values_[static_cast<size_t>(tensor_dims_[i][d])];
     Place place = places_[i];
     if (plan_.tensors[i].storage == plan::Storage::kArena) {
       const int64_t offset = bucket->offsets[i];
@@ -301,8 +305,8 @@ absl::Status Executor::Launch() {
       context.workspace_bytes = static_cast<size_t>(workspace.NumElements());
     }
     if (absl::Status status = steps_[s].kernel->Launch(context); !status.ok()) {
-      return absl::Status(status.code(),
-                          absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ", step.loc, "): ", status.message()));
+      return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
+                                                      step.loc, "): ", status.message()));
     }
   }
   return absl::OkStatus();
@@ -313,8 +317,7 @@ absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs) 
   FF_RETURN_IF_ERROR(CopyInputs(inputs));
   const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
-  FF_RETURN_IF_ERROR(
-      Specialize(tokens, static_cast<int64_t>(inputs.kv_len.size()), logit_rows, inputs.pages_per_row));
+  FF_RETURN_IF_ERROR(Specialize(tokens, static_cast<int64_t>(inputs.kv_len.size()), logit_rows, inputs.pages_per_row));
   FF_RETURN_IF_ERROR(Launch());
   const auto count = static_cast<size_t>(logit_rows * vocab_size_);
   if (device_->SharesHostMemory()) return absl::MakeConstSpan(static_cast<const float*>(logits_->data()), count);

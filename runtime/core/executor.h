@@ -15,7 +15,6 @@
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
 #include "runtime/core/device.h"
-#include "runtime/core/weights.h"
 
 namespace flashflow::runtime {
 

@@ -36,14 +36,29 @@ plan::Plan LookupPlan() {
   plan.limits = {.context_length = 20, .max_tokens = 8, .max_rows = 4, .max_logit_rows = 3};
   plan.cache = {.layers = 2, .kv_heads = 1, .head_dim = 4, .page_size = 4, .dtype = DType::kF32};
   using plan::Storage;
-  plan.tensors = {{"token_ids", DType::kI32, {T}, Storage::kInput, 0},   {"logit_rows", DType::kI32, {L}, Storage::kInput, 1},
-                  {"table", DType::kF32, {3, 3}, Storage::kWeight, 0},   {"", DType::kF32, {T, 3}, Storage::kArena, -1},
-                  {"", DType::kI8, {T * 16}, Storage::kArena, -1},       {"logits", DType::kF32, {L, 3}, Storage::kOutput, 0}};
+  plan.tensors = {
+      {"token_ids", DType::kI32, {T}, Storage::kInput, 0}, {"logit_rows", DType::kI32, {L}, Storage::kInput, 1},
+      {"table", DType::kF32, {3, 3}, Storage::kWeight, 0}, {"", DType::kF32, {T, 3}, Storage::kArena, -1},
+      {"", DType::kI8, {T * 16}, Storage::kArena, -1},     {"logits", DType::kF32, {L, 3}, Storage::kOutput, 0}};
   plan.inputs = {0, 1};
   plan.outputs = {5};
   plan.weights = {{"table", DType::kF32, {3, 3}, "row_major"}};
-  plan.steps = {{.op = "lookup", .tactics = {{"fake.better", 1}, {"fake.lookup", 2}}, .inputs = {2, 0, -1}, .outputs = {3}, .attrs = {}, .uses_cache = false, .workspace = -1, .loc = ""},
-                {.op = "gather", .tactics = {{"fake.gather", 1}}, .inputs = {3, 1}, .outputs = {5}, .attrs = {}, .uses_cache = true, .workspace = 4, .loc = "head (model.py:7)"}};
+  plan.steps = {{.op = "lookup",
+                 .tactics = {{"fake.better", 1}, {"fake.lookup", 2}},
+                 .inputs = {2, 0, -1},
+                 .outputs = {3},
+                 .attrs = {},
+                 .uses_cache = false,
+                 .workspace = -1,
+                 .loc = ""},
+                {.op = "gather",
+                 .tactics = {{"fake.gather", 1}},
+                 .inputs = {3, 1},
+                 .outputs = {5},
+                 .attrs = {},
+                 .uses_cache = true,
+                 .workspace = 4,
+                 .loc = "head (model.py:7)"}};
   plan.buckets = {{.max_tokens = 2, .arena_bytes = 512, .offsets = {-1, -1, -1, 256, 0, -1}},
                   {.max_tokens = 8, .arena_bytes = 1024, .offsets = {-1, -1, -1, 512, 0, -1}}};
   return plan;
@@ -58,7 +73,8 @@ class ExecutorTest : public ::testing::Test {
       no_cache_ = c.cache == nullptr;
       for (int64_t t = 0; t < c.inputs[1].dims[0]; ++t) {
         const int32_t id = static_cast<const int32_t*>(c.inputs[1].data)[t];
-        std::copy_n(static_cast<const float*>(c.inputs[0].data) + id * 3, 3, static_cast<float*>(c.outputs[0].data) + t * 3);
+        std::copy_n(static_cast<const float*>(c.inputs[0].data) + id * 3, 3,
+                    static_cast<float*>(c.outputs[0].data) + t * 3);
       }
       return absl::OkStatus();
     });
@@ -68,16 +84,21 @@ class ExecutorTest : public ::testing::Test {
       workspace_ = c.workspace;
       for (int64_t l = 0; l < c.inputs[1].dims[0]; ++l) {
         const int32_t row = static_cast<const int32_t*>(c.inputs[1].data)[l];
-        std::copy_n(static_cast<const float*>(c.inputs[0].data) + row * 3, 3, static_cast<float*>(c.outputs[0].data) + l * 3);
+        std::copy_n(static_cast<const float*>(c.inputs[0].data) + row * 3, 3,
+                    static_cast<float*>(c.outputs[0].data) + l * 3);
       }
       return gather_status_;
     });
   }
   void Register(std::string_view id, int32_t version, FakeKernel::Body body) {
-    ASSERT_EQ(device_.registry.Register(id, version, [this, body](const kernels::BindRequest& request) {
-      bound_.push_back({std::string(request.op), std::vector(request.input_dtypes.begin(), request.input_dtypes.end())});
-      return std::make_unique<FakeKernel>(body);
-    }), absl::OkStatus());
+    ASSERT_EQ(device_.registry.Register(id, version,
+                                        [this, body](const kernels::BindRequest& request) {
+                                          bound_.push_back(
+                                              {std::string(request.op),
+                                               std::vector(request.input_dtypes.begin(), request.input_dtypes.end())});
+                                          return std::make_unique<FakeKernel>(body);
+                                        }),
+              absl::OkStatus());
   }
   absl::StatusOr<std::unique_ptr<Executor>> Create(plan::Plan plan) {
     std::vector<LoadedWeight> weights(1);
@@ -175,13 +196,24 @@ TEST_F(ExecutorTest, InputsThatDoNotFitAreRefused) {
   ASSERT_TRUE(executor.ok());
   const std::vector<std::pair<const char*, std::function<void(Inputs&)>>> mutations = {
       {"no tokens", [](Inputs& in) { in = {{}, {}, {0}, {}, {}, {}, 2}; }},
-      {"too many tokens", [](Inputs& in) { in = {std::vector<int32_t>(9, 0), std::vector<int32_t>(9, 0), {0, 9}, {9}, {0, 1, 2}, {}, 3}; }},
+      {"too many tokens",
+       [](Inputs& in) {
+         in = {std::vector<int32_t>(9, 0), std::vector<int32_t>(9, 0), {0, 9}, {9}, {0, 1, 2}, {}, 3};
+       }},
       {"too many logits", [](Inputs& in) { in.logit_rows = {0, 1, 2, 2}; }},
       {"positions short", [](Inputs& in) { in.positions.pop_back(); }},
       {"row_start short", [](Inputs& in) { in.row_start.pop_back(); }},
       {"block_table short", [](Inputs& in) { in.block_table.pop_back(); }},
-      {"no pages", [](Inputs& in) { in.pages_per_row = 0; in.block_table.clear(); }},
-      {"too many pages", [](Inputs& in) { in.pages_per_row = 6; in.block_table.assign(12, 0); }},
+      {"no pages",
+       [](Inputs& in) {
+         in.pages_per_row = 0;
+         in.block_table.clear();
+       }},
+      {"too many pages",
+       [](Inputs& in) {
+         in.pages_per_row = 6;
+         in.block_table.assign(12, 0);
+       }},
       {"row_start does not begin at 0", [](Inputs& in) { in.row_start[0] = 1; }},
       {"row_start does not end at T", [](Inputs& in) { in.row_start[2] = 2; }},
       {"row_start falls", [](Inputs& in) { in.row_start[1] = 3; }},

@@ -39,7 +39,8 @@ class FakeDevice final : public Device {
   std::string description() const override { return "a fake"; }
   int64_t AvailableBytes() const override { return available_bytes; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) override {
-    if (static_cast<int64_t>(bytes) > available_bytes) return absl::ResourceExhaustedError(absl::StrCat("no room for ", purpose));
+    if (static_cast<int64_t>(bytes) > available_bytes)
+      return absl::ResourceExhaustedError(absl::StrCat("no room for ", purpose));
     return std::make_unique<FakeBuffer>(bytes);
   }
   absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file, const engine::EngineWeight& stored,

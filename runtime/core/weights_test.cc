@@ -22,9 +22,7 @@ class WeightsTest : public ::testing::Test {
  protected:
   WeightsTest() : path_(std::filesystem::path(::testing::TempDir()) / "weights.ff") {
     const engine::EngineContents contents = {"test", {}, {{"w", DType::kF32, {2, 2}}}};
-    const auto source = [this](std::string_view) {
-      return engine::SourceTensor{values_, DType::kF32, {2, 2}};
-    };
+    const auto source = [this](std::string_view) { return engine::SourceTensor{values_, DType::kF32, {2, 2}}; };
     EXPECT_EQ(engine::WriteEngine(path_, contents, source), absl::OkStatus());
   }
   absl::StatusOr<std::vector<LoadedWeight>> Load(const std::vector<plan::Weight>& weights) {
