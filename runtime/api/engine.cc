@@ -50,8 +50,7 @@ absl::StatusOr<std::unique_ptr<Device>> CreateDevice(const EngineOptions& option
 
 // The stored plan if this build can use it as it is. Anything else is no error: the graph says what is to be computed.
 std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Device& device, std::string_view graph) {
-  const std::optional<std::string_view> text =
-      file.section(absl::StrCat(engine::kPlanSectionPrefix, device.kind()));
+  const std::optional<std::string_view> text = file.section(absl::StrCat(engine::kPlanSectionPrefix, device.kind()));
   if (!text) return std::nullopt;
   absl::StatusOr<plan::Plan> plan = plan::FromJson(*text);
   std::string reason;
@@ -151,8 +150,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
         absl::StrCat("max_batch is ", options.max_batch, "; this engine takes 1 to ", most_rows));
   }
   FF_ASSIGN_OR_RETURN(std::vector<LoadedWeight> weights, LoadWeights(*impl->file, plan.weights, device));
-  FF_ASSIGN_OR_RETURN(const int64_t pages, KvCachePages(plan, options.max_batch, options.kv_cache_bytes,
-                                                        device->AvailableBytes()));
+  FF_ASSIGN_OR_RETURN(const int64_t pages,
+                      KvCachePages(plan, options.max_batch, options.kv_cache_bytes, device->AvailableBytes()));
   FF_ASSIGN_OR_RETURN(auto executor, Executor::Create(std::move(plan), std::move(weights), pages, device));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(impl->file->section(engine::kConfigSection).value_or("{}"));
   if (!config.ok()) {
@@ -231,8 +230,7 @@ absl::StatusOr<TokenEvent> Engine::Impl::NextToken(int64_t request, absl::Span<c
   absl::StatusOr<SampledToken> sampled = generation.sampler.Sample(logits, generation.drawn);
   if (!sampled.ok()) {
     Remove(request);
-    return absl::Status(sampled.status().code(),
-                        absl::StrCat("request ", request, ": ", sampled.status().message()));
+    return absl::Status(sampled.status().code(), absl::StrCat("request ", request, ": ", sampled.status().message()));
   }
   const int32_t token = sampled->token;
   generation.sampler.Observe({token});
@@ -295,8 +293,8 @@ absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float>
   const int64_t vocab_size = impl_->info.vocab_size, page_size = impl_->info.page_size;
   const auto count = static_cast<int64_t>(tokens.size());
   if (count < 1 || count > plan.limits.context_length) {
-    return absl::InvalidArgumentError(absl::StrCat("the sequence has ", count, " tokens; the model's context takes 1 to ",
-                                                   plan.limits.context_length));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the sequence has ", count, " tokens; the model's context takes 1 to ", plan.limits.context_length));
   }
   for (int32_t token : tokens) {
     if (token < 0 || token >= vocab_size) {
@@ -310,9 +308,9 @@ absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float>
   }
   const std::optional<std::vector<int32_t>> pages = impl_->pages->Allocate((count + page_size - 1) / page_size);
   if (!pages) {
-    return absl::ResourceExhaustedError(absl::StrCat("a sequence of ", count, " tokens needs more of the KV cache than is free (",
-                                                     impl_->pages->num_free() * page_size,
-                                                     " tokens): wait for requests to finish, or raise kv_cache_bytes"));
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a sequence of ", count, " tokens needs more of the KV cache than is free (",
+        impl_->pages->num_free() * page_size, " tokens): wait for requests to finish, or raise kv_cache_bytes"));
   }
   const absl::Cleanup free = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { impl_->pages->Free(*pages); };
 

@@ -87,8 +87,10 @@ class CpuDevice final : public Device {
     FF_ASSIGN_OR_RETURN(loaded.bytes, kernels::PackedBytes(wanted.layout, wanted.shape, wanted.dtype));
     FF_ASSIGN_OR_RETURN(loaded.buffer, Allocate(static_cast<size_t>(loaded.bytes), "a packed weight"));
     loaded.view.data = loaded.buffer->data();
-    const auto row_major = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.bytes.data()), stored.bytes.size());
-    const auto packed = absl::MakeSpan(static_cast<std::byte*>(loaded.buffer->data()), static_cast<size_t>(loaded.bytes));
+    const auto row_major =
+        absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.bytes.data()), stored.bytes.size());
+    const auto packed =
+        absl::MakeSpan(static_cast<std::byte*>(loaded.buffer->data()), static_cast<size_t>(loaded.bytes));
     FF_RETURN_IF_ERROR(kernels::PackCpuWeight(wanted.layout, wanted.shape, wanted.dtype, row_major, packed, &pool_));
     return loaded;
   }
