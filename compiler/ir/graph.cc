@@ -52,6 +52,19 @@ std::unique_ptr<Graph> Graph::Clone() const {
   return copy;
 }
 
+void Graph::Swap(Graph& other) {
+  std::swap(name_, other.name_);
+  std::swap(symbols_, other.symbols_);
+  std::swap(metadata_, other.metadata_);
+  std::swap(values_, other.values_);
+  std::swap(inputs_, other.inputs_);
+  std::swap(weights_, other.weights_);
+  std::swap(outputs_, other.outputs_);
+  std::swap(nodes_, other.nodes_);
+  for (auto& value : values_) value->graph_ = this;
+  for (auto& value : other.values_) value->graph_ = &other;
+}
+
 absl::Status Graph::DeclareSymbol(std::string_view name, SymbolRange range) {
   if (!IsIdentifier(name)) {
     return absl::InvalidArgumentError(absl::StrCat("symbol ", QuoteString(name), " is not an identifier"));

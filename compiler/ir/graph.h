@@ -100,6 +100,9 @@ class Graph {
 
   const std::string& name() const { return name_; }
   std::unique_ptr<Graph> Clone() const;
+  // Exchanges the two graphs' contents, names included: how a pass replaces a graph that it rebuilt. Values and nodes
+  // keep their addresses.
+  void Swap(Graph& other);
 
   // Symbols keep their order of declaration. InvalidArgument unless the name is an identifier, 0 <= min <= max and
   // there are at most kMaxSymbols; AlreadyExists if declared twice with another range.

@@ -140,5 +140,19 @@ TEST_F(GraphTest, ErasesSources) {
   EXPECT_DEATH(graph().Erase(y_->def()), "a used result of linear is erased");
 }
 
+TEST_F(GraphTest, SwapExchangesEverything) {
+  const std::string before = Print(graph());
+  Graph other("other");
+  Value* x = other.AddInput("x", TensorType{DType::kF32, {}});
+  other.AddOutput("x", x);
+  const std::string other_before = Print(other);
+  graph().Swap(other);
+  EXPECT_EQ(Print(other), before);
+  EXPECT_EQ(Print(graph()), other_before);
+  EXPECT_TRUE(z_->HasUses()) << "as an output of the graph that it now belongs to";
+  EXPECT_TRUE(x->HasUses());
+  EXPECT_TRUE(Verify(other).ok());
+}
+
 }  // namespace
 }  // namespace flashflow::ir

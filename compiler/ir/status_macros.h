@@ -11,8 +11,8 @@
 #define FF_STATUS_CONCAT(a, b) FF_STATUS_CONCAT_INNER(a, b)
 
 // Returns from the function if `expr`, an absl::Status, is an error.
-#define FF_RETURN_IF_ERROR(expr)                                         \
-  do {                                                                   \
+#define FF_RETURN_IF_ERROR(expr)                                            \
+  do {                                                                      \
     if (absl::Status ff_status = (expr); !ff_status.ok()) return ff_status; \
   } while (false)
 
