@@ -15,9 +15,9 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "compiler/plan/sha256.h"
 #include "runtime/engine/engine_format.h"
 #include "runtime/engine/safetensors_header.h"
-#include "runtime/engine/sha256.h"
 #include "runtime/engine/strict_sax.h"
 
 namespace flashflow::engine {

@@ -21,11 +21,11 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "compiler/plan/sha256.h"
 #include "nlohmann/json.hpp"
 #include "runtime/engine/convert.h"
 #include "runtime/engine/engine_format.h"
 #include "runtime/engine/safetensors_header.h"
-#include "runtime/engine/sha256.h"
 
 namespace flashflow::engine {
 namespace {

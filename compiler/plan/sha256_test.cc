@@ -1,10 +1,10 @@
-#include "runtime/engine/sha256.h"
+#include "compiler/plan/sha256.h"
 
 #include <string>
 
 #include "gtest/gtest.h"
 
-namespace flashflow::engine {
+namespace flashflow {
 namespace {
 
 // The examples of FIPS 180-4 and of NIST's SHAVS.
@@ -26,4 +26,4 @@ TEST(Sha256Test, LengthsAroundTheBlock) {
 }
 
 }  // namespace
-}  // namespace flashflow::engine
+}  // namespace flashflow

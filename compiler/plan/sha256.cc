@@ -1,4 +1,4 @@
-#include "runtime/engine/sha256.h"
+#include "compiler/plan/sha256.h"
 
 #include <array>
 #include <bit>
@@ -8,7 +8,7 @@
 
 #include "absl/strings/escaping.h"
 
-namespace flashflow::engine {
+namespace flashflow {
 namespace {
 
 constexpr size_t kBlock = 64;
@@ -81,4 +81,4 @@ std::string Sha256Hex(std::string_view data) {
   return absl::BytesToHexString(digest);
 }
 
-}  // namespace flashflow::engine
+}  // namespace flashflow
