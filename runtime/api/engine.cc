@@ -15,6 +15,7 @@
 #include "compiler/ir/parser.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
+#include "compiler/plan/sha256.h"
 #include "runtime/api/kv_cache_size.h"
 #include "runtime/api/model_config.h"
 #include "runtime/core/device.h"
@@ -26,7 +27,6 @@
 #include "runtime/cpu/cpu_device.h"
 #include "runtime/engine/engine_file.h"
 #include "runtime/engine/engine_format.h"
-#include "runtime/engine/sha256.h"
 
 namespace flashflow::runtime {
 namespace {
@@ -58,7 +58,7 @@ std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Devic
     reason = plan.status().message();
   } else if (plan->device_key != device.key()) {
     reason = absl::StrCat("it was made for ", plan->device_key, " and this is ", device.key());
-  } else if (plan->graph_sha256 != engine::Sha256Hex(graph)) {
+  } else if (plan->graph_sha256 != Sha256Hex(graph)) {
     reason = "it was made from another graph";
   } else {
     return *std::move(plan);

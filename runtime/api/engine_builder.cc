@@ -1,0 +1,60 @@
+#include "runtime/api/engine_builder.h"
+
+#include <cstdint>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/log/log.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/driver/compile.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/plan/plan.h"
+#include "runtime/api/model_config.h"
+#include "runtime/engine/engine_format.h"
+
+namespace flashflow::runtime {
+namespace {
+
+absl::StatusOr<engine::WeightSpec> SpecOf(const ir::Value& weight) {
+  engine::WeightSpec spec{weight.name(), weight.tensor().dtype, {}};
+  for (const DimExpr& dim : weight.tensor().shape) {
+    const std::optional<int64_t> value = dim.constant();
+    if (!value) {
+      return absl::InvalidArgumentError(absl::StrCat("weight \"", weight.name(), "\" has the shape ",
+                                                     DimsToString(weight.tensor().shape), ", which is not constant"));
+    }
+    spec.shape.push_back(*value);
+  }
+  return spec;
+}
+
+}  // namespace
+
+absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, const ModelFiles& files,
+                         const passes::CompileOptions& options, const engine::WeightSource& source,
+                         const engine::WriteProgress& progress) {
+  FF_RETURN_IF_ERROR(ParseModelConfig(files.config_json).status());
+  FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> stored, driver::PrepareForStorage(rectangular, options));
+  FF_ASSIGN_OR_RETURN(const driver::CompiledModel compiled, driver::Compile(*stored, options));
+
+  engine::EngineContents contents;
+  contents.producer = absl::StrCat("flashflow ", kVersion);
+  contents.sections = {{std::string(engine::kGraphSection), ir::Print(*stored)},
+                       {absl::StrCat(engine::kPlanSectionPrefix, options.device), plan::ToJson(compiled.plan)},
+                       {std::string(engine::kConfigSection), files.config_json}};
+  if (!files.tokenizer_json.empty()) {
+    contents.sections.push_back({std::string(engine::kTokenizerSection), files.tokenizer_json});
+  }
+  for (const ir::Value* weight : stored->weights()) {
+    FF_ASSIGN_OR_RETURN(engine::WeightSpec spec, SpecOf(*weight));
+    contents.weights.push_back(std::move(spec));
+  }
+  LOG(INFO) << "building " << path << ": " << contents.weights.size() << " weights, " << compiled.plan.steps.size()
+            << " steps";
+  return engine::WriteEngine(path, contents, source, progress);
+}
+
+}  // namespace flashflow::runtime
