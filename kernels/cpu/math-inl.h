@@ -18,7 +18,7 @@ namespace flashflow::cpu {
 namespace HWY_NAMESPACE {
 namespace hn = hwy::HWY_NAMESPACE;
 
-// exp(x), at most 1 ulp off. Highway's is not defined past the range and loses NaN.
+// exp(x), at most 1.5 ulp off. Highway's is not defined past the range and loses NaN.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V ExpAll(D d, V x) {
   const V largest = hn::Set(d, 88.72283f);  // ln of the largest float
