@@ -10,7 +10,7 @@
 namespace flashflow::cpu {
 
 // dst[i0, i1, ...] = src[sum(i * src_strides)], for all indices below `dims`; dst's own steps are dst_strides. Strides
-// are in elements of `element_bytes` (1, 2, 4 or 8). The memory of src and dst must not overlap.
+// are in elements of `element_bytes` (1, 2, 4 or 8). The memory of src and dst must not overlap. At most 8 dims.
 void StridedCopy(const void* src, std::span<const int64_t> src_strides, void* dst, std::span<const int64_t> dst_strides,
                  std::span<const int64_t> dims, int element_bytes, ThreadPool* pool);
 
