@@ -21,6 +21,7 @@ using FloatV = hn::Vec<FloatD>;
 
 // How a loop's body reaches memory: all lanes of a vector, ...
 struct WholeVector {
+  HWY_INLINE size_t Count() const { return hn::Lanes(FloatD()); }
   HWY_INLINE FloatV Load(const float* p) const { return hn::LoadU(FloatD(), p); }
   HWY_INLINE void Store(FloatV v, float* p) const { hn::StoreU(v, FloatD(), p); }
   // v where the array has elements, `fallback` in the lanes beyond its end.
@@ -30,6 +31,7 @@ struct WholeVector {
 // ... or the `count` that are left at the end. Nothing beyond them is read or written.
 struct LastVector {
   size_t count;
+  HWY_INLINE size_t Count() const { return count; }
   HWY_INLINE FloatV Load(const float* p) const { return hn::LoadN(FloatD(), p, count); }
   HWY_INLINE void Store(FloatV v, float* p) const { hn::StoreN(v, FloatD(), p, count); }
   HWY_INLINE FloatV Or(FloatV v, FloatV fallback) const {
