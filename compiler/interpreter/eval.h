@@ -1,0 +1,77 @@
+// Evaluation of single ops: one function for each rule, in files by group, chosen by GetEval.
+#ifndef COMPILER_INTERPRETER_EVAL_H_
+#define COMPILER_INTERPRETER_EVAL_H_
+
+#include <cstdint>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "compiler/interpreter/tensor.h"
+#include "compiler/ir/attr.h"
+#include "compiler/ir/dim_expr.h"
+#include "compiler/ir/op_table.h"
+
+namespace flashflow::interpreter {
+
+enum class Mode : uint8_t {
+  kTyped,  // each op computes in double (integers exactly) and rounds its result to the result's dtype
+  kWide,   // floats stay double throughout
+};
+
+// One node about to run. Its operands have the types the op table asks for, and shapes that fit its own.
+struct Evaluation {
+  ir::Op op;
+  Mode mode;
+  const AttrMap& attrs;
+  const SymbolValues& symbols;
+  std::vector<const Tensor*> inputs;  // nullptr: an absent optional operand, or the cache
+  Cache* cache = nullptr;             // the cache operand, which the op reads or changes in place
+  Tensor result;                      // of the result's dtype and shape, zeros; the caller rounds it
+  const Tensor& input(size_t i) const { return *inputs[i]; }
+  bool HasInput(size_t i) const { return i < inputs.size() && inputs[i] != nullptr; }
+  template <typename T>
+  const T& attr(std::string_view name) const {
+    return std::get<T>(attrs.find(name)->second);
+  }
+};
+
+// InvalidArgument or OutOfRange for what only values show: an index outside its table, page tables that contradict.
+using EvalFn = absl::Status (*)(Evaluation&);
+EvalFn GetEval(ir::Op op);
+
+// eval_elementwise.cc
+absl::Status EvalUnary(Evaluation& e);
+absl::Status EvalCast(Evaluation& e);
+absl::Status EvalBinary(Evaluation& e);   // arithmetic
+absl::Status EvalCompare(Evaluation& e);  // comparisons and logic: bool results
+absl::Status EvalWhere(Evaluation& e);
+
+// eval_shape.cc
+absl::Status EvalConstant(Evaluation& e);
+absl::Status EvalIota(Evaluation& e);
+absl::Status EvalReshape(Evaluation& e);
+absl::Status EvalTranspose(Evaluation& e);
+absl::Status EvalExpand(Evaluation& e);
+absl::Status EvalSlice(Evaluation& e);
+absl::Status EvalConcat(Evaluation& e);
+absl::Status EvalGather(Evaluation& e);  // embedding and gather_rows
+
+// eval_reduce.cc
+absl::Status EvalReduce(Evaluation& e);
+absl::Status EvalSoftmax(Evaluation& e);
+absl::Status EvalNorm(Evaluation& e);  // layer_norm and rms_norm
+
+// eval_contraction.cc
+absl::Status EvalMatmul(Evaluation& e);
+absl::Status EvalLinear(Evaluation& e);
+
+// eval_attention.cc
+absl::Status EvalAttention(Evaluation& e);
+absl::Status EvalKvAppend(Evaluation& e);
+absl::Status EvalPagedAttention(Evaluation& e);
+
+}  // namespace flashflow::interpreter
+
+#endif  // COMPILER_INTERPRETER_EVAL_H_

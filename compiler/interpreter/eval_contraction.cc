@@ -1,0 +1,105 @@
+#include <algorithm>
+
+#include "compiler/interpreter/eval.h"
+#include "compiler/interpreter/parallel.h"
+#include "compiler/interpreter/strides.h"
+
+namespace flashflow::interpreter {
+namespace {
+
+constexpr int64_t kLanes = 16;  // rows of x, or of the weight, that one pass over k serves
+
+// acc[i] = sum over k of lanes[k * kLanes + i] * row[k], each summed in the order of k.
+void DotLanes(const double* lanes, const double* row, int64_t k, double* acc) {
+  double sums[kLanes] = {};
+  for (int64_t j = 0; j < k; ++j) {
+    for (int64_t i = 0; i < kLanes; ++i) sums[i] += lanes[j * kLanes + i] * row[j];
+  }
+  std::copy_n(sums, kLanes, acc);
+}
+
+// Up to kLanes rows of a [rows, k] matrix from `first` on, interleaved as DotLanes reads them; missing rows are zeros.
+void PackLanes(const double* matrix, int64_t rows, int64_t k, int64_t first, double* lanes) {
+  for (int64_t i = 0; i < kLanes; ++i) {
+    for (int64_t j = 0; j < k; ++j) lanes[j * kLanes + i] = first + i < rows ? matrix[(first + i) * k + j] : 0;
+  }
+}
+
+// One row: the weight's rows are the lanes, taken as they lie.
+void LinearRow(const double* x, const double* weight, int64_t n, int64_t k, double* y) {
+  for (int64_t first = 0; first < n; first += kLanes) {
+    const int64_t count = std::min(kLanes, n - first);
+    double sums[kLanes] = {};
+    for (int64_t j = 0; j < k; ++j) {
+      for (int64_t i = 0; i < count; ++i) sums[i] += weight[(first + i) * k + j] * x[j];
+    }
+    std::copy_n(sums, count, y + first);
+  }
+}
+
+// y[m, n] = x[m, k] * weight[n, k]^T. Every element is summed in the order of k, whatever m is.
+void Linear(const double* x, const double* weight, int64_t m, int64_t n, int64_t k, double* y) {
+  if (m == 1) {
+    ParallelFor(n, k, [&](int64_t begin, int64_t end) { LinearRow(x, weight + begin * k, end - begin, k, y + begin); });
+    return;
+  }
+  std::vector<double> lanes(k * kLanes);
+  for (int64_t first = 0; first < m; first += kLanes) {
+    PackLanes(x, m, k, first, lanes.data());
+    const int64_t count = std::min(kLanes, m - first);
+    ParallelFor(n, k * kLanes, [&](int64_t begin, int64_t end) {
+      double sums[kLanes];
+      for (int64_t j = begin; j < end; ++j) {
+        DotLanes(lanes.data(), weight + j * k, k, sums);
+        for (int64_t i = 0; i < count; ++i) y[(first + i) * n + j] = sums[i];
+      }
+    });
+  }
+}
+
+}  // namespace
+
+absl::Status EvalLinear(Evaluation& e) {
+  const Tensor& x = e.input(0);
+  const Tensor& weight = e.input(1);
+  const int64_t n = weight.shape[0];
+  const int64_t k = weight.shape[1];
+  const int64_t m = n == 0 ? 0 : e.result.NumElements() / n;
+  Linear(x.floats.data(), weight.floats.data(), m, n, k, e.result.floats.data());
+  if (e.HasInput(2)) {
+    for (int64_t i = 0; i < m * n; ++i) e.result.floats[i] += e.input(2).floats[i % n];
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EvalMatmul(Evaluation& e) {
+  const Tensor& a = e.input(0);
+  const Tensor& b = e.input(1);
+  const size_t rank = e.result.shape.size();
+  const int64_t m = e.result.shape[rank - 2];
+  const int64_t n = e.result.shape[rank - 1];
+  const int64_t k = a.shape.back();
+  // Walk the leading axes in units of matrices.
+  const Shape batch(e.result.shape.begin(), e.result.shape.end() - 2);
+  const Shape batch_a(a.shape.begin(), a.shape.end() - 2);
+  const Shape batch_b(b.shape.begin(), b.shape.end() - 2);
+  Walk<2>(batch, {BroadcastStrides(batch_a, batch.size()), BroadcastStrides(batch_b, batch.size())}, {0, 0},
+          [&](int64_t i, const std::array<int64_t, 2>& at) {
+            const double* left = a.floats.data() + at[0] * m * k;
+            const double* right = b.floats.data() + at[1] * k * n;
+            double* out = e.result.floats.data() + i * m * n;
+            ParallelFor(m, k * n, [&](int64_t begin, int64_t end) {
+              for (int64_t row = begin; row < end; ++row) {
+                for (int64_t j = 0; j < k; ++j) {
+                  const double factor = left[row * k + j];
+                  for (int64_t column = 0; column < n; ++column) {
+                    out[row * n + column] += factor * right[j * n + column];
+                  }
+                }
+              }
+            });
+          });
+  return absl::OkStatus();
+}
+
+}  // namespace flashflow::interpreter

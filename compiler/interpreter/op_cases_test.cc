@@ -1,0 +1,328 @@
+// Every op of the table against values computed by hand or, for transcendental functions, to 17 digits elsewhere.
+#include <cmath>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "compiler/interpreter/interpreter.h"
+#include "compiler/ir/builder.h"
+#include "compiler/ir/op_table.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::interpreter {
+namespace {
+
+using ir::Op;
+
+constexpr double kInf = std::numeric_limits<double>::infinity();
+const double kNan = std::nan("");
+
+struct Case {
+  Op op;
+  std::vector<Tensor> operands;
+  AttrMap attrs;
+  Tensor expected;
+};
+
+Tensor F(Shape shape, std::vector<double> values) { return Tensor::Floats(std::move(shape), std::move(values)); }
+Tensor F(std::vector<double> values) {
+  const auto size = static_cast<int64_t>(values.size());
+  return F({size}, std::move(values));
+}
+Tensor I(Shape shape, std::vector<int64_t> values, DType dtype = DType::kI32) {
+  return Tensor::Ints(std::move(shape), std::move(values), dtype);
+}
+Tensor I(std::vector<int64_t> values, DType dtype = DType::kI32) {
+  const auto size = static_cast<int64_t>(values.size());
+  return I({size}, std::move(values), dtype);
+}
+Tensor Bool(std::vector<int64_t> values) { return I(std::move(values), DType::kBool); }
+using Ints = std::vector<int64_t>;
+
+std::vector<Case> ElementwiseCases() {
+  const Tensor x = F({-2.5, -0.5, 0, 0.75, 3});
+  const Tensor roots = F({0.25, 2, 9});
+  const Tensor a = F({2, 1}, {1, -4});
+  const Tensor b = F({3}, {2, -4, kNan});
+  const Tensor p = I({2, 1}, {1, 5});
+  const Tensor q = I({2}, {1, 7});
+  const AttrMap tanh_gelu = {{"approximate", "tanh"}};
+  auto cast = [](DType dtype) { return AttrMap{{"dtype", dtype}}; };
+  return {
+      {Op::kNeg, {x}, {}, F({2.5, 0.5, -0.0, -0.75, -3})},
+      {Op::kNeg, {I({-128, 5}, DType::kI8)}, {}, I({-128, -5}, DType::kI8)},
+      {Op::kAbs, {x}, {}, F({2.5, 0.5, 0, 0.75, 3})},
+      {Op::kAbs, {I({-7, 7})}, {}, I({7, 7})},
+      {Op::kExp, {x}, {}, F({0.082084998623898795, 0.60653065971263342, 1, 2.1170000166126747, 20.085536923187668})},
+      {Op::kSqrt, {roots}, {}, F({0.5, 1.4142135623730950, 3})},
+      {Op::kSqrt, {F({-1, kInf})}, {}, F({kNan, kInf})},
+      {Op::kRsqrt, {roots}, {}, F({2, 0.70710678118654752, 0.33333333333333333})},
+      {Op::kReciprocal, {F({4, -0.5, 0})}, {}, F({0.25, -2, kInf})},
+      {Op::kTanh,
+       {x},
+       {},
+       F({-0.98661429815143029, -0.46211715726000976, 0, 0.63514895238728732, 0.99505475368673045})},
+      {Op::kSigmoid,
+       {x},
+       {},
+       F({0.075858180021243551, 0.37754066879814544, 0.5, 0.67917869917539297, 0.95257412682243322})},
+      {Op::kSigmoid, {F({-1000, 1000})}, {}, F({0, 1})},
+      {Op::kSin, {x}, {}, F({-0.59847214410395649, -0.479425538604203, 0, 0.68163876002333417, 0.14112000805986722})},
+      {Op::kCos, {x}, {}, F({-0.80114361554693371, 0.87758256189037272, 1, 0.73168886887382089, -0.98999249660044546})},
+      {Op::kRelu, {F({-1, 0, 2, kNan})}, {}, F({0, 0, 2, kNan})},
+      {Op::kRelu, {I({-1, 2})}, {}, I({0, 2})},
+      {Op::kGelu,
+       {x},
+       {},
+       F({-0.015524163314440338, -0.15426876936299345, 0, 0.58002948571734885, 2.9959503059051097})},
+      {Op::kGelu, {F({-4, 20})}, {}, F({-0.00012668496733247969, 20})},
+      {Op::kGelu,
+       {x},
+       tanh_gelu,
+       F({-0.015084266089998582, -0.15428599017485608, 0, 0.5799605551656203, 2.996362607918227})},
+      {Op::kSilu, {x}, {}, F({-0.18964545005310888, -0.18877033439907272, 0, 0.50938402438154473, 2.8577223804672997})},
+      {Op::kCast, {F({-2.7, 2.7, kNan, 300, -kInf})}, cast(DType::kI8), I({-2, 2, 0, 127, -128}, DType::kI8)},
+      {Op::kCast,
+       {F({1e30, -1e30})},
+       cast(DType::kI64),
+       I({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}, DType::kI64)},
+      {Op::kCast, {F({0, -0.0, 0.25, kNan})}, cast(DType::kBool), Bool({0, 0, 1, 1})},
+      {Op::kCast, {I({300, -129, 5})}, cast(DType::kI8), I({44, 127, 5}, DType::kI8)},
+      {Op::kCast, {I({300, 0})}, cast(DType::kBool), Bool({1, 0})},
+      {Op::kCast, {Bool({1, 0})}, cast(DType::kF32), F({1, 0})},
+      {Op::kCast, {I({7, -3}, DType::kI64)}, cast(DType::kBF16), Tensor::Floats({2}, {7, -3}, DType::kBF16)},
+      {Op::kLogicalNot, {Bool({1, 0})}, {}, Bool({0, 1})},
+
+      {Op::kAdd, {a, b}, {}, F({2, 3}, {3, -3, kNan, -2, -8, kNan})},
+      {Op::kAdd, {I({100, -100}, DType::kI8), I({100, -100}, DType::kI8)}, {}, I({-56, 56}, DType::kI8)},
+      {Op::kSub, {a, b}, {}, F({2, 3}, {-1, 5, kNan, -6, 0, kNan})},
+      {Op::kSub, {p, q}, {}, I({2, 2}, {0, -6, 4, -2})},
+      {Op::kMul, {a, b}, {}, F({2, 3}, {2, -4, kNan, -8, 16, kNan})},
+      {Op::kMul, {I({65536}), I({65537})}, {}, I({65536})},
+      {Op::kDiv, {a, b}, {}, F({2, 3}, {0.5, -0.25, kNan, -2, 1, kNan})},
+      {Op::kDiv, {F({1, -1, 0}), F(Shape{}, {0})}, {}, F({kInf, -kInf, kNan})},
+      {Op::kPow, {F({2, 0.5, -3}), F({10, 1.5, 3})}, {}, F({1024, 0.35355339059327376, -27})},
+      {Op::kMaximum, {a, b}, {}, F({2, 3}, {2, 1, kNan, 2, -4, kNan})},
+      {Op::kMaximum, {b, a}, {}, F({2, 3}, {2, 1, kNan, 2, -4, kNan})},
+      {Op::kMaximum, {p, q}, {}, I({2, 2}, {1, 7, 5, 7})},
+      {Op::kMinimum, {a, b}, {}, F({2, 3}, {1, -4, kNan, -4, -4, kNan})},
+      {Op::kMinimum, {b, a}, {}, F({2, 3}, {1, -4, kNan, -4, -4, kNan})},
+      {Op::kMinimum, {p, q}, {}, I({2, 2}, {1, 1, 1, 5})},
+      {Op::kEq, {a, b}, {}, I({2, 3}, {0, 0, 0, 0, 1, 0}, DType::kBool)},
+      {Op::kEq, {Bool({1, 0}), Bool({1, 1})}, {}, Bool({1, 0})},
+      {Op::kNe, {a, b}, {}, I({2, 3}, {1, 1, 1, 1, 0, 1}, DType::kBool)},
+      {Op::kLt, {p, q}, {}, I({2, 2}, {0, 1, 0, 1}, DType::kBool)},
+      {Op::kLt, {a, b}, {}, I({2, 3}, {1, 0, 0, 1, 0, 0}, DType::kBool)},
+      {Op::kLe, {p, q}, {}, I({2, 2}, {1, 1, 0, 1}, DType::kBool)},
+      {Op::kGt, {p, q}, {}, I({2, 2}, {0, 0, 1, 0}, DType::kBool)},
+      {Op::kGe, {p, q}, {}, I({2, 2}, {1, 0, 1, 0}, DType::kBool)},
+      {Op::kLogicalAnd, {Bool({0, 0, 1, 1}), Bool({0, 1, 0, 1})}, {}, Bool({0, 0, 0, 1})},
+      {Op::kLogicalOr, {Bool({0, 0, 1, 1}), Bool({0, 1, 0, 1})}, {}, Bool({0, 1, 1, 1})},
+      {Op::kWhere, {Bool({1, 0}), F({2, 1}, {1, 2}), F(Shape{}, {9})}, {}, F({2, 2}, {1, 9, 2, 9})},
+      {Op::kWhere, {Bool({1, 0}), q, I({3, 4})}, {}, I({1, 4})},
+  };
+}
+
+std::vector<Case> ShapeCases() {
+  const Tensor x = F({2, 3}, {1, 2, 3, 4, 5, 6});
+  const Tensor cube = I({2, 2, 2}, {0, 1, 2, 3, 4, 5, 6, 7});
+  return {
+      {Op::kConstant, {}, {{"value", 1.5}, {"dtype", DType::kF32}, {"shape", Dims{2}}}, F({1.5, 1.5})},
+      {Op::kConstant, {}, {{"value", -3.0}, {"dtype", DType::kI64}}, I(Shape{}, {-3}, DType::kI64)},
+      {Op::kIota, {}, {{"dtype", DType::kI32}, {"shape", Dims{2, 3}}, {"axis", 1}}, I({2, 3}, {0, 1, 2, 0, 1, 2})},
+      {Op::kIota, {}, {{"dtype", DType::kF32}, {"shape", Dims{2, 2}}, {"axis", 0}}, F({2, 2}, {0, 0, 1, 1})},
+      {Op::kReshape, {x}, {{"shape", Dims{3, 1, 2}}}, F({3, 1, 2}, {1, 2, 3, 4, 5, 6})},
+      {Op::kTranspose, {x}, {{"perm", Ints{1, 0}}}, F({3, 2}, {1, 4, 2, 5, 3, 6})},
+      {Op::kTranspose, {cube}, {{"perm", Ints{2, 0, 1}}}, I({2, 2, 2}, {0, 2, 4, 6, 1, 3, 5, 7})},
+      {Op::kExpand, {F({2, 1}, {7, 8})}, {{"shape", Dims{2, 2, 2}}}, F({2, 2, 2}, {7, 7, 8, 8, 7, 7, 8, 8})},
+      {Op::kSlice, {x}, {{"axis", 1}, {"start", DimExpr(1)}, {"stop", DimExpr(3)}}, F({2, 2}, {2, 3, 5, 6})},
+      {Op::kSlice,
+       {x},
+       {{"axis", 1}, {"start", DimExpr(0)}, {"stop", DimExpr(3)}, {"step", 2}},
+       F({2, 2}, {1, 3, 4, 6})},
+      {Op::kSlice, {x}, {{"axis", 0}, {"start", DimExpr(2)}, {"stop", DimExpr(2)}}, F({0, 3}, {})},
+      {Op::kConcat, {x, F({2, 1}, {8, 9}), x}, {{"axis", 1}}, F({2, 7}, {1, 2, 3, 8, 1, 2, 3, 4, 5, 6, 9, 4, 5, 6})},
+      {Op::kConcat, {I({1}), I({2, 3})}, {{"axis", 0}}, I({1, 2, 3})},
+      {Op::kEmbedding,
+       {x, I({2, 2}, {1, 0, 1, 1})},
+       {{"dtype", DType::kF32}},
+       F({2, 2, 3}, {4, 5, 6, 1, 2, 3, 4, 5, 6, 4, 5, 6})},
+      {Op::kEmbedding,
+       {x, I({0}, DType::kI64)},
+       {{"dtype", DType::kBF16}},
+       Tensor::Floats({1, 3}, {1, 2, 3}, DType::kBF16)},
+      {Op::kGatherRows, {cube, I({1})}, {}, I({1, 2, 2}, {4, 5, 6, 7})},
+  };
+}
+
+std::vector<Case> ContractionCases() {
+  const Tensor x = F({2, 3}, {1, 2, 3, 4, 5, -6});
+  const Tensor row = F({1, 2, 3, 6});
+  const Tensor scale = F({1, 2, 3, 4});
+  const Tensor shift = F({0.5, 0.5, 0.5, -1});
+  const Tensor q = F({1, 2, 2, 1}, {1, 2, 0, -1});  // two heads of two queries
+  const Tensor k = F({1, 1, 2, 1}, {2, 4});
+  const Tensor v = F({1, 1, 2, 1}, {10, 20});
+  auto attention = [](bool causal, int window) {
+    return AttrMap{{"causal", causal}, {"scale", 0.5}, {"window", window}};
+  };
+  auto axes = [](Ints list, bool keepdims) { return AttrMap{{"axes", list}, {"keepdims", keepdims}}; };
+  return {
+      {Op::kReduceSum, {x}, axes({1}, false), F({6, 3})},
+      {Op::kReduceSum, {x}, axes({0}, true), F({1, 3}, {5, 7, -3})},
+      {Op::kReduceSum, {I({2, 2}, {1, 2, 3, 4})}, axes({0, 1}, false), I(Shape{}, {10})},
+      {Op::kReduceMean, {x}, axes({0, 1}, true), F({1, 1}, {1.5})},
+      {Op::kReduceMean, {x}, axes({0}, false), F({2.5, 3.5, -1.5})},
+      {Op::kReduceMax, {x}, axes({1}, false), F({3, 5})},
+      {Op::kReduceMax, {F({2, 2}, {-3, kNan, -5, -4})}, axes({1}, false), F({kNan, -4})},
+      {Op::kReduceMax, {I({-3, -2})}, axes({0}, false), I(Shape{}, {-2})},
+      {Op::kSoftmax,
+       {F({1, 2, 4})},
+       {{"axis", 0}},
+       F({0.042010066134066051, 0.11419519938459448, 0.84379473448133947})},
+      {Op::kSoftmax,
+       {F({2, 2}, {1000, -kInf, 999, 3})},
+       {{"axis", 0}},
+       F({2, 2}, {0.73105857863000488, 0, 0.26894142136999512, 1})},
+      {Op::kMatmul, {x, F({3, 2}, {1, 0, 0, 1, 1, 1})}, {}, F({2, 2}, {4, 5, -2, -1})},
+      {Op::kMatmul, {F({2, 1, 2}, {1, 2, 3, 4}), F({1, 2, 1}, {10, 1})}, {}, F({2, 1, 1}, {12, 34})},
+      {Op::kLinear, {x, F({2, 3}, {1, 0, 1, 0, 1, 1})}, {}, F({2, 2}, {4, 5, -2, -1})},
+      {Op::kLinear, {F({1, 2, 3}), F({2, 3}, {1, 0, 1, 0, 1, 1}), F({0.5, -10})}, {}, F({4.5, -5})},
+      {Op::kLinear, {x, F({2, 3}, {1, 0, 1, 0, 1, 1}), F({0.5, -10})}, {}, F({2, 2}, {4.5, -5, -1.5, -11})},
+      {Op::kLayerNorm, {row, scale, shift}, {{"eps", 0.5}}, F({-0.5, -0.5, 0.5, 5})},
+      {Op::kLayerNorm, {row}, {{"eps", 0.5}}, F({-1, -0.5, 0, 1.5})},
+      {Op::kRmsNorm,
+       {row, scale},
+       {{"eps", 0.5}},
+       F({0.27735009811261456, 1.1094003924504582, 2.496150883013531, 6.6564023547027495})},
+      {Op::kRmsNorm, {F({2, 1}, {3, -2})}, {{"eps", 0.0}}, F({2, 1}, {1, -1})},
+      // Of two keys with scores s and t the second weighs sigmoid(t - s).
+      {Op::kAttention,
+       {q, k, v},
+       attention(true, 0),
+       F({1, 2, 2, 1}, {10, 18.807970779778824, 10, 12.689414213699951})},
+      {Op::kAttention,
+       {q, k, v},
+       attention(false, 0),
+       F({1, 2, 2, 1}, {17.310585786300049, 18.807970779778824, 15, 12.689414213699951})},
+      {Op::kAttention, {q, k, v}, attention(true, 1), F({1, 2, 2, 1}, {10, 20, 10, 20})},
+      {Op::kAttention, {F({1, 1, 1, 1}, {1}), k, v}, attention(true, 0), F({1, 1, 1, 1}, {17.310585786300049})},
+      {Op::kAttention,
+       {q, F({1, 1, 1, 1}, {2}), F({1, 1, 1, 1}, {10})},
+       attention(true, 0),
+       F({1, 2, 2, 1}, {0, 10, 0, 10})},
+  };
+}
+
+std::vector<Case> AllCases() {
+  std::vector<Case> cases = ElementwiseCases();
+  for (const auto& more : {ShapeCases(), ContractionCases()}) cases.insert(cases.end(), more.begin(), more.end());
+  return cases;
+}
+
+Dims ToDims(const Shape& shape) { return Dims(shape.begin(), shape.end()); }
+
+absl::StatusOr<Tensor> Evaluate(const Case& c, Mode mode) {
+  ir::GraphBuilder builder("op");
+  std::vector<ir::Value*> operands;
+  Values inputs;
+  for (const Tensor& operand : c.operands) {
+    const std::string name = "x" + std::to_string(operands.size());
+    operands.push_back(builder.Input(name, operand.dtype, ToDims(operand.shape)));
+    inputs.emplace(name, operand);
+  }
+  ir::Value* result = builder.Add(c.op, operands, c.attrs);
+  EXPECT_EQ(result->type(), ir::Type(ir::TensorType{c.expected.dtype, ToDims(c.expected.shape)}));
+  builder.Output("y", result);
+  absl::StatusOr<Values> outputs = Interpret(*builder.Build(), std::move(inputs), WeightsFrom({}), mode);
+  if (!outputs.ok()) return outputs.status();
+  return std::get<Tensor>(outputs->at("y"));
+}
+
+std::string Name(const Case& c) { return std::string(ir::OpName(c.op)) + " -> " + ShapeToString(c.expected.shape); }
+
+TEST(OpCases, WideModeGivesTheRealResult) {
+  for (const Case& c : AllCases()) {
+    SCOPED_TRACE(Name(c));
+    absl::StatusOr<Tensor> got = Evaluate(c, Mode::kWide);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->shape, c.expected.shape);
+    EXPECT_EQ(got->ints, c.expected.ints);
+    ASSERT_EQ(got->floats.size(), c.expected.floats.size());
+    for (size_t i = 0; i < got->floats.size(); ++i) {
+      const double want = c.expected.floats[i];
+      if (std::isfinite(want)) {
+        // A handful of operations in double, each within an ulp; gelu's tail multiplies one of them by x^2 = 16.
+        EXPECT_NEAR(got->floats[i], want, 24 * 0x1p-53 * std::abs(want)) << i;
+      } else {
+        EXPECT_THAT(got->floats[i], ::testing::NanSensitiveDoubleEq(want)) << i;
+      }
+    }
+  }
+}
+
+TEST(OpCases, TypedModeRoundsIt) {
+  for (Case& c : AllCases()) {
+    SCOPED_TRACE(Name(c));
+    absl::StatusOr<Tensor> got = Evaluate(c, Mode::kTyped);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->ints, c.expected.ints);
+    // The operands are values of f32, so that rounding the true result is all that typed mode adds; the double's own
+    // error would have to lie on a rounding boundary to show.
+    RoundToDType(&c.expected);
+    for (size_t i = 0; i < got->floats.size(); ++i) {
+      EXPECT_THAT(got->floats[i], ::testing::NanSensitiveDoubleEq(c.expected.floats[i])) << i;
+    }
+  }
+}
+
+// The cache's ops have a test of their own, paged_attention_test.
+TEST(OpCases, CoverTheTable) {
+  absl::flat_hash_set<Op> covered = {Op::kKvAppend, Op::kPagedAttention};
+  for (const Case& c : AllCases()) covered.insert(c.op);
+  for (const ir::OpDef& def : ir::OpTable()) EXPECT_TRUE(covered.contains(def.op)) << def.name << " has no case";
+}
+
+TEST(OpCases, RefuseIndicesOutsideTheirTable) {
+  const Tensor table = F({2, 1}, {1, 2});
+  for (int64_t index : {-1, 2}) {
+    const Case embedding = {Op::kEmbedding, {table, I({0, index})}, {{"dtype", DType::kF32}}, F({2, 1}, {0, 0})};
+    EXPECT_EQ(Evaluate(embedding, Mode::kTyped).status().code(), absl::StatusCode::kOutOfRange);
+    const Case gather = {Op::kGatherRows, {table, I({0, index})}, {}, F({2, 1}, {0, 0})};
+    EXPECT_THAT(Evaluate(gather, Mode::kTyped).status().message(),
+                ::testing::HasSubstr("index " + std::to_string(index) + " at place 1 is outside a table of 2 rows"));
+  }
+}
+
+TEST(OpCases, MaxOfNothingIsAnError) {
+  const Case c = {Op::kReduceMax, {F({2, 0}, {})}, {{"axes", Ints{1}}}, F({2}, {0, 0})};
+  EXPECT_THAT(Evaluate(c, Mode::kTyped).status().message(), ::testing::HasSubstr("hold no element in shape [2, 0]"));
+}
+
+// Sizes that leave remainders in every blocking, against the definition.
+TEST(OpCases, LinearAtOddSizes) {
+  for (const auto& [m, n, k] :
+       {std::tuple(1, 37, 5), std::tuple(2, 3, 7), std::tuple(16, 17, 33), std::tuple(35, 16, 4),
+        std::tuple(40, 300, 129), std::tuple(0, 3, 2), std::tuple(2, 3, 0)}) {
+    auto value = [](int64_t i) { return static_cast<double>((i * 37 + 11) % 23 - 11); };  // integers: sums are exact
+    Tensor x = Tensor::Zeros(DType::kF32, {m, k});
+    Tensor w = Tensor::Zeros(DType::kF32, {n, k});
+    Tensor expected = Tensor::Zeros(DType::kF32, {m, n});
+    for (size_t i = 0; i < x.floats.size(); ++i) x.floats[i] = value(static_cast<int64_t>(i));
+    for (size_t i = 0; i < w.floats.size(); ++i) w.floats[i] = value(static_cast<int64_t>(i) + 5);
+    for (int64_t i = 0; i < m; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        for (int64_t l = 0; l < k; ++l) expected.floats[i * n + j] += x.floats[i * k + l] * w.floats[j * k + l];
+      }
+    }
+    absl::StatusOr<Tensor> got = Evaluate({Op::kLinear, {x, w}, {}, expected}, Mode::kTyped);
+    ASSERT_TRUE(got.ok()) << got.status();
+    EXPECT_EQ(got->floats, expected.floats) << m << "x" << n << "x" << k;
+  }
+}
+
+}  // namespace
+}  // namespace flashflow::interpreter

@@ -1,0 +1,231 @@
+// kv_append and paged_attention against attention over each row's whole sequence.
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <numeric>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "compiler/interpreter/interpreter.h"
+#include "compiler/ir/builder.h"
+#include "compiler/ir/float_convert.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::interpreter {
+namespace {
+
+using ir::Op;
+using ::testing::HasSubstr;
+
+constexpr int64_t kHeads = 4;
+constexpr int64_t kKvHeads = 2;
+constexpr int64_t kDim = 3;
+constexpr int64_t kPageSize = 4;
+constexpr int64_t kPages = 16;
+constexpr double kScale = 0.7;
+const ir::CacheType kCacheType{2, kKvHeads, kDim, DType::kF32};
+
+// cache, q, k, v and rows -> cache and, for layer 1 with a window and without, the attention.
+std::unique_ptr<ir::Graph> StepGraph(ir::CacheType type, int64_t window) {
+  ir::GraphBuilder builder("step");
+  const DimExpr t = builder.Symbol("T", 1, 64);
+  const DimExpr r = builder.Symbol("R", 1, 8);
+  const DimExpr p = builder.Symbol("P", 1, 16);
+  ir::Value* cache = builder.CacheInput("cache", type);
+  ir::Value* q = builder.Input("q", DType::kF32, {t, kHeads, kDim});
+  ir::Value* k = builder.Input("k", DType::kF32, {t, kKvHeads, kDim});
+  ir::Value* v = builder.Input("v", DType::kF32, {t, kKvHeads, kDim});
+  ir::Value* row_start = builder.Input("row_start", DType::kI32, {r + 1});
+  ir::Value* kv_len = builder.Input("kv_len", DType::kI32, {r});
+  ir::Value* table = builder.Input("block_table", DType::kI32, {r, p});
+  // Layer 0 gets keys and values exchanged: whoever mixes up layers, or keys and values, reads them.
+  ir::Value* first = builder.Add(Op::kKvAppend, {cache, v, k, row_start, kv_len, table}, {{"layer", 0}});
+  ir::Value* second = builder.Add(Op::kKvAppend, {first, k, v, row_start, kv_len, table}, {{"layer", 1}});
+  builder.Output("y", builder.Add(Op::kPagedAttention, {second, q, row_start, kv_len, table},
+                                  {{"layer", 1}, {"scale", kScale}, {"window", window}}));
+  builder.Output("cache", second);
+  return builder.Build();
+}
+
+struct Sequence {
+  std::vector<double> q, k, v;  // of all its tokens, [length, heads, dim]
+  std::vector<double> got;      // what the steps gave, the same layout as q
+  int64_t done = 0;             // tokens already in the cache
+  std::vector<int64_t> pages;
+  int64_t length() const { return static_cast<int64_t>(k.size()) / (kKvHeads * kDim); }
+};
+
+// Attention by its definition over the whole sequence: an independent formula, no paging and no softmax shift.
+std::vector<double> Reference(const Sequence& s, int64_t window) {
+  std::vector<double> y(s.q.size());
+  for (int64_t i = 0; i < s.length(); ++i) {
+    for (int64_t h = 0; h < kHeads; ++h) {
+      const int64_t kv_head = h * kKvHeads / kHeads;
+      double sum = 0;
+      for (int64_t j = 0; j <= i; ++j) {
+        if (window > 0 && j <= i - window) continue;
+        double dot = 0;
+        for (int64_t d = 0; d < kDim; ++d) {
+          dot += s.q[(i * kHeads + h) * kDim + d] * s.k[(j * kKvHeads + kv_head) * kDim + d];
+        }
+        const double weight = std::exp(dot * kScale);
+        sum += weight;
+        for (int64_t d = 0; d < kDim; ++d) {
+          y[(i * kHeads + h) * kDim + d] += weight * s.v[(j * kKvHeads + kv_head) * kDim + d];
+        }
+      }
+      for (int64_t d = 0; d < kDim; ++d) y[(i * kHeads + h) * kDim + d] /= sum;
+    }
+  }
+  return y;
+}
+
+// One step that appends counts[r] tokens to each sequence r.
+absl::StatusOr<Cache> RunStep(const ir::Graph& graph, Cache cache, std::vector<Sequence>& rows,
+                              const std::vector<int64_t>& counts, Mode mode) {
+  std::vector<double> q, k, v;
+  std::vector<int64_t> row_start = {0};
+  std::vector<int64_t> kv_len, table;
+  int64_t width = 1;
+  for (const Sequence& s : rows) width = std::max<int64_t>(width, s.pages.size());
+  auto append = [](std::vector<double>& to, const std::vector<double>& from, int64_t begin, int64_t count,
+                   int64_t heads) {
+    to.insert(to.end(), from.begin() + begin * heads * kDim, from.begin() + (begin + count) * heads * kDim);
+  };
+  for (size_t r = 0; r < rows.size(); ++r) {
+    Sequence& s = rows[r];
+    append(q, s.q, s.done, counts[r], kHeads);
+    append(k, s.k, s.done, counts[r], kKvHeads);
+    append(v, s.v, s.done, counts[r], kKvHeads);
+    s.done += counts[r];
+    row_start.push_back(row_start.back() + counts[r]);
+    kv_len.push_back(s.done);
+    for (int64_t i = 0; i < width; ++i) table.push_back(i < static_cast<int64_t>(s.pages.size()) ? s.pages[i] : -1);
+  }
+  const int64_t tokens = row_start.back();
+  const auto count = static_cast<int64_t>(rows.size());
+  Values inputs;
+  inputs.emplace("cache", std::move(cache));
+  inputs.emplace("q", Tensor::Floats({tokens, kHeads, kDim}, q));
+  inputs.emplace("k", Tensor::Floats({tokens, kKvHeads, kDim}, k));
+  inputs.emplace("v", Tensor::Floats({tokens, kKvHeads, kDim}, v));
+  inputs.emplace("row_start", Tensor::Ints({count + 1}, row_start));
+  inputs.emplace("kv_len", Tensor::Ints({count}, kv_len));
+  inputs.emplace("block_table", Tensor::Ints({count, width}, table));
+  absl::StatusOr<Values> outputs = Interpret(graph, std::move(inputs), WeightsFrom({}), mode);
+  if (!outputs.ok()) return outputs.status();
+  const Tensor& y = std::get<Tensor>(outputs->at("y"));
+  for (size_t r = 0; r < rows.size(); ++r) {
+    rows[r].got.insert(rows[r].got.end(), y.floats.begin() + row_start[r] * kHeads * kDim,
+                       y.floats.begin() + row_start[r + 1] * kHeads * kDim);
+  }
+  return std::get<Cache>(std::move(outputs->at("cache")));
+}
+
+std::vector<Sequence> RandomRows(const std::vector<int64_t>& lengths, std::mt19937& random) {
+  std::normal_distribution<double> normal;
+  std::vector<int64_t> pages(kPages);
+  std::iota(pages.begin(), pages.end(), 0);
+  std::shuffle(pages.begin(), pages.end(), random);
+  std::vector<Sequence> rows(lengths.size());
+  for (size_t r = 0; r < rows.size(); ++r) {
+    for (int64_t i = 0; i < lengths[r] * kHeads * kDim; ++i) rows[r].q.push_back(normal(random));
+    for (int64_t i = 0; i < lengths[r] * kKvHeads * kDim; ++i) {
+      rows[r].k.push_back(normal(random));
+      rows[r].v.push_back(normal(random));
+    }
+    for (int64_t slot = 0; slot < lengths[r]; slot += kPageSize) {
+      rows[r].pages.push_back(pages.back());
+      pages.pop_back();
+    }
+  }
+  return rows;
+}
+
+class PagedAttentionTest : public ::testing::TestWithParam<int64_t> {};
+
+TEST_P(PagedAttentionTest, EqualsAttentionOnTheFullSequence) {
+  const int64_t window = GetParam();
+  const std::unique_ptr<ir::Graph> graph = StepGraph(kCacheType, window);
+  for (unsigned seed = 0; seed < 20; ++seed) {
+    std::mt19937 random(seed);
+    std::vector<Sequence> rows = RandomRows({1, 13, 4, 9}, random);
+    Cache cache = Cache::Empty(kCacheType, kPages, kPageSize);
+    // Prefill, chunks, decode, rows that wait: in any mixture until each sequence is through.
+    while (std::any_of(rows.begin(), rows.end(), [](const Sequence& s) { return s.done < s.length(); })) {
+      std::vector<int64_t> counts;
+      for (const Sequence& s : rows) counts.push_back(random() % (std::min<int64_t>(s.length() - s.done, 6) + 1));
+      if (std::accumulate(counts.begin(), counts.end(), 0) == 0) continue;
+      absl::StatusOr<Cache> next = RunStep(*graph, std::move(cache), rows, counts, Mode::kWide);
+      ASSERT_TRUE(next.ok()) << next.status();
+      cache = *std::move(next);
+    }
+    for (const Sequence& s : rows) {
+      const std::vector<double> expected = Reference(s, window);
+      ASSERT_EQ(s.got.size(), expected.size());
+      // Sums of at most 13 terms of about unit size, in double.
+      for (size_t i = 0; i < expected.size(); ++i) EXPECT_NEAR(s.got[i], expected[i], 64 * 0x1p-53 * 10) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Windows, PagedAttentionTest, ::testing::Values(0, 1, 5));
+
+TEST(PagedAttention, TypedModeRoundsToTheCachesDType) {
+  ir::CacheType type = kCacheType;
+  type.dtype = DType::kBF16;
+  const std::unique_ptr<ir::Graph> graph = StepGraph(type, 0);
+  std::mt19937 random(1);
+  std::vector<Sequence> rows = RandomRows({7}, random);
+  absl::StatusOr<Cache> cache = RunStep(*graph, Cache::Empty(type, kPages, kPageSize), rows, {7}, Mode::kTyped);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  Sequence& s = rows[0];
+  EXPECT_EQ(*cache->Slot(1, s.pages[1], 0, 1, 2), RoundTo(DType::kBF16, s.k[(6 * kKvHeads + 1) * kDim]));
+  for (double& x : s.q) x = RoundTo(DType::kF32, x);
+  for (double& x : s.k) x = RoundTo(DType::kBF16, RoundTo(DType::kF32, x));
+  for (double& x : s.v) x = RoundTo(DType::kBF16, RoundTo(DType::kF32, x));
+  const std::vector<double> expected = Reference(s, 0);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(s.got[i], expected[i], 0x1p-24 * std::abs(expected[i]) + 1e-14) << i;
+  }
+}
+
+TEST(PagedAttention, LeavesOtherSlotsAlone) {
+  const std::unique_ptr<ir::Graph> graph = StepGraph(kCacheType, 0);
+  std::mt19937 random(2);
+  std::vector<Sequence> rows = RandomRows({5, 2}, random);
+  absl::StatusOr<Cache> cache = RunStep(*graph, Cache::Empty(kCacheType, kPages, kPageSize), rows, {5, 2}, Mode::kWide);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const auto written = std::count_if(cache->data.begin(), cache->data.end(), [](double x) { return !std::isnan(x); });
+  EXPECT_EQ(written, 2 * 2 * (5 + 2) * kKvHeads * kDim);
+}
+
+TEST(PagedAttention, RefusesRowsThatContradict) {
+  const std::unique_ptr<ir::Graph> graph = StepGraph(kCacheType, 0);
+  auto error = [&graph](std::vector<int64_t> row_start, std::vector<int64_t> kv_len, std::vector<int64_t> table) {
+    const auto rows = static_cast<int64_t>(kv_len.size());
+    Values inputs;
+    inputs.emplace("cache", Cache::Empty(kCacheType, kPages, kPageSize));
+    inputs.emplace("q", Tensor::Zeros(DType::kF32, {6, kHeads, kDim}));
+    inputs.emplace("k", Tensor::Zeros(DType::kF32, {6, kKvHeads, kDim}));
+    inputs.emplace("v", Tensor::Zeros(DType::kF32, {6, kKvHeads, kDim}));
+    inputs.emplace("row_start", Tensor::Ints({rows + 1}, std::move(row_start)));
+    inputs.emplace("kv_len", Tensor::Ints({rows}, std::move(kv_len)));
+    inputs.emplace("block_table", Tensor::Ints({rows, 2}, std::move(table)));
+    return std::string(Interpret(*graph, std::move(inputs), WeightsFrom({}), Mode::kWide).status().message());
+  };
+  EXPECT_EQ(error({0, 2, 6}, {2, 8}, {0, -1, 1, 2}), "");
+  EXPECT_THAT(error({0, 2, 5}, {2, 8}, {0, 1, 2, 3}),
+              HasSubstr("%7 = kv_append: row_start: expected to rise from 0 to 6"));
+  EXPECT_THAT(error({1, 2, 6}, {2, 8}, {0, 1, 2, 3}), HasSubstr("row_start"));
+  EXPECT_THAT(error({0, 7, 6}, {7, 8}, {0, 1, 2, 3}), HasSubstr("row_start falls after row 1"));
+  EXPECT_THAT(error({0, 2, 6}, {1, 8}, {0, 1, 2, 3}), HasSubstr("kv_len: row 0 has length 1, 2 new tokens"));
+  EXPECT_THAT(error({0, 2, 6}, {2, 9}, {0, 1, 2, 3}), HasSubstr("kv_len: row 1 has length 9"));
+  EXPECT_THAT(error({0, 2, 6}, {2, 8}, {0, 1, 2, kPages}), HasSubstr("block_table: row 1 names page 16 of 16"));
+  EXPECT_THAT(error({0, 2, 6}, {2, 8}, {0, 1, -1, 3}), HasSubstr("block_table: row 1 names page -1"));
+}
+
+}  // namespace
+}  // namespace flashflow::interpreter
