@@ -1,0 +1,180 @@
+#include "compiler/passes/canonicalize_pass.h"
+
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "compiler/ir/status_macros.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::Op;
+using ir::Value;
+
+// The value that may stand for the node's result, or nullptr where the rule does not apply.
+using Rewrite = absl::StatusOr<Value*>;
+using Rule = Rewrite (*)(Graph* graph, Node* node);
+
+// The operand's defining node if it is of this op.
+Node* DefinedBy(const Node* node, int operand, Op op) {
+  if (operand >= node->num_operands() || node->operand(operand) == nullptr) return nullptr;
+  Node* def = node->operand(operand)->def();
+  return def != nullptr && def->op() == op ? def : nullptr;
+}
+
+bool IsConstant(const Node* node, int operand, double value) {
+  const Node* def = DefinedBy(node, operand, Op::kConstant);
+  return def != nullptr && def->attr<double>("value") == value;
+}
+
+// The operand, if it has the result's type.
+Value* SameType(const Node* node, int operand) {
+  return node->operand(operand)->type() == node->result()->type() ? node->operand(operand) : nullptr;
+}
+
+Rewrite Replace(Graph* graph, Node* node, Op op, std::vector<Value*> operands, AttrMap attrs = {}) {
+  FF_ASSIGN_OR_RETURN(Node * replacement, graph->AddNode(op, std::move(operands), std::move(attrs), node->loc(), node));
+  return replacement->result();
+}
+
+Rewrite NothingChanges(Graph*, Node* node) {
+  switch (node->op()) {
+    case Op::kReshape:
+    case Op::kCast:
+    case Op::kExpand:
+      return SameType(node, 0);
+    case Op::kSlice:  // with a step, an equal size would be size 1: still the same element only if it starts at 0
+      return node->attr<DimExpr>("start") == DimExpr(0) ? SameType(node, 0) : nullptr;
+    case Op::kConcat:
+      return node->num_operands() == 1 ? node->operand(0) : nullptr;
+    case Op::kTranspose: {
+      const auto& perm = node->attr<std::vector<int64_t>>("perm");
+      for (size_t i = 0; i < perm.size(); ++i) {
+        if (perm[i] != static_cast<int64_t>(i)) return nullptr;
+      }
+      return node->operand(0);
+    }
+    default:
+      return nullptr;
+  }
+}
+
+Rewrite NeutralElement(Graph*, Node* node) {
+  switch (node->op()) {
+    case Op::kMul:
+      if (IsConstant(node, 0, 1)) return SameType(node, 1);
+      return IsConstant(node, 1, 1) ? SameType(node, 0) : nullptr;
+    case Op::kDiv:
+    case Op::kPow:
+      return IsConstant(node, 1, 1) ? SameType(node, 0) : nullptr;
+    case Op::kAdd:
+      if (IsConstant(node, 0, 0)) return SameType(node, 1);
+      return IsConstant(node, 1, 0) ? SameType(node, 0) : nullptr;
+    case Op::kSub:
+      return IsConstant(node, 1, 0) ? SameType(node, 0) : nullptr;
+    default:
+      return nullptr;
+  }
+}
+
+// Whether every value of `from` is one of `to`.
+bool Holds(DType to, DType from) {
+  if (to == from || from == DType::kBool) return true;
+  if (IsFloat(from)) return to == DType::kF32;
+  return IsInteger(from) && IsInteger(to) && DTypeBytes(to) > DTypeBytes(from);
+}
+
+Rewrite Undone(Graph*, Node* node) {
+  switch (node->op()) {
+    case Op::kNeg:
+    case Op::kLogicalNot: {
+      const Node* inner = DefinedBy(node, 0, node->op());
+      return inner == nullptr ? nullptr : inner->operand(0);
+    }
+    case Op::kCast: {
+      const Node* inner = DefinedBy(node, 0, Op::kCast);
+      if (inner == nullptr || inner->operand(0)->type() != node->result()->type()) return nullptr;
+      return Holds(inner->result()->tensor().dtype, node->result()->tensor().dtype) ? inner->operand(0) : nullptr;
+    }
+    default:
+      return nullptr;
+  }
+}
+
+Rewrite Joined(Graph* graph, Node* node) {
+  if (node->op() == Op::kReshape) {
+    const Node* inner = DefinedBy(node, 0, Op::kReshape);
+    return inner == nullptr ? nullptr : Replace(graph, node, Op::kReshape, {inner->operand(0)}, node->attrs());
+  }
+  if (node->op() == Op::kTranspose) {
+    const Node* inner = DefinedBy(node, 0, Op::kTranspose);
+    if (inner == nullptr) return nullptr;
+    std::vector<int64_t> perm = node->attr<std::vector<int64_t>>("perm");
+    for (int64_t& axis : perm) axis = inner->attr<std::vector<int64_t>>("perm")[axis];
+    return Replace(graph, node, Op::kTranspose, {inner->operand(0)}, {{"perm", std::move(perm)}});
+  }
+  return nullptr;
+}
+
+Rewrite TransposeOfUnitAxes(Graph* graph, Node* node) {
+  if (node->op() != Op::kTranspose) return nullptr;
+  const Dims& shape = node->operand(0)->tensor().shape;
+  int64_t last = -1;
+  for (int64_t axis : node->attr<std::vector<int64_t>>("perm")) {
+    if (shape[axis] == DimExpr(1)) continue;
+    if (axis < last) return nullptr;
+    last = axis;
+  }
+  return Replace(graph, node, Op::kReshape, {node->operand(0)}, {{"shape", node->result()->tensor().shape}});
+}
+
+Rewrite ZeroBias(Graph* graph, Node* node) {
+  if (node->op() != Op::kLinear || !IsConstant(node, 2, 0)) return nullptr;
+  return Replace(graph, node, Op::kLinear, {node->operand(0), node->operand(1)});
+}
+
+Rewrite MatmulOfTransposedWeight(Graph* graph, Node* node) {
+  if (node->op() != Op::kMatmul) return nullptr;
+  const Node* transpose = DefinedBy(node, 1, Op::kTranspose);
+  if (transpose == nullptr || transpose->operand(0)->kind() != ir::ValueKind::kWeight) return nullptr;
+  if (transpose->attr<std::vector<int64_t>>("perm") != std::vector<int64_t>{1, 0}) return nullptr;
+  return Replace(graph, node, Op::kLinear, {node->operand(0), transpose->operand(0)});
+}
+
+constexpr Rule kRules[] = {NothingChanges, NeutralElement,          Undone, Joined, TransposeOfUnitAxes,
+                           ZeroBias,       MatmulOfTransposedWeight};
+
+// One sweep in program order; whether anything changed.
+absl::StatusOr<bool> Sweep(Graph* graph, PassContext* context) {
+  bool changed = false;
+  std::vector<Node*> nodes;
+  for (const auto& node : graph->nodes()) nodes.push_back(node.get());
+  for (Node* node : nodes) {
+    if (node->results().size() != 1 || !node->result()->HasUses()) continue;
+    for (Rule rule : kRules) {
+      FF_ASSIGN_OR_RETURN(Value * replacement, rule(graph, node));
+      if (replacement == nullptr) continue;
+      graph->ReplaceAllUsesWith(node->result(), replacement);
+      context->CountRewrite();
+      changed = true;
+      break;
+    }
+  }
+  return changed;
+}
+
+}  // namespace
+
+absl::StatusOr<bool> CanonicalizePass::Run(ir::Graph* graph, PassContext* context) const {
+  bool changed = false;
+  while (true) {  // ends: every rule removes a used node or replaces it by one that fewer rules fit
+    FF_ASSIGN_OR_RETURN(const bool swept, Sweep(graph, context));
+    if (!swept) return changed;
+    changed = true;
+  }
+}
+
+}  // namespace flashflow::passes

@@ -1,0 +1,116 @@
+#include "compiler/passes/narrow_weights_pass.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_set.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ir::Node;
+using ir::Op;
+using ir::Value;
+
+absl::StatusOr<std::string> MetadataDType(const ir::Graph& graph) {
+  auto it = graph.metadata().find("dtype");
+  if (it == graph.metadata().end()) return std::string();
+  const auto* dtype = std::get_if<std::string>(&it->second);
+  if (dtype == nullptr || (*dtype != "f32" && *dtype != "bf16")) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("metadata dtype: expected \"f32\" or \"bf16\", got ", AttrToString(it->second)));
+  }
+  return *dtype;
+}
+
+// Whether the value is made from token ids.
+bool ComesFromTokenIds(const Value* value) {
+  std::vector<const Value*> stack = {value};
+  absl::flat_hash_set<const Value*> seen;
+  while (!stack.empty()) {
+    const Value* v = stack.back();
+    stack.pop_back();
+    if (v == nullptr || !seen.insert(v).second) continue;
+    if (v->kind() == ir::ValueKind::kInput && (v->name() == "input_ids" || v->name() == "token_ids")) return true;
+    if (v->def() != nullptr) stack.insert(stack.end(), v->def()->operands().begin(), v->def()->operands().end());
+  }
+  return false;
+}
+
+// Why a weight that a product or a lookup streams stays as it is; empty if it is narrowed; nullopt if it is not of the
+// kind.
+std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* weight) {
+  if (weight->tensor().dtype != DType::kF32 || weight->tensor().shape.size() != 2) return std::nullopt;
+  bool streamed = false;
+  std::string reason;
+  for (const ir::Use& use : weight->uses()) {
+    const bool product = use.node->op() == Op::kLinear && use.operand_index == 1;
+    const bool table = use.node->op() == Op::kEmbedding && use.operand_index == 0;
+    if (product || (table && ComesFromTokenIds(use.node->operand(1)))) {
+      streamed = true;
+    } else {
+      reason = absl::StrCat("weight ", QuoteString(weight->name()), " is also used by ", ir::Describe(graph, *use.node),
+                            ", which reads f32");
+    }
+  }
+  if (!streamed) return std::nullopt;
+  return reason;
+}
+
+// Gives the caches the dtype; their chains of kv_append are made anew.
+absl::Status NarrowCaches(ir::Graph* graph, DType dtype, PassContext* context) {
+  for (Value* input : graph->inputs()) {
+    if (!input->type().is_cache() || input->type().cache().dtype == dtype) continue;
+    ir::CacheType type = input->type().cache();
+    type.dtype = dtype;
+    graph->SetType(input, type);
+    context->CountRewrite();
+    std::vector<Node*> appends;
+    for (const auto& node : graph->nodes()) {
+      if (node->op() == Op::kKvAppend) appends.push_back(node.get());
+    }
+    for (Node* node : appends) {
+      const std::vector<Value*> operands(node->operands().begin(), node->operands().end());
+      FF_ASSIGN_OR_RETURN(Node * narrowed, graph->AddNode(Op::kKvAppend, operands, node->attrs(), node->loc(), node));
+      graph->ReplaceAllUsesWith(node->result(), narrowed->result());
+      graph->Erase(node);
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<bool> NarrowWeightsPass::Run(ir::Graph* graph, PassContext* context) const {
+  FF_ASSIGN_OR_RETURN(const std::string recorded, MetadataDType(*graph));
+  std::string dtype = context->options().dtype.empty() ? recorded : context->options().dtype;
+  if (dtype.empty()) dtype = "f32";
+  if (dtype == "f32" && recorded == "bf16") {
+    return absl::InvalidArgumentError(
+        "the graph's weights are bf16 already: build it from its f32 source for dtype f32");
+  }
+  const bool noted = recorded != dtype;
+  graph->metadata()["dtype"] = dtype;
+  if (dtype == "f32") return noted;
+
+  const int64_t before = context->rewrites();
+  for (Value* weight : graph->weights()) {
+    const std::optional<std::string> reason = ReasonAgainst(*graph, weight);
+    if (!reason.has_value()) continue;
+    if (!reason->empty()) {
+      context->Refuse(*graph, nullptr, *reason);
+      continue;
+    }
+    graph->SetType(weight, ir::TensorType{DType::kBF16, weight->tensor().shape});
+    context->CountRewrite();
+  }
+  FF_RETURN_IF_ERROR(NarrowCaches(graph, DType::kBF16, context));
+  return noted || context->rewrites() != before;
+}
+
+}  // namespace flashflow::passes

@@ -1,0 +1,69 @@
+#include "compiler/passes/pipeline.h"
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/passes/canonicalize_pass.h"
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/kv_cache_pass.h"
+#include "compiler/passes/last_token_head_pass.h"
+#include "compiler/passes/narrow_weights_pass.h"
+
+namespace flashflow::passes {
+namespace {
+
+using MakePass = std::unique_ptr<Pass> (*)();
+
+template <typename T>
+std::unique_ptr<Pass> Make() {
+  return std::make_unique<T>();
+}
+
+constexpr MakePass kAllPasses[] = {
+    Make<CanonicalizePass>, Make<DcePass>, Make<KvCachePass>, Make<LastTokenHeadPass>, Make<NarrowWeightsPass>,
+};
+
+constexpr MakePass kStepPipeline[] = {
+    Make<CanonicalizePass>,  Make<DcePass>,          Make<KvCachePass>, Make<LastTokenHeadPass>,
+    Make<NarrowWeightsPass>, Make<CanonicalizePass>, Make<DcePass>,
+};
+
+constexpr MakePass kStoragePipeline[] = {
+    Make<CanonicalizePass>,
+    Make<DcePass>,
+    Make<NarrowWeightsPass>,
+};
+
+std::vector<std::unique_ptr<Pass>> MakeAll(absl::Span<const MakePass> list) {
+  std::vector<std::unique_ptr<Pass>> passes;
+  for (MakePass make : list) passes.push_back(make());
+  return passes;
+}
+
+}  // namespace
+
+std::vector<std::unique_ptr<Pass>> AllPasses() { return MakeAll(kAllPasses); }
+std::vector<std::unique_ptr<Pass>> StepPipeline() { return MakeAll(kStepPipeline); }
+std::vector<std::unique_ptr<Pass>> StoragePipeline() { return MakeAll(kStoragePipeline); }
+
+absl::StatusOr<std::vector<std::unique_ptr<Pass>>> MakePasses(absl::Span<const std::string> names) {
+  std::vector<std::unique_ptr<Pass>> passes;
+  for (const std::string& name : names) {
+    const size_t size = passes.size();
+    for (MakePass make : kAllPasses) {
+      std::unique_ptr<Pass> pass = make();
+      if (pass->name() == name) passes.push_back(std::move(pass));
+    }
+    if (passes.size() == size) {
+      const auto all = AllPasses();
+      return absl::InvalidArgumentError(absl::StrCat(
+          "no pass is named \"", name, "\"; passes: ", absl::StrJoin(all, ", ", [](std::string* out, const auto& pass) {
+            out->append(pass->name());
+          })));
+    }
+  }
+  return passes;
+}
+
+}  // namespace flashflow::passes
