@@ -23,6 +23,7 @@ for dist in importlib.metadata.distributions(path=[paths["purelib"]]):
 print(json.dumps({
     "site": os.path.relpath(paths["purelib"]),
     "include": paths["include"],
+    "python_version": "%d.%d" % sys.version_info[:2],
     "has_headers": os.path.exists(paths["include"] + "/Python.h"),
     "dists": dists,
 }))
@@ -52,6 +53,35 @@ cc_library(
 
 exports_files(["fingerprint.txt"] + {records})
 """
+
+# Toolchains that rules_python has had since 1.0 and would otherwise fill by downloading a Python.
+_NEWER_BUILD = """
+load("@rules_python//python:py_exec_tools_toolchain.bzl", "py_exec_tools_toolchain")
+load("@rules_python//python/cc:py_cc_toolchain.bzl", "py_cc_toolchain")
+
+py_exec_tools_toolchain(name = "exec_tools")
+
+cc_library(name = "no_libs")
+
+py_cc_toolchain(
+    name = "cc",
+    headers = ":python_headers",
+    libs = ":no_libs",
+    python_version = "{version}",
+)
+"""
+
+_TOOLCHAIN = """toolchain(
+    name = "{target}_toolchain",
+    toolchain = "@@{env}//:{target}",
+    toolchain_type = "{type}",
+    visibility = ["//visibility:public"],
+)
+"""
+
+def _has_newer_toolchains(rctx):
+    rules_python = rctx.path(Label("@rules_python//:MODULE.bazel")).dirname
+    return rules_python.get_child("python").get_child("py_exec_tools_toolchain.bzl").exists
 
 _PACKAGE = """load("@rules_python//python:defs.bzl", "py_library")
 
@@ -106,10 +136,13 @@ def _impl(rctx):
         rctx.symlink(env["include"], "include")
     dists = env["dists"]
     rctx.file("fingerprint.txt", "".join(["%s==%s\n" % (n, d["version"]) for n, d in sorted(dists.items())]))
-    rctx.file("BUILD.bazel", _BUILD.format(
+    build = _BUILD.format(
         python = str(rctx.path("venv/bin/python")),
         records = repr([d["record"] for d in dists.values()]),
-    ))
+    )
+    if _has_newer_toolchains(rctx):
+        build += _NEWER_BUILD.format(version = env["python_version"])
+    rctx.file("BUILD.bazel", build)
     for name, dist in dists.items():
         deps = ["//" + r for r in dist["requires"] if r in dists]
         rctx.file(name + "/BUILD.bazel", _PACKAGE.format(name = name, record = dist["record"], deps = repr(deps)))
@@ -121,13 +154,15 @@ _python_env = repository_rule(
 )
 
 def _toolchain_impl(rctx):
-    rctx.file("BUILD.bazel", """toolchain(
-    name = "toolchain",
-    toolchain = "@@%s//:pair",
-    toolchain_type = "@bazel_tools//tools/python:toolchain_type",
-    visibility = ["//visibility:public"],
-)
-""" % rctx.attr.env.workspace_name)
+    types = {"pair": "@bazel_tools//tools/python:toolchain_type"}
+    if _has_newer_toolchains(rctx):
+        types["cc"] = "@rules_python//python/cc:toolchain_type"
+        types["exec_tools"] = "@rules_python//python:exec_tools_toolchain_type"
+    env = rctx.attr.env.workspace_name
+    rctx.file("BUILD.bazel", "\n".join([
+        _TOOLCHAIN.format(env = env, target = target, type = type)
+        for target, type in types.items()
+    ]))
 
 # A repository of its own: every C++ build loads every registered toolchain's
 # declaration, and must not make the environment for it.
