@@ -5,7 +5,6 @@ that holds just the named programs and an empty cache folder.
 """
 
 import dataclasses
-import os
 import shutil
 import subprocess
 import sys

@@ -55,7 +55,19 @@ LAYERS = (
     Layer("kernels/registry", (*VOCABULARY, "kernels/cpu", "kernels/cuda"), foreign_banned=NO_PYTHON),
     Layer("kernels", (*VOCABULARY, "kernels"), foreign_banned=NO_PYTHON),
     Layer("runtime/python", (*COMPILER, "kernels", "runtime")),  # the only place for pybind11
-    Layer("runtime/api", (IR, PLAN, "compiler/driver", "kernels", "runtime"), COMPILER, NO_PYTHON),
+    Layer(
+        "runtime/api",
+        (
+            IR,
+            PLAN,
+            "compiler/driver",
+            "compiler/passes:options",
+            "kernels",
+            "runtime",
+        ),
+        COMPILER,
+        NO_PYTHON,
+    ),
     # Engine, executor and devices; beside the IR they know plans and kernels, and no part that makes plans.
     Layer(
         "runtime",
