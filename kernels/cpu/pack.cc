@@ -1,0 +1,40 @@
+#include "kernels/cpu/pack.h"
+
+#include <algorithm>
+#include <cstdint>
+
+namespace flashflow::cpu {
+namespace {
+
+constexpr int64_t kPanel = 16;
+
+// dst[k / kPack][16][kPack] per panel, zero where src ends.
+template <int64_t kPack, typename T>
+void PackPanels(const T* src, int64_t n, int64_t k, T* dst, ThreadPool* pool) {
+  const int64_t panels = (n + kPanel - 1) / kPanel;
+  const int64_t k_padded = (k + kPack - 1) / kPack * kPack;
+  pool->ParallelFor(panels, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      T* panel = dst + p * kPanel * k_padded;
+      const int64_t rows = std::min(kPanel, n - p * kPanel);
+      if (rows < kPanel || k_padded != k) std::fill_n(panel, kPanel * k_padded, T{0});
+      for (int64_t j = 0; j < k; ++j) {
+        const T* column = src + p * kPanel * k + j;
+        T* packed = panel + j / kPack * kPanel * kPack + j % kPack;
+        for (int64_t i = 0; i < rows; ++i) packed[i * kPack] = column[i * k];
+      }
+    }
+  });
+}
+
+}  // namespace
+
+void PackPanel16(const float* src, int64_t n, int64_t k, float* dst, ThreadPool* pool) {
+  PackPanels<1>(src, n, k, dst, pool);
+}
+
+void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, ThreadPool* pool) {
+  PackPanels<2>(src, n, k, dst, pool);
+}
+
+}  // namespace flashflow::cpu

@@ -1,0 +1,36 @@
+#include "kernels/registry/cpu_weights.h"
+
+#include <cstring>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/registry/catalog.h"
+
+namespace flashflow::kernels {
+
+absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> shape, DType dtype,
+                           absl::Span<const std::byte> row_major, absl::Span<std::byte> packed, cpu::ThreadPool* pool) {
+  const absl::StatusOr<int64_t> source_bytes = PackedBytes(kRowMajor, shape, dtype);
+  if (!source_bytes.ok()) return source_bytes.status();
+  const absl::StatusOr<int64_t> packed_bytes = PackedBytes(layout, shape, dtype);
+  if (!packed_bytes.ok()) return packed_bytes.status();
+  if (static_cast<int64_t>(row_major.size()) != *source_bytes || static_cast<int64_t>(packed.size()) != *packed_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("packing as ", layout, " wants ", *source_bytes, " bytes from and ",
+                                                   *packed_bytes, " bytes to, not ", row_major.size(), " and ",
+                                                   packed.size()));
+  }
+  if (packed.empty()) return absl::OkStatus();
+  if (layout == kPanel16) {
+    cpu::PackPanel16(reinterpret_cast<const float*>(row_major.data()), shape[0], shape[1],
+                     reinterpret_cast<float*>(packed.data()), pool);
+  } else if (layout == kPanel16Vnni2) {
+    cpu::PackPanel16Vnni2(reinterpret_cast<const uint16_t*>(row_major.data()), shape[0], shape[1],
+                          reinterpret_cast<uint16_t*>(packed.data()), pool);
+  } else {
+    std::memcpy(packed.data(), row_major.data(), packed.size());
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flashflow::kernels
