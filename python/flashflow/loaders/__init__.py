@@ -1,0 +1,1 @@
+"""Reading models from disk. Nothing here needs torch, except torch_weights.py."""

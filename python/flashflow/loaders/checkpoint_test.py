@@ -1,0 +1,70 @@
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from flashflow.errors import DataLossError, FlashFlowError, InvalidArgumentError
+from flashflow.loaders.checkpoint import is_checkpoint, load_checkpoint, save_checkpoint
+from flashflow.loaders.loaded_model import GenerationInfo
+from flashflow.loaders.torch_weights import read_tensors
+from flashflow.models.config import GptSmallConfig
+from flashflow.models.gpt_small import GptSmall
+
+CONFIG = GptSmallConfig(
+    vocab_size=61, context_length=19, hidden_size=24, n_layers=2, n_heads=4, mlp_size=40, dropout=0.1
+)
+GENERATION = GenerationInfo(bos_token_id=3, eos_token_ids=(3, 5), chat_template="T")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    torch.manual_seed(0)
+    save_checkpoint(tmp_path / "run", CONFIG, GptSmall(CONFIG).state_dict(), b'{"any": "json"}', GENERATION)
+    return tmp_path / "run"
+
+
+def test_round_trip(folder):
+    torch.manual_seed(0)
+    state = GptSmall(CONFIG).state_dict()
+    assert is_checkpoint(folder)
+    loaded = load_checkpoint(folder)
+    assert (loaded.config, loaded.generation, loaded.tokenizer_json) == (CONFIG, GENERATION, b'{"any": "json"}')
+    weights = read_tensors(loaded.weights)
+    assert list(weights) == list(state)
+    assert all(torch.equal(weights[name], state[name]) for name in state)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_save_refuses_weights_of_another_config(folder):
+    other = dataclasses.replace(CONFIG, n_layers=3)
+    with pytest.raises(InvalidArgumentError, match="disagree on weight 'blocks.2"):
+        save_checkpoint(folder, other, GptSmall(CONFIG).state_dict())
+    assert load_checkpoint(folder).config == CONFIG
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fields: fields.pop("model"), "not the config of a FlashFlow checkpoint"),
+        (lambda fields: fields["model"].update(n_layers=3), r"lacks the tensor.*blocks\.2\.attn_norm\.weight"),
+        (lambda fields: fields["model"].update(n_layers=1), r"has the tensor 'blocks\.1\.attn\.out_proj\.bias'"),
+        (lambda fields: fields["model"].update(mlp_size=41), r"up_proj\.weight.*expected shape \[41, 24\].*\[40, 24\]"),
+        (lambda fields: fields["model"].update(experts=8), "no config field 'experts'"),
+        (lambda fields: fields["model"].update(architecture="rnn"), "'rnn' is not supported"),
+        (lambda fields: fields.update(generation=[1]), "generation must be an object"),
+    ],
+)
+def test_contradictions_are_named(folder, change, message):
+    fields = json.loads((folder / "config.json").read_text())
+    change(fields)
+    (folder / "config.json").write_text(json.dumps(fields))
+    with pytest.raises(FlashFlowError, match=message):
+        load_checkpoint(folder)
+
+
+def test_truncated_weights(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataLossError, match="not a whole safetensors file"):
+        load_checkpoint(folder)
