@@ -1,0 +1,1 @@
+"""PyTorch modules -> graph.json, which the compiler's frontend reads."""
