@@ -69,7 +69,8 @@ def byte_level_bpe_json(
 
     Raises:
       UnsupportedError: pre is not known.
-      DataLossError: a merge is not of two tokens, or its parts or result are not in the vocabulary.
+      DataLossError: a merge is not of two tokens, its parts or result are not in the vocabulary, or an added token's
+        id is not the vocabulary's or the next free one.
     """
     if pre not in PRE_TOKENIZERS:
         raise UnsupportedError(
@@ -83,6 +84,13 @@ def byte_level_bpe_json(
         if not space or left not in vocab or right not in vocab or left + right not in vocab:
             raise DataLossError(f"merge {rank} ({merge!r}) is not of two tokens of the vocabulary", op="merges")
         pairs.append([left, right])
+    # The library numbers added tokens on from the vocabulary, whatever the file says.
+    ids = dict(vocab)
+    for token in sorted(added_tokens, key=lambda token: token.id):
+        if ids.setdefault(token.content, len(ids)) != token.id:
+            raise DataLossError(
+                f"added token {token.content!r} has the id {token.id}: expected {ids[token.content]}", op="added_tokens"
+            )
     post: dict[str, Any] = _byte_level(use_regex=True)
     if prefix_tokens:
         template = [{"SpecialToken": {"id": token.content, "type_id": 0}} for token in prefix_tokens]
