@@ -1,0 +1,234 @@
+#include "compiler/codegen/codegen.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/log/check.h"
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/analysis/liveness.h"
+#include "compiler/codegen/kernel_selection.h"
+#include "compiler/codegen/memory_plan.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "kernels/registry/catalog.h"
+
+namespace flashflow::codegen {
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::Op;
+using ir::Value;
+using ir::ValueKind;
+using kernels::KernelSpec;
+using plan::Plan;
+using plan::Storage;
+
+class Generator {
+ public:
+  Generator(const Graph& graph, const passes::CompileOptions& options) : graph_(graph), options_(options) {}
+
+  absl::StatusOr<Plan> Run() {
+    FF_RETURN_IF_ERROR(EmitHeader());
+    FF_RETURN_IF_ERROR(EmitInputs());
+    FF_RETURN_IF_ERROR(ChooseOutputs());
+    for (const auto& node : graph_.nodes()) {
+      if (absl::Status status = EmitNode(*node); !status.ok()) {
+        return absl::Status(status.code(), absl::StrCat(ir::Describe(graph_, *node), ": ", status.message()));
+      }
+    }
+    FF_RETURN_IF_ERROR(EmitOutputs());
+    FF_RETURN_IF_ERROR(EmitBuckets());
+    if (absl::Status status = plan::Validate(plan_); !status.ok()) {
+      return absl::InternalError(absl::StrCat("codegen made a plan that is not valid: ", status.message()));
+    }
+    return std::move(plan_);
+  }
+
+ private:
+  absl::Status EmitHeader() {
+    plan_.device_key = absl::StrCat(options_.device, "/", kernels::kCatalogVersion);
+    plan_.symbols = graph_.symbols();
+    FF_ASSIGN_OR_RETURN(plan_.limits.context_length, GetAttr<int64_t>(graph_.metadata(), "context_length"));
+    plan_.limits.max_tokens = options_.max_tokens;
+    plan_.limits.max_rows = std::min(options_.max_rows, options_.max_tokens);
+    plan_.limits.max_logit_rows = std::min(options_.max_logit_rows, options_.max_tokens);
+    plan_.cache.page_size = options_.page_size;
+    return absl::OkStatus();
+  }
+
+  absl::Status EmitInputs() {
+    for (const Value* input : graph_.inputs()) {
+      if (input->type().is_cache()) {
+        const ir::CacheType& cache = input->type().cache();
+        if (plan_.cache.layers > 0) return absl::InvalidArgumentError("the graph has two KV caches, expected one");
+        plan_.cache.layers = cache.layers;
+        plan_.cache.kv_heads = cache.kv_heads;
+        plan_.cache.head_dim = cache.head_dim;
+        plan_.cache.dtype = cache.dtype;
+        continue;
+      }
+      const int32_t tensor = AddTensor(*input, Storage::kInput, static_cast<int32_t>(plan_.inputs.size()));
+      plan_.tensors[tensor].name = input->name();
+      plan_.inputs.push_back(tensor);
+      tensors_[input] = tensor;
+    }
+    return absl::OkStatus();
+  }
+
+  // What a reshape, or a chain of them, shows.
+  static const Value* Root(const Value* value) {
+    while (value->kind() == ValueKind::kResult && value->def()->op() == Op::kReshape) value = value->def()->operand(0);
+    return value;
+  }
+
+  // The values that are written straight into an output's memory.
+  absl::Status ChooseOutputs() {
+    for (const ir::Output& output : graph_.outputs()) {
+      if (output.value->type().is_cache()) continue;
+      const Value* root = Root(output.value);
+      if (root->kind() != ValueKind::kResult || outputs_.contains(root)) {
+        return absl::InvalidArgumentError(absl::StrCat("output \"", output.name,
+                                                       "\" is an input, a weight or another output; expected a value "
+                                                       "of its own"));
+      }
+      outputs_[root] = static_cast<int32_t>(plan_.outputs.size());
+      plan_.outputs.push_back(-1);
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EmitNode(const Node& node) {
+    if (node.op() == Op::kReshape) return EmitAlias(node);
+    OpFacts facts = {.op = ir::OpName(node.op())};
+    std::vector<const Value*> operands;
+    for (const Value* operand : node.operands()) {
+      if (operand != nullptr && operand->type().is_cache()) {
+        facts.cache_dtype = operand->type().cache().dtype;
+        continue;
+      }
+      operands.push_back(operand);
+      facts.inputs.push_back({operand == nullptr ? std::nullopt : std::optional(operand->tensor().dtype),
+                              operand != nullptr && operand->kind() == ValueKind::kWeight});
+    }
+    for (const Value* result : node.results()) {
+      if (result->type().is_tensor()) facts.outputs.push_back(result->tensor().dtype);
+    }
+    FF_ASSIGN_OR_RETURN(const std::vector<const KernelSpec*> kernels, SelectKernels(facts, options_.device));
+
+    plan::Step step;
+    step.op = std::string(facts.op);
+    for (const KernelSpec* kernel : kernels) step.tactics.push_back({std::string(kernel->id), kernel->version});
+    for (size_t i = 0; i < operands.size(); ++i) {
+      step.inputs.push_back(operands[i] == nullptr ? -1 : OperandTensor(*operands[i], *kernels[0], i));
+    }
+    for (const Value* result : node.results()) {
+      if (!result->type().is_tensor()) continue;
+      const auto output = outputs_.find(result);
+      const int32_t tensor = output == outputs_.end() ? AddTensor(*result, Storage::kArena, -1)
+                                                      : AddTensor(*result, Storage::kOutput, output->second);
+      tensors_[result] = tensor;
+      step.outputs.push_back(tensor);
+    }
+    step.attrs = node.attrs();
+    step.uses_cache = facts.cache_dtype.has_value();
+    step.loc = node.loc();
+    plan_.steps.push_back(std::move(step));
+    return absl::OkStatus();
+  }
+
+  absl::Status EmitAlias(const Node& node) {
+    const Value* root = Root(node.result());
+    const int32_t target =
+        root->kind() == ValueKind::kWeight ? WeightTensor(*root, kernels::kRowMajor) : tensors_.at(root);
+    const plan::Tensor& shown = plan_.tensors[target];
+    const int32_t tensor = AddTensor(*node.result(), shown.storage, shown.index);
+    plan_.tensors[tensor].alias_of = target;
+    tensors_[node.result()] = tensor;
+    return absl::OkStatus();
+  }
+
+  int32_t OperandTensor(const Value& value, const KernelSpec& kernel, size_t operand) {
+    if (value.kind() != ValueKind::kWeight) return tensors_.at(&value);
+    return WeightTensor(value, kernels::WeightLayout(kernel, static_cast<int>(operand), value.tensor().dtype));
+  }
+
+  int32_t WeightTensor(const Value& weight, std::string_view layout) {
+    const auto [it, inserted] = weights_.try_emplace({&weight, std::string(layout)}, -1);
+    if (!inserted) return it->second;
+    plan::Weight entry = {
+        .source = weight.name(), .dtype = weight.tensor().dtype, .shape = {}, .layout = std::string(layout)};
+    for (const DimExpr& dim : weight.tensor().shape) entry.shape.push_back(dim.constant().value_or(-1));
+    it->second = AddTensor(weight, Storage::kWeight, static_cast<int32_t>(plan_.weights.size()));
+    plan_.tensors[it->second].name = weight.name();
+    plan_.weights.push_back(std::move(entry));
+    return it->second;
+  }
+
+  int32_t AddTensor(const Value& value, Storage storage, int32_t index) {
+    plan_.tensors.push_back(
+        {.dtype = value.tensor().dtype, .shape = value.tensor().shape, .storage = storage, .index = index});
+    return static_cast<int32_t>(plan_.tensors.size()) - 1;
+  }
+
+  absl::Status EmitOutputs() {
+    int32_t index = 0;
+    for (const ir::Output& output : graph_.outputs()) {
+      if (output.value->type().is_cache()) continue;
+      const int32_t tensor = tensors_.at(output.value);
+      plan_.tensors[tensor].name = output.name;
+      plan_.outputs[index++] = tensor;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status EmitBuckets() {
+    const std::vector<analysis::LiveRange> ranges = analysis::ArenaLiveRanges(plan_);
+    for (int64_t tokens = 1;; tokens = std::min(2 * tokens, options_.max_tokens)) {
+      plan::Bucket bucket = {.max_tokens = tokens, .arena_bytes = 0, .offsets = {}};
+      SymbolRanges symbols;
+      for (const auto& [name, value] : plan::BucketSymbols(plan_, bucket)) symbols[name] = {0, value};
+      std::vector<int64_t> bytes;
+      for (const plan::Tensor& tensor : plan_.tensors) {
+        const DimExpr size = NumElements(tensor.shape) * DTypeBytes(tensor.dtype);
+        FF_ASSIGN_OR_RETURN(const SymbolRange bounds, size.Bounds(symbols));
+        bytes.push_back(bounds.max);
+      }
+      MemoryPlan memory = PlanMemory(ranges, bytes, plan::kArenaAlignment);
+      for (size_t i = 0; i < plan_.tensors.size(); ++i) {
+        const plan::Tensor& tensor = plan_.tensors[i];
+        if (tensor.storage == Storage::kArena && tensor.alias_of >= 0) {
+          memory.offsets[i] = memory.offsets[tensor.alias_of];
+        }
+      }
+      bucket.arena_bytes = memory.arena_bytes;
+      bucket.offsets = std::move(memory.offsets);
+      plan_.buckets.push_back(std::move(bucket));
+      if (tokens == options_.max_tokens) return absl::OkStatus();
+    }
+  }
+
+  const Graph& graph_;
+  const passes::CompileOptions& options_;
+  Plan plan_;
+  absl::flat_hash_map<const Value*, int32_t> tensors_;                          // of inputs and results
+  absl::flat_hash_map<std::pair<const Value*, std::string>, int32_t> weights_;  // by layout
+  absl::flat_hash_map<const Value*, int32_t> outputs_;  // index of the output that the value is written into
+};
+
+}  // namespace
+
+absl::StatusOr<Plan> GeneratePlan(const Graph& graph, const passes::CompileOptions& options) {
+  FF_RETURN_IF_ERROR(passes::CheckOptions(options));
+  return Generator(graph, options).Run();
+}
+
+}  // namespace flashflow::codegen

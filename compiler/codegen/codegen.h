@@ -1,0 +1,23 @@
+// From a step graph to a Plan: kernels, weight layouts and memory.
+#ifndef COMPILER_CODEGEN_CODEGEN_H_
+#define COMPILER_CODEGEN_CODEGEN_H_
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/graph.h"
+#include "compiler/passes/options.h"
+#include "compiler/plan/plan.h"
+
+namespace flashflow::codegen {
+
+// The graph is a verified step graph: inputs as in compiler/plan/plan.h and "cache", outputs "logits" and "cache".
+// Reshapes become aliases; every other node becomes a step with the kernels that the catalog has for options.device.
+// Weights are listed once for each layout that a kernel wants. Buckets hold 1, 2, 4, ... options.max_tokens tokens.
+// The same graph and options give the same plan; graph_sha256 is left empty.
+//
+// Unimplemented for an op without a kernel (names it, its dtypes, its location and why each kernel was refused);
+// InvalidArgument for a graph that is not of this form.
+absl::StatusOr<plan::Plan> GeneratePlan(const ir::Graph& graph, const passes::CompileOptions& options);
+
+}  // namespace flashflow::codegen
+
+#endif  // COMPILER_CODEGEN_CODEGEN_H_

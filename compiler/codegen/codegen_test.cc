@@ -1,0 +1,160 @@
+#include "compiler/codegen/codegen.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "compiler/ir/parser.h"
+#include "compiler/passes/options.h"
+#include "compiler/plan/plan.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::codegen {
+namespace {
+
+using plan::Storage;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+// One layer with a tied head, heads of 4: the smallest graph with everything in it.
+constexpr std::string_view kStepGraph =
+    R"ir(ffir 1
+graph @tiny {
+  symbol T [1, 16]
+  symbol R [1, 4]
+  symbol P [1, 4]
+  symbol L [0, 4]
+  metadata context_length = 64
+  input %0 "token_ids" : i32[T]
+  input %1 "row_start" : i32[R + 1]
+  input %2 "kv_len" : i32[R]
+  input %3 "block_table" : i32[R, P]
+  input %4 "logit_rows" : i32[L]
+  input %5 "cache" : cache[1, 2, 4, f32]
+  weight %6 "wte" : f32[32, 8]
+  weight %7 "norm" : f32[8]
+  %8 = embedding(%6, %0) {dtype = f32} : f32[T, 8]
+  %9 = rms_norm(%8, %7) {eps = 1e-05} : f32[T, 8] loc "norm (tiny.py:3)"
+  %10 = reshape(%9) {shape = dims(T, 2, 4)} : f32[T, 2, 4]
+  %11 = kv_append(%5, %10, %10, %1, %2, %3) {layer = 0} : cache[1, 2, 4, f32]
+  %12 = paged_attention(%11, %10, %1, %2, %3) {layer = 0, scale = 0.5} : f32[T, 2, 4]
+  %13 = reshape(%12) {shape = dims(T, 8)} : f32[T, 8]
+  %14 = add(%8, %13) : f32[T, 8]
+  %15 = gather_rows(%14, %4) : f32[L, 8]
+  %16 = linear(%15, %6) : f32[L, 32]
+  output "logits" %16
+  output "cache" %11
+}
+)ir";
+
+std::unique_ptr<ir::Graph> Graph(std::string_view text) {
+  auto graph = ir::Parse(text);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return *std::move(graph);
+}
+
+passes::CompileOptions Options() {
+  passes::CompileOptions options;
+  options.max_tokens = 12;
+  options.max_rows = 4;
+  options.max_logit_rows = 4;
+  return options;
+}
+
+TEST(CodegenTest, StepsFollowTheGraphWithoutReshapesAndCacheOperands) {
+  const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<std::string> kernels;
+  for (const plan::Step& step : plan->steps) kernels.push_back(step.tactics[0].id);
+  EXPECT_THAT(kernels, ElementsAre("cpu.embedding", "cpu.rms_norm", "cpu.kv_append", "cpu.paged_attention",
+                                   "cpu.binary", "cpu.gather_rows", "cpu.linear.panel16"));
+  const plan::Step& append = plan->steps[2];
+  EXPECT_TRUE(append.uses_cache);
+  EXPECT_TRUE(append.outputs.empty());
+  ASSERT_EQ(append.inputs.size(), 5u);
+  const plan::Tensor& keys = plan->tensors[append.inputs[0]];
+  EXPECT_EQ(keys.alias_of, plan->steps[1].outputs[0]) << "a reshape is another view of the norm's result";
+  EXPECT_EQ(plan->steps[1].loc, "norm (tiny.py:3)");
+  EXPECT_EQ(plan->cache.layers, 1);
+  EXPECT_EQ(plan->cache.head_dim, 4);
+}
+
+TEST(CodegenTest, TiedWeightIsListedOnceForEachLayout) {
+  const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
+  ASSERT_TRUE(plan.ok());
+  ASSERT_EQ(plan->weights.size(), 3u);
+  EXPECT_EQ(plan->weights[0].source, "wte");
+  EXPECT_EQ(plan->weights[0].layout, "row_major");
+  EXPECT_EQ(plan->weights[2].source, "wte");
+  EXPECT_EQ(plan->weights[2].layout, "panel16");
+}
+
+TEST(CodegenTest, LogitsAreWrittenStraightIntoTheOutput) {
+  const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
+  ASSERT_TRUE(plan.ok());
+  ASSERT_EQ(plan->outputs.size(), 1u);
+  EXPECT_EQ(plan->steps.back().outputs[0], plan->outputs[0]);
+  EXPECT_EQ(plan->tensors[plan->outputs[0]].storage, Storage::kOutput);
+  EXPECT_EQ(plan->tensors[plan->outputs[0]].name, "logits");
+}
+
+TEST(CodegenTest, BucketsArePowersOfTwoUpToTheLimit) {
+  const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
+  ASSERT_TRUE(plan.ok());
+  std::vector<int64_t> tokens, arenas;
+  for (const plan::Bucket& bucket : plan->buckets) {
+    tokens.push_back(bucket.max_tokens);
+    arenas.push_back(bucket.arena_bytes);
+  }
+  EXPECT_THAT(tokens, ElementsAre(1, 2, 4, 8, 12));
+  // At 12 tokens a value [T, 8] has 384 bytes, 512 with alignment; the embedding lives beside the norm's and the
+  // attention's result.
+  EXPECT_EQ(arenas.back(), 3 * 512);
+}
+
+TEST(CodegenTest, SamePlanEveryTime) {
+  EXPECT_EQ(plan::ToJson(*GeneratePlan(*Graph(kStepGraph), Options())),
+            plan::ToJson(*GeneratePlan(*Graph(kStepGraph), Options())));
+}
+
+TEST(CodegenTest, OpWithoutKernelIsNamedWithItsPlace) {
+  const auto graph = Graph(R"ir(ffir 1
+graph @tiny {
+  symbol T [1, 16]
+  metadata context_length = 64
+  input %0 "token_ids" : i32[T]
+  weight %1 "w" : f32[T, 4]
+  %2 = reduce_max(%1) {axes = [1]} : f32[T] loc "max (tiny.py:9)"
+  output "logits" %2
+}
+)ir");
+  const absl::Status status = GeneratePlan(*graph, Options()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(status.message(), HasSubstr("reduce_max"));
+  EXPECT_THAT(status.message(), HasSubstr("tiny.py:9"));
+}
+
+TEST(CodegenTest, OutputMustBeComputed) {
+  const auto graph = Graph(R"ir(ffir 1
+graph @tiny {
+  symbol T [1, 16]
+  metadata context_length = 64
+  input %0 "token_ids" : i32[T]
+  output "logits" %0
+}
+)ir");
+  EXPECT_THAT(GeneratePlan(*graph, Options()).status().message(), HasSubstr("output \"logits\""));
+}
+
+TEST(CodegenTest, MissingContextLengthAndBadOptionsAreErrors) {
+  const auto graph = Graph("ffir 1\ngraph @empty {\n}\n");
+  EXPECT_THAT(GeneratePlan(*graph, Options()).status().message(), HasSubstr("context_length"));
+  passes::CompileOptions options = Options();
+  options.max_tokens = 0;
+  EXPECT_THAT(GeneratePlan(*Graph(kStepGraph), options).status().message(), HasSubstr("max_tokens"));
+}
+
+}  // namespace
+}  // namespace flashflow::codegen
