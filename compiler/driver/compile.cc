@@ -1,0 +1,56 @@
+#include "compiler/driver/compile.h"
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/codegen/codegen.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/passes/pipeline.h"
+#include "compiler/plan/sha256.h"
+
+namespace flashflow::driver {
+namespace {
+
+bool IsStepGraph(const ir::Graph& graph) {
+  for (const ir::Value* input : graph.inputs()) {
+    if (input->type().is_cache()) return true;
+  }
+  return false;
+}
+
+absl::Status NoStepGraph(const std::vector<passes::PassRecord>& records) {
+  std::string reasons;
+  for (const passes::PassRecord& record : records) {
+    for (const passes::Remark& remark : record.remarks) absl::StrAppend(&reasons, "\n  ", remark.ToString());
+  }
+  return absl::InvalidArgumentError(
+      absl::StrCat("this model cannot be turned into a step graph with a KV cache:",
+                   reasons.empty() ? " it has no attention over a batch and a sequence" : reasons));
+}
+
+}  // namespace
+
+absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& options) {
+  CompiledModel model;
+  model.step_graph = rectangular.Clone();
+  const passes::PassManager manager(passes::StepPipeline());
+  FF_ASSIGN_OR_RETURN(model.records, manager.Run(model.step_graph.get(), options));
+  if (!IsStepGraph(*model.step_graph)) return NoStepGraph(model.records);
+  FF_ASSIGN_OR_RETURN(model.plan, codegen::GeneratePlan(*model.step_graph, options));
+  model.plan.graph_sha256 = Sha256Hex(ir::Print(rectangular));
+  return model;
+}
+
+absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,
+                                                             const passes::CompileOptions& options) {
+  std::unique_ptr<ir::Graph> graph = rectangular.Clone();
+  const passes::PassManager manager(passes::StoragePipeline());
+  FF_RETURN_IF_ERROR(manager.Run(graph.get(), options).status());
+  return graph;
+}
+
+}  // namespace flashflow::driver

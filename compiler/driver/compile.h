@@ -1,0 +1,31 @@
+// The whole compiler in one call: a rectangular graph in, a Plan out.
+#ifndef COMPILER_DRIVER_COMPILE_H_
+#define COMPILER_DRIVER_COMPILE_H_
+
+#include <memory>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/graph.h"
+#include "compiler/passes/options.h"
+#include "compiler/passes/pass_manager.h"
+#include "compiler/plan/plan.h"
+
+namespace flashflow::driver {
+
+struct CompiledModel {
+  std::unique_ptr<ir::Graph> step_graph;
+  plan::Plan plan;                          // graph_sha256 is that of the printed graph that was given to Compile
+  std::vector<passes::PassRecord> records;  // what each pass did, with the reasons of what it refused
+};
+
+// Passes, then code generation. Fails with the passes' reasons if no step graph can be made of the graph.
+absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& options);
+
+// The graph as an engine file keeps it: still rectangular, cleaned, its weights in the chosen dtype.
+absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,
+                                                             const passes::CompileOptions& options);
+
+}  // namespace flashflow::driver
+
+#endif  // COMPILER_DRIVER_COMPILE_H_
