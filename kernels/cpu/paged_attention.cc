@@ -52,7 +52,6 @@ struct Scratch {
   alignas(64) float v[kChunk * kMaxDim];         // rows of head_dim rounded up to whole panels
   alignas(64) float scores[kBlockQueries * kChunk];
   alignas(64) float out[kBlockQueries * kMaxDim];  // rows as those of v
-  alignas(64) float zeros[kMaxDim];
   float largest[kBlockQueries];
   float sum[kBlockQueries];
 };
@@ -209,6 +208,7 @@ HWY_INLINE void SoftmaxStep(float* scores, int64_t begin, int64_t end, float* la
 
 template <typename T>
 void RunBlock(const Block& block, Scratch& scratch) {
+  static const T kZeros[kMaxHeadDim] = {};  // the key of a slot past the end
   const PagedLayer& cache = *block.cache;
   const int64_t dim = cache.head_dim;
   const int64_t padded = (dim + 15) / 16 * 16;
@@ -230,7 +230,6 @@ void RunBlock(const Block& block, Scratch& scratch) {
   std::fill_n(scratch.largest, queries, -std::numeric_limits<float>::infinity());
   std::fill_n(scratch.sum, queries, 0.0f);
   std::fill_n(scratch.out, queries * padded, 0.0f);
-  std::fill_n(scratch.zeros, dim, 0.0f);
 
   const T* data = static_cast<const T*>(cache.data);
   const int64_t end = slots_end(queries - 1);
@@ -242,7 +241,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
       for (int64_t s = 0; s < static_cast<int64_t>(kPanel); ++s) {
         const int64_t in_chunk = p * 16 + s;
         if (in_chunk >= slots) {
-          keys[s] = reinterpret_cast<const T*>(scratch.zeros);
+          keys[s] = kZeros;
           continue;
         }
         const int64_t slot = chunk + in_chunk;

@@ -1,0 +1,65 @@
+#include "kernels/cpu/kv_append.h"
+
+#include <cstdint>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hwy/base.h"
+#include "kernels/cpu/kernel_testing.h"
+#include "kernels/cpu/paged_cache_testing.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace flashflow::cpu {
+namespace {
+
+TEST(KvAppendTest, WritesTheNewTokensSlotsAndNothingElse) {
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (bool bf16 : {false, true}) {
+    for (int64_t page_size : {1, 5, 16}) {
+      for (int64_t head_dim : {1, 5, 64}) {
+        constexpr int64_t kHeads = 3;
+        // A decode, a prompt, a row that waits, a chunk in the middle of a prompt.
+        const TestRows rows({33, 40, 9, 71}, {1, 40, 0, 30}, page_size, &random);
+        const int64_t width = kHeads * head_dim;
+        std::vector<float> k(static_cast<size_t>(rows.tokens() * width));
+        std::vector<float> v(k.size());
+        for (float& value : k) value = normal(random);
+        for (float& value : v) value = normal(random);
+
+        TestCache expected(bf16, rows.pages, kHeads, page_size, head_dim);
+        for (int64_t r = 0; r < 4; ++r) {
+          for (int64_t t = rows.row_start[r]; t < rows.row_start[r + 1]; ++t) {
+            const int64_t slot = rows.kv_len[r] - (rows.row_start[r + 1] - t);
+            const int64_t page = rows.block_table[r * rows.pages_per_row + slot / page_size];
+            for (int64_t i = 0; i < width; ++i) {
+              // [page][k, v][head][slot in page][element]
+              const int64_t head = i / head_dim;
+              const int64_t at = ((page * 2 * kHeads + head) * page_size + slot % page_size) * head_dim + i % head_dim;
+              expected.Set(at, k[t * width + i]);
+              expected.Set(at + kHeads * page_size * head_dim, v[t * width + i]);
+            }
+          }
+        }
+        for (int threads : kThreadCounts) {
+          ThreadPool pool(threads);
+          TestCache cache(bf16, rows.pages, kHeads, page_size, head_dim);
+          KvAppend(k.data(), v.data(), rows.view(), cache.layer(), &pool);
+          EXPECT_TRUE(SameBits(cache.bytes(), expected.bytes()))
+              << "bf16 " << bf16 << ", page_size " << page_size << ", head_dim " << head_dim;
+        }
+      }
+    }
+  }
+}
+
+TEST(KvAppendTest, NothingToAppend) {
+  ThreadPool pool(2);
+  TestCache cache(false, 2, 1, 4, 8);
+  const std::vector<int32_t> row_start = {0};
+  KvAppend(nullptr, nullptr, {row_start, {}, {}, 0}, cache.layer(), &pool);
+}
+
+}  // namespace
+}  // namespace flashflow::cpu

@@ -1,0 +1,167 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <random>
+#include <type_traits>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "hwy/aligned_allocator.h"
+#include "hwy/base.h"
+#include "kernels/cpu/kernel_testing.h"
+#include "kernels/cpu/pack.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace flashflow::cpu {
+namespace {
+
+// Rows around each tile's height and around a block of rows; columns around a panel, a group of panels and more.
+constexpr int64_t kRows[] = {1, 2, 3, 5, 6, 7, 8, 9, 15, 127, 129, 257};
+constexpr int64_t kColumns[] = {1, 15, 16, 17, 63, 65, 127, 192};
+constexpr int64_t kDepths[] = {1, 7, 16, 17, 65, 512, 1023};
+
+template <typename W>
+struct Operands {
+  Operands(int64_t m, int64_t n, int64_t k, const std::function<float()>& next)
+      : m(m), n(n), k(k), x(static_cast<size_t>(m * k)), weight(static_cast<size_t>(n * k)),
+        bias(static_cast<size_t>(n)) {
+    for (float& v : x) v = next();
+    for (float& v : bias) v = next();
+    std::vector<W> stored(weight.size());
+    for (size_t i = 0; i < weight.size(); ++i) {
+      if constexpr (std::is_same_v<W, float>) {
+        weight[i] = stored[i] = next();
+      } else {
+        const hwy::bfloat16_t rounded = hwy::BF16FromF32(next());
+        weight[i] = hwy::F32FromBF16(rounded);
+        std::memcpy(&stored[i], &rounded, sizeof(W));
+      }
+    }
+    constexpr int64_t kPack = sizeof(float) / sizeof(W);
+    const int64_t packed_size = (n + 15) / 16 * 16 * ((k + kPack - 1) / kPack * kPack);
+    packed = hwy::AllocateAligned<W>(static_cast<size_t>(std::max<int64_t>(packed_size, 1)));
+    ThreadPool pool(1);
+    if constexpr (std::is_same_v<W, float>) {
+      PackPanel16(stored.data(), n, k, packed.get(), &pool);
+    } else {
+      PackPanel16Vnni2(stored.data(), n, k, packed.get(), &pool);
+    }
+  }
+
+  // y for the rows from `row` on.
+  void Run(int64_t row, int64_t rows, bool with_bias, float* y, ThreadPool* pool) const {
+    const float* b = with_bias ? bias.data() : nullptr;
+    if constexpr (std::is_same_v<W, float>) {
+      LinearF32(x.data() + row * k, packed.get(), b, y, rows, n, k, pool);
+    } else {
+      LinearBF16(x.data() + row * k, packed.get(), b, y, rows, n, k, pool);
+    }
+  }
+
+  int64_t m, n, k;
+  Guarded<float> x;
+  std::vector<float> weight;  // row-major, as rounded
+  Guarded<float> bias;
+  hwy::AlignedFreeUniquePtr<W[]> packed;
+};
+
+template <typename W>
+class LinearTest : public testing::Test {};
+using WeightTypes = testing::Types<float, uint16_t>;
+TYPED_TEST_SUITE(LinearTest, WeightTypes);
+
+// On small integers every sum is exact, and one missing or doubled product shows.
+TYPED_TEST(LinearTest, IsExactOnIntegers) {
+  std::mt19937 random(1);
+  std::uniform_int_distribution<int> integer(-7, 7);
+  ThreadPool pool(2);
+  for (int64_t n : kColumns) {
+    for (int64_t k : kDepths) {
+      const Operands<TypeParam> operands(kRows[std::size(kRows) - 1], n, k, [&] { return integer(random); });
+      std::vector<float> expected(static_cast<size_t>(operands.m * n));
+      for (int64_t r = 0; r < operands.m; ++r) {
+        for (int64_t c = 0; c < n; ++c) {
+          int sum = 0;
+          for (int64_t i = 0; i < k; ++i) {
+            sum += static_cast<int>(operands.x[r * k + i]) * static_cast<int>(operands.weight[c * k + i]);
+          }
+          expected[r * n + c] = static_cast<float>(sum);
+        }
+      }
+      for (bool with_bias : {false, true}) {
+        if (with_bias) {
+          for (int64_t i = 0; i < operands.m * n; ++i) expected[i] += operands.bias[i % n];
+        }
+        for (int64_t m : kRows) {
+          ForEachTarget([&] {
+            Guarded<float> y(static_cast<size_t>(m * n));
+            operands.Run(0, m, with_bias, y.data(), &pool);
+            EXPECT_EQ(std::memcmp(y.data(), expected.data(), y.size() * sizeof(float)), 0)
+                << m << " rows, " << n << " columns, depth " << k << ", bias " << with_bias;
+          });
+        }
+      }
+    }
+  }
+}
+
+// k + 1 roundings (2 k + 1 without fused multiply-add), each of at most u times the sum of the terms' sizes.
+TYPED_TEST(LinearTest, IsAsCloseAsItsRoundings) {
+  std::mt19937 random(2);
+  std::normal_distribution<float> normal;
+  ThreadPool pool(2);
+  const Operands<TypeParam> operands(9, 65, 1023, [&] { return normal(random); });
+  ForEachTarget([&] {
+    Guarded<float> y(static_cast<size_t>(operands.m * operands.n));
+    operands.Run(0, operands.m, true, y.data(), &pool);
+    for (int64_t r = 0; r < operands.m; ++r) {
+      for (int64_t c = 0; c < operands.n; ++c) {
+        double sum = operands.bias[c];
+        double size = std::abs(sum);
+        for (int64_t i = 0; i < operands.k; ++i) {
+          const double term = double{operands.x[r * operands.k + i]} * operands.weight[c * operands.k + i];
+          sum += term;
+          size += std::abs(term);
+        }
+        const double u = std::ldexp(1.0, -24);
+        ASSERT_NEAR(y[r * operands.n + c], sum, (2.0 * operands.k + 1) * u * size);
+      }
+    }
+  });
+}
+
+// The bits of a row: alone, among others, on one thread or several.
+TYPED_TEST(LinearTest, RowsDoNotDependOnEachOtherOrOnThreads) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal;
+  const Operands<TypeParam> operands(130, 577, 1023, [&] { return normal(random); });
+  ThreadPool alone(1);
+  ForEachTarget([&] {
+    Guarded<float> rows(static_cast<size_t>(operands.m * operands.n));
+    for (int64_t r = 0; r < operands.m; ++r) operands.Run(r, 1, true, rows.data() + r * operands.n, &alone);
+    for (int threads : kThreadCounts) {
+      ThreadPool pool(threads);
+      Guarded<float> y(rows.size());
+      operands.Run(0, operands.m, true, y.data(), &pool);
+      EXPECT_TRUE(SameBits(y, rows)) << threads << " threads";
+    }
+  });
+}
+
+TYPED_TEST(LinearTest, EmptyProblems) {
+  ThreadPool pool(2);
+  const Operands<TypeParam> no_depth(3, 17, 0, [] { return 1.0f; });
+  Guarded<float> y(3 * 17);
+  no_depth.Run(0, 3, true, y.data(), &pool);
+  for (float v : y) EXPECT_EQ(v, 1.0f);
+  no_depth.Run(0, 3, false, y.data(), &pool);
+  for (float v : y) EXPECT_EQ(v, 0.0f);
+  no_depth.Run(0, 0, true, nullptr, &pool);
+}
+
+}  // namespace
+}  // namespace flashflow::cpu

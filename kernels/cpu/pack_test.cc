@@ -1,0 +1,48 @@
+#include "kernels/cpu/pack.h"
+
+#include <cstdint>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/kernel_testing.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace flashflow::cpu {
+namespace {
+
+// Element (n, k) of the test's weights: never zero, unlike the padding.
+int Value(int64_t n, int64_t k) { return static_cast<int>((n * 131 + k * 7) % 30011 + 1); }
+
+constexpr int64_t kSizes[] = {1, 2, 15, 16, 17, 63, 65, 127};
+
+template <int64_t kPack, typename T, typename PackFn>
+void ExpectPacked(const PackFn& pack) {
+  for (int threads : kThreadCounts) {
+    ThreadPool pool(threads);
+    for (int64_t n : kSizes) {
+      for (int64_t k : kSizes) {
+        SCOPED_TRACE(testing::Message() << "[" << n << ", " << k << "], threads " << threads);
+        const int64_t panels = (n + 15) / 16;
+        const int64_t padded = (k + kPack - 1) / kPack * kPack;
+        Guarded<T> src(static_cast<size_t>(n * k));
+        for (int64_t i = 0; i < n * k; ++i) src[i] = static_cast<T>(Value(i / k, i % k));
+        Guarded<T> dst(static_cast<size_t>(panels * 16 * padded));
+        pack(src.data(), n, k, dst.data(), &pool);
+        std::vector<T> expected(dst.size(), T{0});
+        for (int64_t i = 0; i < n; ++i) {
+          for (int64_t j = 0; j < k; ++j) {
+            expected[(i / 16 * (padded / kPack) + j / kPack) * 16 * kPack + i % 16 * kPack + j % kPack] =
+                static_cast<T>(Value(i, j));
+          }
+        }
+        EXPECT_TRUE(SameBits(dst, expected));
+      }
+    }
+  }
+}
+
+TEST(PackTest, Panel16) { ExpectPacked<1, float>(PackPanel16); }
+TEST(PackTest, Panel16Vnni2) { ExpectPacked<2, uint16_t>(PackPanel16Vnni2); }
+
+}  // namespace
+}  // namespace flashflow::cpu
