@@ -27,7 +27,11 @@ constexpr int64_t kDepths[] = {1, 7, 16, 17, 65, 512, 1023};
 template <typename W>
 struct Operands {
   Operands(int64_t m, int64_t n, int64_t k, const std::function<float()>& next)
-      : m(m), n(n), k(k), x(static_cast<size_t>(m * k)), weight(static_cast<size_t>(n * k)),
+      : m(m),
+        n(n),
+        k(k),
+        x(static_cast<size_t>(m * k)),
+        weight(static_cast<size_t>(n * k)),
         bias(static_cast<size_t>(n)) {
     for (float& v : x) v = next();
     for (float& v : bias) v = next();

@@ -181,7 +181,8 @@ TEST(PagedAttentionTest, TokensDoNotDependOnOtherRowsOnChunksOrOnThreads) {
             const int32_t tokens = std::min(chunk, end - t);
             const std::vector<int32_t> row_start = {0, tokens};
             const std::vector<int32_t> kv_len = {problem.rows.kv_len[r] - (end - t - tokens)};
-            const PagedRows row = {row_start, kv_len,
+            const PagedRows row = {row_start,
+                                   kv_len,
                                    {problem.rows.view().pages(r), static_cast<size_t>(problem.rows.pages_per_row)},
                                    problem.rows.pages_per_row};
             problem.Run(row, problem.q.data() + t * width, out.data() + t * width, &alone);

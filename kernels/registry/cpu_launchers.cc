@@ -1,0 +1,685 @@
+#include "kernels/registry/cpu_launchers.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
+#include "kernels/cpu/binary.h"
+#include "kernels/cpu/cast.h"
+#include "kernels/cpu/copy.h"
+#include "kernels/cpu/fill.h"
+#include "kernels/cpu/gather.h"
+#include "kernels/cpu/kv_append.h"
+#include "kernels/cpu/linear.h"
+#include "kernels/cpu/norm.h"
+#include "kernels/cpu/paged_attention.h"
+#include "kernels/cpu/paged_rows.h"
+#include "kernels/cpu/softmax.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/unary.h"
+#include "kernels/registry/catalog.h"
+
+namespace flashflow::kernels {
+namespace {
+
+// --- what every kernel checks -------------------------------------------------
+
+// Runs a step whose operands' number, dtypes and pointers have been checked.
+using LaunchFn = std::function<absl::Status(const LaunchContext&, cpu::ThreadPool*)>;
+
+std::string Describe(const TensorView& view) {
+  return absl::StrCat(DTypeName(view.dtype), "[",
+                      absl::StrJoin(absl::MakeConstSpan(view.dims.data(), std::max(view.rank, 0)), ", "), "]");
+}
+
+absl::Status CheckView(const TensorView& view, DType dtype, std::string_view what) {
+  if (view.dtype != dtype) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " is ", Describe(view), ", bound as ", DTypeName(dtype)));
+  }
+  if (view.rank < 0 || view.rank > kMaxRank) {
+    return absl::InvalidArgumentError(absl::StrCat(what, " has rank ", view.rank));
+  }
+  for (int i = 0; i < view.rank; ++i) {
+    if (view.dims[i] < 0) return absl::InvalidArgumentError(absl::StrCat(what, " is ", Describe(view)));
+  }
+  if (view.data == nullptr && view.NumElements() > 0) {
+    return absl::InvalidArgumentError(absl::StrCat(what, ", ", Describe(view), ", has no data"));
+  }
+  return absl::OkStatus();
+}
+
+class CpuKernel : public BoundKernel {
+ public:
+  CpuKernel(const KernelSpec& spec, const BindRequest& request, LaunchFn launch)
+      : spec_(spec),
+        input_dtypes_(request.input_dtypes.begin(), request.input_dtypes.end()),
+        output_dtypes_(request.output_dtypes.begin(), request.output_dtypes.end()),
+        launch_(std::move(launch)) {}
+
+  absl::Status Launch(const LaunchContext& context) const override {
+    if (absl::Status status = CheckedLaunch(context); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat(spec_.id, ": ", status.message()));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  absl::Status CheckedLaunch(const LaunchContext& context) const {
+    if (context.device == nullptr) return absl::InvalidArgumentError("launched without a thread pool");
+    if (context.inputs.size() != input_dtypes_.size() || context.outputs.size() != output_dtypes_.size()) {
+      return absl::InvalidArgumentError(absl::StrCat("bound with ", input_dtypes_.size(), " inputs and ",
+                                                     output_dtypes_.size(), " outputs, launched with ",
+                                                     context.inputs.size(), " and ", context.outputs.size()));
+    }
+    for (size_t i = 0; i < input_dtypes_.size(); ++i) {
+      if (!input_dtypes_[i].has_value()) {
+        if (context.inputs[i].data != nullptr) {
+          return absl::InvalidArgumentError(absl::StrCat("input ", i, " was bound as absent"));
+        }
+        continue;
+      }
+      const std::string_view name = spec_.inputs[std::min(i, spec_.inputs.size() - 1)].name;
+      FF_RETURN_IF_ERROR(CheckView(context.inputs[i], *input_dtypes_[i], name));
+    }
+    for (size_t i = 0; i < output_dtypes_.size(); ++i) {
+      FF_RETURN_IF_ERROR(CheckView(context.outputs[i], output_dtypes_[i], spec_.outputs[i].name));
+    }
+    if (spec_.uses_cache) {
+      if (context.cache == nullptr) return absl::InvalidArgumentError("launched without a KV cache");
+      const CacheView& cache = *context.cache;
+      if (!spec_.cache_dtypes.Contains(cache.dtype)) {
+        return absl::InvalidArgumentError(absl::StrCat("a KV cache of ", DTypeName(cache.dtype)));
+      }
+      if (cache.layers <= 0 || cache.num_pages < 0 || cache.kv_heads <= 0 || cache.page_size <= 0 ||
+          cache.head_dim <= 0 || (cache.data == nullptr && cache.num_pages > 0)) {
+        return absl::InvalidArgumentError("a KV cache without data or with empty dims");
+      }
+    }
+    return launch_(context, static_cast<cpu::ThreadPool*>(context.device));
+  }
+
+  const KernelSpec& spec_;  // a row of the catalog: lives forever
+  std::vector<std::optional<DType>> input_dtypes_;
+  std::vector<DType> output_dtypes_;
+  LaunchFn launch_;
+};
+
+// Number and dtypes of the operands, by the catalog's row.
+absl::Status CheckSignature(const KernelSpec& spec, const BindRequest& request) {
+  if (std::ranges::find(spec.ops, request.op) == spec.ops.end()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("computes ", absl::StrJoin(spec.ops, ", "), ", not \"", request.op, "\""));
+  }
+  const size_t given = request.input_dtypes.size();
+  if ((given > spec.inputs.size() && !spec.variadic) || request.output_dtypes.size() != spec.outputs.size()) {
+    return absl::InvalidArgumentError(absl::StrCat("wants ", spec.inputs.size(), " inputs and ", spec.outputs.size(),
+                                                   " outputs, not ", given, " and ", request.output_dtypes.size()));
+  }
+  std::optional<DType> common;
+  for (size_t i = 0; i < std::max(given, spec.inputs.size()); ++i) {
+    const OperandSpec& operand = spec.inputs[std::min(i, spec.inputs.size() - 1)];
+    if (i >= given || !request.input_dtypes[i].has_value()) {
+      if (operand.optional) continue;
+      return absl::InvalidArgumentError(absl::StrCat("input ", i, " (", operand.name, ") is missing"));
+    }
+    const DType dtype = *request.input_dtypes[i];
+    if (!operand.dtypes.Contains(dtype)) {
+      return absl::InvalidArgumentError(absl::StrCat(operand.name, " cannot be ", DTypeName(dtype)));
+    }
+    if (spec.same_dtype && common.value_or(dtype) != dtype) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("mixes ", DTypeName(*common), " and ", DTypeName(dtype), "; all operands must have one dtype"));
+    }
+    common = dtype;
+  }
+  for (size_t i = 0; i < spec.outputs.size(); ++i) {
+    const DType dtype = request.output_dtypes[i];
+    if (!spec.outputs[i].dtypes.Contains(dtype) || (spec.same_dtype && common.value_or(dtype) != dtype)) {
+      return absl::InvalidArgumentError(absl::StrCat("the result cannot be ", DTypeName(dtype)));
+    }
+  }
+  return absl::OkStatus();
+}
+
+// --- shapes -------------------------------------------------------------------
+
+using Strides = std::array<int64_t, kMaxRank>;
+
+absl::Span<const int64_t> DimsOf(const TensorView& view) { return absl::MakeConstSpan(view.dims.data(), view.rank); }
+
+std::span<const int64_t> First(const Strides& strides, int rank) { return std::span(strides).first(rank); }
+
+Strides DenseStrides(const TensorView& view) {
+  Strides strides{};
+  int64_t step = 1;
+  for (int i = view.rank - 1; i >= 0; --i) {
+    strides[i] = step;
+    step *= view.dims[i];
+  }
+  return strides;
+}
+
+int64_t Product(absl::Span<const int64_t> dims) {
+  int64_t product = 1;
+  for (int64_t dim : dims) product *= dim;
+  return product;
+}
+
+absl::Status Mismatch(std::string_view what, const TensorView& got, std::string_view wanted) {
+  return absl::InvalidArgumentError(absl::StrCat(what, " is ", Describe(got), ", expected ", wanted));
+}
+
+absl::Status CheckDims(std::string_view what, const TensorView& view, absl::Span<const int64_t> dims) {
+  if (DimsOf(view) == dims) return absl::OkStatus();
+  return Mismatch(what, view, absl::StrCat("[", absl::StrJoin(dims, ", "), "]"));
+}
+
+// `in`'s steps under the indices of `out`, as numpy broadcasts.
+absl::StatusOr<Strides> BroadcastStrides(std::string_view what, const TensorView& in, const TensorView& out) {
+  const int shift = out.rank - in.rank;
+  const Strides dense = DenseStrides(in);
+  Strides strides{};
+  bool fits = shift >= 0;
+  for (int i = 0; fits && i < in.rank; ++i) {
+    fits = in.dims[i] == 1 || in.dims[i] == out.dims[i + shift];
+    strides[i + shift] = in.dims[i] == 1 ? 0 : dense[i];
+  }
+  if (!fits) return Mismatch(what, in, absl::StrCat("dims that broadcast to ", Describe(out)));
+  return strides;
+}
+
+// The dims before, at and after an axis.
+struct AxisSplit {
+  int64_t outer = 1;
+  int64_t axis = 1;
+  int64_t inner = 1;
+};
+
+absl::StatusOr<AxisSplit> SplitAt(const TensorView& view, int64_t axis) {
+  if (axis < 0 || axis >= view.rank) {
+    return absl::InvalidArgumentError(absl::StrCat("axis ", axis, " of ", Describe(view)));
+  }
+  const absl::Span<const int64_t> dims = DimsOf(view);
+  return AxisSplit{Product(dims.first(axis)), dims[axis], Product(dims.subspan(axis + 1))};
+}
+
+const float* F32(const TensorView& view) { return static_cast<const float*>(view.data); }
+float* MutableF32(const TensorView& view) { return static_cast<float*>(view.data); }
+
+// nullptr if operand i is absent.
+const TensorView* Optional(const LaunchContext& context, size_t i) {
+  return i < context.inputs.size() && context.inputs[i].data != nullptr ? &context.inputs[i] : nullptr;
+}
+
+// --- elementwise --------------------------------------------------------------
+
+absl::StatusOr<cpu::UnaryOp> UnaryOpOf(const BindRequest& request) {
+  using Op = cpu::UnaryOp;
+  static constexpr std::pair<std::string_view, Op> kOps[] = {
+      {"neg", Op::kNeg},
+      {"abs", Op::kAbs},
+      {"exp", Op::kExp},
+      {"sqrt", Op::kSqrt},
+      {"rsqrt", Op::kRsqrt},
+      {"tanh", Op::kTanh},
+      {"sin", Op::kSin},
+      {"cos", Op::kCos},
+      {"relu", Op::kRelu},
+      {"sigmoid", Op::kSigmoid},
+      {"gelu", Op::kGelu},
+      {"silu", Op::kSilu},
+      {"reciprocal", Op::kReciprocal},
+  };
+  const auto* found = std::ranges::find(kOps, request.op, &std::pair<std::string_view, Op>::first);
+  if (found == std::end(kOps)) return absl::InternalError(absl::StrCat("no unary \"", request.op, "\""));
+  if (found->second != Op::kGelu) return found->second;
+  const absl::StatusOr<std::string> approximate = GetAttr<std::string>(request.attrs, "approximate");
+  if (!approximate.ok()) return approximate.status();
+  if (*approximate == "none") return Op::kGelu;
+  if (*approximate == "tanh") return Op::kGeluTanh;
+  return absl::InvalidArgumentError(
+      absl::StrCat("approximate is \"", *approximate, "\", expected \"none\" or \"tanh\""));
+}
+
+absl::StatusOr<LaunchFn> BindUnary(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const cpu::UnaryOp op, UnaryOpOf(request));
+  return [op](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
+    cpu::Unary(op, F32(x), MutableF32(context.outputs[0]), x.NumElements(), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindBinary(const BindRequest& request) {
+  using Op = cpu::BinaryOp;
+  static constexpr std::pair<std::string_view, Op> kOps[] = {
+      {"add", Op::kAdd},         {"sub", Op::kSub},         {"mul", Op::kMul}, {"div", Op::kDiv},
+      {"maximum", Op::kMaximum}, {"minimum", Op::kMinimum}, {"pow", Op::kPow},
+  };
+  const auto* found = std::ranges::find(kOps, request.op, &std::pair<std::string_view, Op>::first);
+  if (found == std::end(kOps)) return absl::InternalError(absl::StrCat("no binary \"", request.op, "\""));
+  return [op = found->second](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& a = context.inputs[0];
+    const TensorView& b = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides a_strides, BroadcastStrides("a", a, y));
+    FF_ASSIGN_OR_RETURN(const Strides b_strides, BroadcastStrides("b", b, y));
+    cpu::Binary(op, F32(a), First(a_strides, y.rank), F32(b), First(b_strides, y.rank), MutableF32(y),
+                First(y.dims, y.rank), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindCast(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const DType dtype, GetAttr<DType>(request.attrs, "dtype"));
+  if (dtype != request.output_dtypes[0]) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("dtype is ", DTypeName(dtype), ", but the result is ", DTypeName(request.output_dtypes[0])));
+  }
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
+    cpu::Cast(x.data, x.dtype, y.data, y.dtype, x.NumElements(), pool);
+    return absl::OkStatus();
+  };
+}
+
+// --- creation -----------------------------------------------------------------
+
+absl::StatusOr<LaunchFn> BindConstant(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const double value, GetAttr<double>(request.attrs, "value"));
+  const DType dtype = request.output_dtypes[0];
+  std::array<char, 8> element{};
+  if (IsFloat(dtype)) {
+    const float f32 = static_cast<float>(value);
+    cpu::ThreadPool inline_pool(1);
+    cpu::Cast(&f32, DType::kF32, element.data(), dtype, 1, &inline_pool);
+  } else {
+    constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
+    if (!(std::abs(value) <= kExactIntegers) || value != std::trunc(value)) {
+      return absl::InvalidArgumentError(absl::StrCat("value ", value, " is not an integer"));
+    }
+    const int64_t i64 = static_cast<int64_t>(value);
+    cpu::ThreadPool inline_pool(1);
+    cpu::Cast(&i64, DType::kI64, element.data(), dtype, 1, &inline_pool);
+  }
+  return [element](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& y = context.outputs[0];
+    cpu::Fill(element.data(), static_cast<int>(DTypeBytes(y.dtype)), y.data, y.NumElements(), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindIota(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
+  return [axis](const LaunchContext& context, cpu::ThreadPool*) -> absl::Status {
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(y, axis));
+    cpu::Iota(y.dtype, y.data, split.outer, split.axis, split.inner);
+    return absl::OkStatus();
+  };
+}
+
+// --- moving elements ----------------------------------------------------------
+
+absl::Status CopyInto(const TensorView& y, const void* src, const Strides& src_strides, cpu::ThreadPool* pool) {
+  const Strides y_strides = DenseStrides(y);
+  cpu::StridedCopy(src, First(src_strides, y.rank), y.data, First(y_strides, y.rank), First(y.dims, y.rank),
+                   static_cast<int>(DTypeBytes(y.dtype)), pool);
+  return absl::OkStatus();
+}
+
+absl::StatusOr<LaunchFn> BindTranspose(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const std::vector<int64_t> perm, GetAttr<std::vector<int64_t>>(request.attrs, "perm"));
+  std::vector<int64_t> sorted = perm;
+  std::ranges::sort(sorted);
+  for (size_t i = 0; i < sorted.size(); ++i) {
+    if (sorted[i] != static_cast<int64_t>(i)) {
+      return absl::InvalidArgumentError(absl::StrCat("perm [", absl::StrJoin(perm, ", "), "] is not a permutation"));
+    }
+  }
+  return [perm](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    if (x.rank != static_cast<int>(perm.size())) {
+      return Mismatch("x", x, absl::StrCat("rank ", perm.size()));
+    }
+    const Strides dense = DenseStrides(x);
+    Strides dims{};
+    Strides strides{};
+    for (int i = 0; i < x.rank; ++i) {
+      dims[i] = x.dims[perm[i]];
+      strides[i] = dense[perm[i]];
+    }
+    FF_RETURN_IF_ERROR(CheckDims("result", y, absl::MakeConstSpan(dims.data(), x.rank)));
+    return CopyInto(y, x.data, strides, pool);
+  };
+}
+
+absl::StatusOr<LaunchFn> BindExpand(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides strides, BroadcastStrides("x", context.inputs[0], y));
+    return CopyInto(y, context.inputs[0].data, strides, pool);
+  };
+}
+
+absl::StatusOr<LaunchFn> BindSlice(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
+  FF_ASSIGN_OR_RETURN(const DimExpr start_dim, GetAttr<DimExpr>(request.attrs, "start"));
+  FF_ASSIGN_OR_RETURN(const int64_t step, GetAttr<int64_t>(request.attrs, "step"));
+  const std::optional<int64_t> start = start_dim.constant();
+  if (!start.has_value() || *start < 0 || step < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("start ", start_dim.ToString(), " and step ", step,
+                                                   "; expected a constant start >= 0 and a step >= 1"));
+  }
+  return [axis, start = *start, step](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
+    bool fits = y.rank == x.rank;
+    for (int i = 0; fits && i < x.rank; ++i) fits = i == axis || y.dims[i] == x.dims[i];
+    // The last element is at start + (n - 1) * step; divided, so that nothing overflows.
+    fits = fits && (y.dims[axis] == 0 || (start < split.axis && y.dims[axis] - 1 <= (split.axis - 1 - start) / step));
+    if (!fits) {
+      return Mismatch("result", y,
+                      absl::StrCat("a slice from ", start, " by ", step, " along axis ", axis, " of ", Describe(x)));
+    }
+    if (y.NumElements() == 0) return absl::OkStatus();
+    Strides strides = DenseStrides(x);
+    const int64_t first = start * strides[axis] * DTypeBytes(x.dtype);
+    strides[axis] *= step;
+    return CopyInto(y, static_cast<const char*>(x.data) + first, strides, pool);
+  };
+}
+
+absl::StatusOr<LaunchFn> BindCopy(const BindRequest& request) {
+  if (request.op == "transpose") return BindTranspose(request);
+  if (request.op == "expand") return BindExpand(request);
+  if (request.op == "slice") return BindSlice(request);
+  return absl::InternalError(absl::StrCat("no copy \"", request.op, "\""));
+}
+
+absl::StatusOr<LaunchFn> BindConcat(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
+  return [axis](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const AxisSplit whole, SplitAt(y, axis));
+    int64_t total = 0;
+    for (const TensorView& x : context.inputs) {
+      bool fits = x.rank == y.rank;
+      for (int i = 0; fits && i < x.rank; ++i) fits = i == axis || y.dims[i] == x.dims[i];
+      if (!fits) return Mismatch("x", x, absl::StrCat("the dims of ", Describe(y), " but for axis ", axis));
+      if (__builtin_add_overflow(total, x.dims[axis], &total)) return Mismatch("x", x, "smaller dims");
+    }
+    if (total != whole.axis) return Mismatch("result", y, absl::StrCat(total, " along axis ", axis));
+    const int element_bytes = static_cast<int>(DTypeBytes(y.dtype));
+    char* to = static_cast<char*>(y.data);
+    for (const TensorView& x : context.inputs) {
+      const int64_t run = x.dims[axis] * whole.inner;
+      const std::array<int64_t, 2> dims = {whole.outer, run};
+      const std::array<int64_t, 2> from_strides = {run, 1};
+      const std::array<int64_t, 2> to_strides = {whole.axis * whole.inner, 1};
+      cpu::StridedCopy(x.data, from_strides, to, to_strides, dims, element_bytes, pool);
+      to += run * element_bytes;
+    }
+    return absl::OkStatus();
+  };
+}
+
+// --- lookups ------------------------------------------------------------------
+
+absl::StatusOr<std::span<const int32_t>> Indices(std::string_view what, const TensorView& view, int64_t limit) {
+  const std::span<const int32_t> indices(static_cast<const int32_t*>(view.data),
+                                         static_cast<size_t>(view.NumElements()));
+  if (const std::optional<int64_t> bad = cpu::FirstOutOfRange(indices, limit)) {
+    return absl::OutOfRangeError(absl::StrCat(what, " number ", *bad, " is ", indices[static_cast<size_t>(*bad)],
+                                              ", expected 0 to ", limit - 1));
+  }
+  return indices;
+}
+
+absl::StatusOr<LaunchFn> BindEmbedding(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& table = context.inputs[0];
+    const TensorView& ids = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    if (table.rank != 2) return Mismatch("table", table, "rank 2");
+    const int64_t columns = table.dims[1];
+    if (y.rank != ids.rank + 1 || DimsOf(y).first(ids.rank) != DimsOf(ids) || y.dims[ids.rank] != columns) {
+      return Mismatch("result", y, absl::StrCat("the dims of ids ", Describe(ids), " and then ", columns));
+    }
+    FF_ASSIGN_OR_RETURN(const std::span<const int32_t> rows, Indices("token id", ids, table.dims[0]));
+    if (table.dtype == DType::kBF16) {
+      cpu::GatherRowsBF16ToF32(static_cast<const uint16_t*>(table.data), columns, rows, MutableF32(y), pool);
+    } else {
+      cpu::GatherRows(table.data, columns * DTypeBytes(table.dtype), rows, y.data, pool);
+    }
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindGatherRows(const BindRequest& request) {
+  if (request.input_dtypes[0] != request.output_dtypes[0]) {
+    return absl::InvalidArgumentError("x and the result differ in dtype");
+  }
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& rows = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    if (x.rank < 1 || rows.rank != 1) return Mismatch("x", x, "rank 1 or more, and rows of rank 1");
+    if (y.rank != x.rank || y.dims[0] != rows.dims[0] || DimsOf(y).subspan(1) != DimsOf(x).subspan(1)) {
+      return Mismatch("result", y, absl::StrCat(rows.dims[0], " rows of ", Describe(x)));
+    }
+    FF_ASSIGN_OR_RETURN(const std::span<const int32_t> indices, Indices("row", rows, x.dims[0]));
+    cpu::GatherRows(x.data, Product(DimsOf(x).subspan(1)) * DTypeBytes(x.dtype), indices, y.data, pool);
+    return absl::OkStatus();
+  };
+}
+
+// --- contractions and reductions ----------------------------------------------
+
+absl::StatusOr<LaunchFn> BindSoftmax(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
+  return [axis](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
+    cpu::Softmax(F32(x), MutableF32(context.outputs[0]), split.outer, split.axis, split.inner, pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& weight = context.inputs[1];
+    const TensorView* bias = Optional(context, 2);
+    const TensorView& y = context.outputs[0];
+    if (weight.rank != 2) return Mismatch("weight", weight, "rank 2");
+    const int64_t n = weight.dims[0];
+    const int64_t k = weight.dims[1];
+    if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
+    const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
+    if (y.rank != x.rank || DimsOf(y).first(lead.size()) != lead || y.dims[y.rank - 1] != n) {
+      return Mismatch("result", y, absl::StrCat("the dims of x, ", Describe(x), ", with a last dim of ", n));
+    }
+    if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
+    const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
+    if (weight.dtype == DType::kBF16) {
+      cpu::LinearBF16(F32(x), static_cast<const uint16_t*>(weight.data), bias_data, MutableF32(y), Product(lead), n, k,
+                      pool);
+    } else {
+      cpu::LinearF32(F32(x), F32(weight), bias_data, MutableF32(y), Product(lead), n, k, pool);
+    }
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindNorm(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const double eps, GetAttr<double>(request.attrs, "eps"));
+  const bool rms = request.op == "rms_norm";
+  return [eps = static_cast<float>(eps), rms](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    if (x.rank < 1) return Mismatch("x", x, "rank 1 or more");
+    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
+    const int64_t columns = x.dims[x.rank - 1];
+    const TensorView* weight = Optional(context, 1);
+    const TensorView* bias = Optional(context, 2);
+    if (weight != nullptr) FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
+    if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
+    const float* weight_data = weight != nullptr ? F32(*weight) : nullptr;
+    const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
+    const int64_t rows = Product(DimsOf(x).first(x.rank - 1));
+    if (columns == 0) return absl::OkStatus();
+    if (rms) {
+      cpu::RmsNorm(F32(x), weight_data, eps, MutableF32(y), rows, columns, pool);
+    } else {
+      cpu::LayerNorm(F32(x), weight_data, bias_data, eps, MutableF32(y), rows, columns, pool);
+    }
+    return absl::OkStatus();
+  };
+}
+
+// --- the paged KV cache -------------------------------------------------------
+
+// Operands row_start, kv_len, block_table from `first` on, checked against the cache and the number of tokens.
+absl::StatusOr<cpu::PagedRows> PagedRowsOf(const LaunchContext& context, size_t first, int64_t tokens) {
+  const TensorView& row_start = context.inputs[first];
+  const TensorView& kv_len = context.inputs[first + 1];
+  const TensorView& block_table = context.inputs[first + 2];
+  if (kv_len.rank != 1) return Mismatch("kv_len", kv_len, "rank 1");
+  const int64_t rows = kv_len.dims[0];
+  FF_RETURN_IF_ERROR(CheckDims("row_start", row_start, {rows + 1}));
+  if (block_table.rank != 2 || block_table.dims[0] != rows) {
+    return Mismatch("block_table", block_table, absl::StrCat("[", rows, ", pages]"));
+  }
+  const auto values = [](const TensorView& view) {
+    return std::span<const int32_t>(static_cast<const int32_t*>(view.data), static_cast<size_t>(view.NumElements()));
+  };
+  const cpu::PagedRows paged_rows = {.row_start = values(row_start),
+                                     .kv_len = values(kv_len),
+                                     .block_table = values(block_table),
+                                     .pages_per_row = block_table.dims[1]};
+  const std::string wrong = cpu::CheckPagedRows(paged_rows, tokens, context.cache->page_size, context.cache->num_pages);
+  if (!wrong.empty()) return absl::OutOfRangeError(wrong);
+  return paged_rows;
+}
+
+absl::StatusOr<cpu::PagedLayer> PagedLayerOf(const CacheView& cache, int64_t layer) {
+  if (layer < 0 || layer >= cache.layers) {
+    return absl::OutOfRangeError(absl::StrCat("layer ", layer, " of a KV cache of ", cache.layers));
+  }
+  const int64_t layer_bytes =
+      cache.num_pages * 2 * cache.kv_heads * cache.page_size * cache.head_dim * DTypeBytes(cache.dtype);
+  return cpu::PagedLayer{.data = static_cast<char*>(cache.data) + layer * layer_bytes,
+                         .bf16 = cache.dtype == DType::kBF16,
+                         .pages = cache.num_pages,
+                         .kv_heads = cache.kv_heads,
+                         .page_size = cache.page_size,
+                         .head_dim = cache.head_dim};
+}
+
+absl::StatusOr<LaunchFn> BindKvAppend(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t layer, GetAttr<int64_t>(request.attrs, "layer"));
+  return [layer](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& k = context.inputs[0];
+    const TensorView& v = context.inputs[1];
+    FF_ASSIGN_OR_RETURN(const cpu::PagedLayer cache, PagedLayerOf(*context.cache, layer));
+    if (k.rank != 3) return Mismatch("k", k, "rank 3");
+    FF_RETURN_IF_ERROR(CheckDims("k", k, {k.dims[0], cache.kv_heads, cache.head_dim}));
+    FF_RETURN_IF_ERROR(CheckDims("v", v, DimsOf(k)));
+    FF_ASSIGN_OR_RETURN(const cpu::PagedRows rows, PagedRowsOf(context, 2, k.dims[0]));
+    cpu::KvAppend(F32(k), F32(v), rows, cache, pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindPagedAttention(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t layer, GetAttr<int64_t>(request.attrs, "layer"));
+  FF_ASSIGN_OR_RETURN(const double scale, GetAttr<double>(request.attrs, "scale"));
+  FF_ASSIGN_OR_RETURN(const int64_t window, GetAttr<int64_t>(request.attrs, "window"));
+  if (window < 0) return absl::InvalidArgumentError(absl::StrCat("window is ", window, ", expected 0 or more"));
+  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& q = context.inputs[0];
+    FF_ASSIGN_OR_RETURN(const cpu::PagedLayer cache, PagedLayerOf(*context.cache, layer));
+    if (cache.head_dim > cpu::kMaxHeadDim) {
+      return absl::UnimplementedError(
+          absl::StrCat("head_dim ", cache.head_dim, " is above the CPU's limit of ", cpu::kMaxHeadDim));
+    }
+    if (q.rank != 3 || q.dims[1] % cache.kv_heads != 0 || q.dims[2] != cache.head_dim) {
+      return Mismatch("q", q, absl::StrCat("[tokens, a multiple of ", cache.kv_heads, ", ", cache.head_dim, "]"));
+    }
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(q)));
+    FF_ASSIGN_OR_RETURN(const cpu::PagedRows rows, PagedRowsOf(context, 1, q.dims[0]));
+    if (q.NumElements() == 0) return absl::OkStatus();
+    cpu::PagedAttention(F32(q), q.dims[1], rows, cache, static_cast<float>(scale), window,
+                        MutableF32(context.outputs[0]), pool);
+    return absl::OkStatus();
+  };
+}
+
+// --- the table ----------------------------------------------------------------
+
+struct Binding {
+  std::string_view id;
+  int32_t version;
+  absl::StatusOr<LaunchFn> (*bind)(const BindRequest&);
+};
+
+constexpr Binding kBindings[] = {
+    {"cpu.unary", 1, BindUnary},
+    {"cpu.binary", 1, BindBinary},
+    {"cpu.cast", 1, BindCast},
+    {"cpu.constant", 1, BindConstant},
+    {"cpu.iota", 1, BindIota},
+    {"cpu.copy", 1, BindCopy},
+    {"cpu.concat", 1, BindConcat},
+    {"cpu.embedding", 1, BindEmbedding},
+    {"cpu.gather_rows", 1, BindGatherRows},
+    {"cpu.softmax", 1, BindSoftmax},
+    {"cpu.linear.panel16", 1, BindLinear},
+    {"cpu.layer_norm", 1, BindNorm},
+    {"cpu.rms_norm", 1, BindNorm},
+    {"cpu.kv_append", 1, BindKvAppend},
+    {"cpu.paged_attention", 1, BindPagedAttention},
+};
+
+}  // namespace
+
+absl::Status RegisterCpuKernels(Launchers* launchers) {
+  for (const Binding& binding : kBindings) {
+    const KernelSpec* spec = FindKernel(binding.id, binding.version);
+    if (spec == nullptr) return absl::InternalError(absl::StrCat(binding.id, " is not in the kernel catalog"));
+    FF_RETURN_IF_ERROR(launchers->Register(
+        binding.id, binding.version,
+        [spec, bind = binding.bind](const BindRequest& request) -> absl::StatusOr<std::unique_ptr<BoundKernel>> {
+          absl::Status status = CheckSignature(*spec, request);
+          if (status.ok()) {
+            absl::StatusOr<LaunchFn> launch = bind(request);
+            if (launch.ok()) return std::make_unique<CpuKernel>(*spec, request, *std::move(launch));
+            status = launch.status();
+          }
+          return absl::Status(status.code(), absl::StrCat(spec->id, ": ", status.message()));
+        }));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flashflow::kernels
