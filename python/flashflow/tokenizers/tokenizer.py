@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 
 import tokenizers
 
@@ -11,6 +12,17 @@ from flashflow.loaders.loaded_model import GenerationInfo
 from flashflow.tokenizers.chat_template import ChatTemplate, Message
 
 __all__ = ["Tokenizer"]
+
+
+@contextlib.contextmanager
+def _damage_is_data_loss() -> Iterator[None]:
+    """The library raises bare Exception, and a BaseException of its own where a damaged file makes it panic."""
+    try:
+        yield
+    except BaseException as error:
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise DataLossError(f"the tokenizer is damaged: {error}", op="tokenizer") from error
 
 
 class Tokenizer:
@@ -26,13 +38,11 @@ class Tokenizer:
     """
 
     def __init__(self, tokenizer_json: bytes, generation: GenerationInfo, vocab_size: int) -> None:
-        try:
-            # from_str, not from_buffer: it takes text, so bytes that are not UTF-8 end here.
+        with _damage_is_data_loss():
             self._tokenizer = tokenizers.Tokenizer.from_str(tokenizer_json.decode("utf-8"))
-        except Exception as error:  # the library raises bare Exception
-            raise DataLossError(f"the tokenizer is damaged: {error}", op="tokenizer") from error
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
+            self._tokenizer.no_truncation()
+            self._tokenizer.no_padding()
+            self._tokenizer.encode("a")
         self.generation = generation
         largest = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
         if largest >= vocab_size:
@@ -59,12 +69,14 @@ class Tokenizer:
             raise InvalidArgumentError(
                 f"the text has {text[error.start]!r} at index {error.start}, which is no character", op="text"
             ) from error
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
+        with _damage_is_data_loss():
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=add_special_tokens).ids
         return ids
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """The text of token ids; bytes that are no character become U+FFFD, ids without a token become nothing."""
-        text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+        with _damage_is_data_loss():
+            text: str = self._tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
         return text
 
     def chat_text(self, messages: Sequence[Message], add_generation_prompt: bool = True) -> str:

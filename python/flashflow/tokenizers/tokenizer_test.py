@@ -182,6 +182,18 @@ def test_damaged_tokenizers(content):
         Tokenizer(content, GenerationInfo(), 10)
 
 
+def test_a_tokenizer_that_makes_the_library_panic():
+    fields = json.loads(gpt2_tokenizer_json())
+    fields["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "absent", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [],
+        "special_tokens": {},
+    }
+    with pytest.raises(DataLossError, match="tokenizer is damaged"):
+        Tokenizer(json.dumps(fields).encode(), GenerationInfo(), VOCAB_SIZE)
+
+
 def test_ids_that_the_model_lacks(gpt2):
     with pytest.raises(DataLossError, match=r"token id 50256.*50000 embeddings"):
         Tokenizer(gpt2_tokenizer_json(), GenerationInfo(), 50000)
