@@ -19,9 +19,9 @@ from flashflow.loaders.weight import LazyWeight
 from flashflow.loaders.weight_names import gguf_name
 from flashflow.models.config import Gpt2Config, LlamaConfig, ModelConfig, RopeScaling
 
-__all__ = ["load_gguf"]
+__all__ = ["lazy_weight", "load_gguf"]
 
-_QUANTIZED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+_QUANTIZED = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q4_K", "Q5_K", "Q6_K")
 _HINT = "FlashFlow would compute something else than this model; use a checkpoint without it"
 _MAX_VOCAB = 1 << 22
 
@@ -89,7 +89,7 @@ def load_gguf(path: Path) -> LoadedModel:
         theirs = gguf_name(name)
         if theirs in file.tensors:
             unused.discard(theirs)
-            weights[name] = _weight(file.tensors[theirs], path)
+            weights[name] = lazy_weight(file.tensors[theirs], str(path))
             if architecture == "llama" and ".q_proj." in name:
                 weights[name] = weights[name].with_interleaved_halves_split(config.n_heads)
             elif architecture == "llama" and ".k_proj." in name:
@@ -170,7 +170,7 @@ def _rope_scaling(file: GgufFile, metadata: _Metadata, prefix: str) -> RopeScali
         raise UnsupportedError(
             "rope_freqs.weight is not a vector, or comes with linear scaling", op="rope_freqs.weight"
         )
-    return RopeScaling("factors", factors=tuple(_weight(frequencies, Path()).read().tolist()))
+    return RopeScaling("factors", factors=tuple(lazy_weight(frequencies, "the file").read().tolist()))
 
 
 def _qwen2(file: GgufFile, metadata: _Metadata) -> ModelConfig:
@@ -197,7 +197,8 @@ _ARCHITECTURES: dict[str, Callable[[GgufFile, _Metadata], ModelConfig]] = {
 }
 
 
-def _weight(tensor: GgufTensor, path: Path) -> LazyWeight:
+def lazy_weight(tensor: GgufTensor, file: str) -> LazyWeight:
+    """The tensor as a weight: f16 and bf16 as they are, quantized ones as f32. file is for messages."""
     shape, kind, data = tensor.shape, tensor.type, tensor.data
     if kind == GGMLQuantizationType.F32:
         return LazyWeight(tensor.name, shape, "f32", lambda: data.view(np.float32).reshape(shape))
@@ -207,7 +208,7 @@ def _weight(tensor: GgufTensor, path: Path) -> LazyWeight:
         return LazyWeight(tensor.name, shape, "bf16", lambda: data.view(np.uint16).reshape(shape))
     if kind.name not in _QUANTIZED:
         raise UnsupportedError(
-            f"tensor {tensor.name!r} of {path} has type {kind.name}: expected F32, F16, BF16, {', '.join(_QUANTIZED)}",
+            f"tensor {tensor.name!r} of {file} has type {kind.name}: expected F32, F16, BF16, {', '.join(_QUANTIZED)}",
             op=tensor.name,
         )
 

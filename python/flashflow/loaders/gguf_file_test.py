@@ -10,7 +10,8 @@ import transformers
 from tokenizers import Tokenizer
 
 from flashflow.errors import DataLossError, FlashFlowError, NotFoundError, UnsupportedError
-from flashflow.loaders.gguf_file import load_gguf
+from flashflow.loaders.gguf_file import lazy_weight, load_gguf
+from flashflow.loaders.gguf_header import GgufTensor
 from flashflow.loaders.torch_weights import read_tensors
 from flashflow.models.build import build_model
 
@@ -185,6 +186,49 @@ def test_tensor_types(kind, tmp_path):
     ids = torch.arange(40)[None] % 70
     with torch.no_grad():
         assert relative_error(our_logits(loaded, ids), model(ids).logits) <= 1e-4
+
+
+def scales_and_minima(packed):
+    """The eight 6-bit pairs that Q4_K and Q5_K keep in 12 bytes."""
+    low = [(packed[j] & 63, packed[j + 4] & 63) for j in range(4)]
+    high = [(packed[j + 8] & 15 | packed[j] >> 6 << 4, packed[j + 8] >> 4 | packed[j + 4] >> 6 << 4) for j in range(4)]
+    return low + high
+
+
+def super_block(kind, data):
+    """One block of 256 values by ggml's definition of the format, in plain Python."""
+    half = lambda at: float(np.frombuffer(data[at : at + 2], np.float16)[0])  # noqa: E731
+    if kind == Q.Q6_K:
+        low, high, scales = data[:128], data[128:192], np.frombuffer(data[192:208], np.int8)
+        values = []
+        for i in range(256):
+            part, quarter, at = i // 128, i % 128 // 32, i % 32
+            nibble = low[part * 64 + quarter % 2 * 32 + at] >> (quarter // 2 * 4) & 15
+            bits = high[part * 32 + at] >> (2 * quarter) & 3
+            values.append(half(208) * int(scales[i // 16]) * ((nibble | bits << 4) - 32))
+        return values
+    fifth = data[16:48] if kind == Q.Q5_K else bytes(32)
+    nibbles = data[48:] if kind == Q.Q5_K else data[16:]
+    values = []
+    for i in range(256):
+        group, at = i // 32, i % 32
+        scale, minimum = scales_and_minima(data[4:16])[group]
+        code = nibbles[group // 2 * 32 + at] >> (group % 2 * 4) & 15 | (fifth[at] >> group & 1) << 4
+        values.append(half(0) * scale * code - half(2) * minimum)
+    return values
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "halves"), [(Q.Q4_K, 144, (0, 2)), (Q.Q5_K, 176, (0, 2)), (Q.Q6_K, 210, (208,))]
+)
+def test_super_blocks(kind, size, halves):
+    data = np.random.default_rng(2).integers(0, 256, (2, 3, size), dtype=np.uint8)
+    for at in halves:
+        data[..., at : at + 2] = np.random.default_rng(at).normal(size=(2, 3, 1)).astype(np.float16).view(np.uint8)
+    tensor = GgufTensor("t", kind, (2, 768), data.reshape(-1))
+    expected = [[value for block in row for value in super_block(kind, block.tobytes())] for row in data]
+    found = lazy_weight(tensor, "m.gguf").read()
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
 
 
 def test_rope_factors(tmp_path):
