@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import io
+import json
 import math
 import operator
 import re
@@ -25,7 +26,7 @@ from torch.export.graph_signature import InputKind, OutputKind
 import flashflow.errors
 from flashflow.errors import FlashFlowError, InvalidArgumentError, UnsupportedError
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "ExportConfig", "Exported", "export", "export_graph"]
+__all__ = ["FORMAT", "FORMAT_VERSION", "ExportConfig", "Exported", "export", "export_graph", "graph_text"]
 
 FORMAT = "flashflow.graph"
 FORMAT_VERSION = 1
@@ -105,6 +106,11 @@ def export(model: nn.Module, config: ExportConfig, name: str = "model") -> Expor
 def export_graph(model: nn.Module, config: ExportConfig, name: str = "model") -> _Json:
     """The graph.json object alone: export(...).graph."""
     return export(model, config, name).graph
+
+
+def graph_text(graph: _Json) -> str:
+    """graph as JSON text; equal graphs give equal texts."""
+    return json.dumps(graph, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
 def _export(model: nn.Module, context_length: int) -> torch.export.ExportedProgram:

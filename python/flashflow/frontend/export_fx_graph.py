@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from flashflow.errors import InvalidArgumentError, NotFoundError
-from flashflow.frontend.export import export_graph
+from flashflow.frontend.export import export_graph, graph_text
 from flashflow.loaders.resolve import resolve
 from flashflow.models.build import build_model
 
-__all__ = ["export_fx_graph", "graph_text"]
-
-
-def graph_text(graph: dict[str, Any]) -> str:
-    """graph as JSON text; equal graphs give equal texts."""
-    return json.dumps(graph, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
+__all__ = ["export_fx_graph"]
 
 
 def export_fx_graph(model_name: str, out: Path) -> dict[str, Any]:

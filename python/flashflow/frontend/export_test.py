@@ -8,8 +8,7 @@ import torch
 from torch import nn
 
 from flashflow.errors import InvalidArgumentError, UnsupportedError
-from flashflow.frontend.export import export, export_graph
-from flashflow.frontend.export_fx_graph import graph_text
+from flashflow.frontend.export import export, export_graph, graph_text
 from flashflow.models.build import build_model
 from flashflow.models.config import Gpt2Config, GptSmallConfig, LlamaConfig
 
