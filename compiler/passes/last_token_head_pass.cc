@@ -65,6 +65,7 @@ class Sinker {
 
   // Whether the operand holds one row a token, or has no token axis at all.
   bool IsRows(const Value* value) const {
+    if (value == nullptr || !value->type().is_tensor()) return false;
     const Dims& shape = value->tensor().shape;
     return !shape.empty() && shape[0] == tokens_ && !Mentions(Dims(shape.begin() + 1, shape.end()), tokens_);
   }

@@ -65,6 +65,32 @@ TEST(LastTokenHeadPassTest, StopsWhereAllRowsAreWanted) {
     })ir"));
 }
 
+TEST(LastTokenHeadPassTest, StopsAtAttention) {
+  EXPECT_TRUE(CheckPass<LastTokenHeadPass>(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      symbol R [1, 4]
+      symbol P [1, 4]
+      symbol L [0, 4]
+      input %q "q" : f32[T, 2, 8]
+      input %s "row_start" : i32[R + 1]
+      input %l "kv_len" : i32[R]
+      input %t "block_table" : i32[R, P]
+      input %rows "logit_rows" : i32[L]
+      input %cache "cache" : cache[1, 2, 8, f32]
+      %c = kv_append(%cache, %q, %q, %s, %l, %t) {layer = 0} : cache[1, 2, 8, f32]
+      %o = paged_attention(%c, %q, %s, %l, %t) {layer = 0, scale = 1.0} : f32[T, 2, 8]
+      %y = reshape(%o) {shape = dims(T, 16)} : f32[T, 16]
+      %z = gather_rows(%y, %rows) : f32[L, 16]
+      output "logits" %z
+      output "cache" %c
+      // CHECK: %7 = paged_attention
+      // CHECK-NEXT: %8 = gather_rows(%7, %4) : f32[L, 2, 8]
+      // CHECK-NEXT: %9 = reshape(%8) {shape = dims(L, 16)} : f32[L, 16]
+      // CHECK-NEXT: output "logits" %9
+    })ir"));
+}
+
 // Each body makes %y from %x : f32[T, 4, 6] in a way that does not keep rows apart.
 TEST(LastTokenHeadPassTest, RefusesWhatMixesRows) {
   for (std::string_view body : {

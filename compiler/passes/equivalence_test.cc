@@ -1,0 +1,184 @@
+// Each pass against its relation, on random decoders and on models as they are exported.
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "compiler/frontend/import_graph.h"
+#include "compiler/frontend/test_models.h"
+#include "compiler/ir/float_convert.h"
+#include "compiler/ir/printer.h"
+#include "compiler/passes/canonicalize_pass.h"
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/decoder_runs.h"
+#include "compiler/passes/ir_check.h"
+#include "compiler/passes/kv_cache_pass.h"
+#include "compiler/passes/last_token_head_pass.h"
+#include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/pipeline.h"
+#include "compiler/passes/random_decoder.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+using interpreter::Mode;
+
+constexpr double kNormEps = 1e-2;                     // of random decoders
+constexpr int64_t kLongestSum = 2 * kDecoderContext;  // terms of an attention's sums, the longest of them all
+constexpr int kSeeds = 60;
+
+const CompileOptions kOptions = {.page_size = 4, .max_tokens = 512, .max_rows = 8, .max_logit_rows = 512};
+
+absl::Status Apply(Passes passes, ir::Graph* graph, const CompileOptions& options = kOptions) {
+  const auto records = PassManager(std::move(passes)).Run(graph, options);
+  if (!records.ok()) return records.status();
+  for (const PassRecord& record : *records) {
+    for (const Remark& remark : record.remarks) return absl::FailedPreconditionError(remark.ToString());
+  }
+  return absl::OkStatus();
+}
+
+// A decoder with values for its weights and some sequences to run.
+struct Trial {
+  explicit Trial(uint32_t seed) : random(seed), graph(RandomDecoder(seed)) {
+    weights = RandomWeights(*graph, random);
+    sequences = RandomSequences(1 + static_cast<int>(seed % 4), kDecoderContext, kDecoderVocabulary, random);
+  }
+  absl::StatusOr<Logits> Rectangular(const ir::Graph& g, Mode mode) const {
+    return RunRectangular(g, weights, sequences, kDecoderVocabulary, mode);
+  }
+  // The same steps each time.
+  absl::StatusOr<Logits> Steps(const ir::Graph& g, Mode mode) const {
+    std::mt19937 copy = random;
+    return RunSteps(g, weights, sequences, kOptions.page_size, mode, copy);
+  }
+  std::mt19937 random;
+  std::unique_ptr<ir::Graph> graph;
+  Weights weights;
+  Sequences sequences;
+};
+
+TEST(EquivalenceTest, CanonicalizeAndDceAreIdentical) {
+  int removed = 0;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const Trial trial(seed);
+    const auto before = trial.Rectangular(*trial.graph, Mode::kTyped);
+    ASSERT_TRUE(before.ok()) << before.status();
+    const size_t nodes = trial.graph->nodes().size();
+    ASSERT_EQ(Apply(MakePassList<CanonicalizePass, DcePass>(), trial.graph.get()), absl::OkStatus());
+    removed += static_cast<int>(nodes - trial.graph->nodes().size());
+    const auto after = trial.Rectangular(*trial.graph, Mode::kTyped);
+    ASSERT_TRUE(after.ok()) << after.status();
+    ASSERT_TRUE(RowsAgree(*after, *before, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+  }
+  EXPECT_GT(removed, 5 * kSeeds) << "the random graphs should give the passes something to do";
+}
+
+TEST(EquivalenceTest, KvCacheRowsEqualTheFullGraphs) {
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const Trial trial(seed);
+    const auto want = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(want.ok()) << want.status();
+    const double tolerance = WideTolerance(*trial.graph, kLongestSum, kNormEps);
+    const std::string text = ir::Print(*trial.graph);
+    const absl::Status applied = Apply(MakePassList<KvCachePass>(), trial.graph.get());
+    ASSERT_TRUE(applied.ok()) << applied << text;
+    const auto got = trial.Steps(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(got.ok()) << got.status();
+    ASSERT_TRUE(RowsAgree(*got, *want, tolerance)) << "seed " << seed << "\n" << text << ir::Print(*trial.graph);
+  }
+}
+
+TEST(EquivalenceTest, LastTokenHeadIsIdentical) {
+  int sunk = 0;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const Trial trial(seed);
+    ASSERT_EQ(Apply(MakePassList<CanonicalizePass, DcePass, KvCachePass>(), trial.graph.get()), absl::OkStatus());
+    const auto before = trial.Steps(*trial.graph, Mode::kTyped);
+    ASSERT_TRUE(before.ok()) << before.status();
+    const auto records = PassManager(MakePassList<LastTokenHeadPass>()).Run(trial.graph.get(), kOptions);
+    ASSERT_TRUE(records.ok()) << records.status();
+    sunk += static_cast<int>((*records)[0].rewrites);
+    const auto after = trial.Steps(*trial.graph, Mode::kTyped);
+    ASSERT_TRUE(after.ok()) << after.status();
+    ASSERT_TRUE(RowsAgree(*after, *before, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+  }
+  EXPECT_GT(sunk, 3 * kSeeds);
+}
+
+// Narrowed: as the same graph in f32, given weights that are rounded already, which rounds keys and values on their way
+// into the cache.
+TEST(EquivalenceTest, NarrowWeightsRoundsWeightsAndCacheAndNothingElse) {
+  CompileOptions options = kOptions;
+  options.dtype = "bf16";
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    Trial trial(seed);
+    ASSERT_EQ(Apply(MakePassList<CanonicalizePass, DcePass, KvCachePass>(), trial.graph.get()), absl::OkStatus());
+    const std::unique_ptr<ir::Graph> reference = trial.graph->Clone();
+    ASSERT_EQ(Apply(MakePassList<NarrowWeightsPass>(), trial.graph.get(), options), absl::OkStatus());
+    const auto got = trial.Steps(*trial.graph, Mode::kTyped);
+    ASSERT_TRUE(got.ok()) << got.status();
+
+    int narrowed = 0;
+    for (const ir::Value* weight : trial.graph->weights()) {
+      if (weight->tensor().dtype == DType::kF32) continue;
+      interpreter::Tensor& values = trial.weights.at(weight->name());
+      for (double& value : values.floats) value = RoundTo(DType::kBF16, value);
+      ++narrowed;
+    }
+    EXPECT_GT(narrowed, 0);
+    std::vector<ir::Node*> appends;
+    for (const auto& node : reference->nodes()) {
+      if (node->op() == ir::Op::kKvAppend) appends.push_back(node.get());
+    }
+    for (ir::Node* append : appends) {
+      for (int i : {1, 2}) {
+        ir::Value* value = append->operand(i);
+        for (DType dtype : {DType::kBF16, DType::kF32}) {
+          value = (*reference->AddNode(ir::Op::kCast, {value}, {{"dtype", dtype}}, "", append))->result();
+        }
+        reference->SetOperand(append, i, value);
+      }
+    }
+    const auto want = trial.Steps(*reference, Mode::kTyped);
+    ASSERT_TRUE(want.ok()) << want.status();
+    ASSERT_TRUE(RowsAgree(*got, *want, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+  }
+}
+
+TEST(EquivalenceTest, TheWholePipelineKeepsRandomDecoders) {
+  for (uint32_t seed = 1000; seed < 1000 + kSeeds; ++seed) {
+    const Trial trial(seed);
+    const auto want = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(want.ok()) << want.status();
+    const double tolerance = WideTolerance(*trial.graph, kLongestSum, kNormEps);
+    ASSERT_TRUE(PassManager(StepPipeline()).Run(trial.graph.get(), kOptions).ok());
+    const auto got = trial.Steps(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(got.ok()) << got.status();
+    ASSERT_TRUE(RowsAgree(*got, *want, tolerance)) << "seed " << seed;
+  }
+}
+
+void CheckModel(const std::string& json, int64_t vocabulary) {
+  const auto graph = frontend::ImportGraph(json);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  std::mt19937 random(7);
+  const Weights weights = RandomWeights(**graph, random);
+  const Sequences sequences = RandomSequences(5, 64, vocabulary, random);
+  const auto want = RunRectangular(**graph, weights, sequences, vocabulary, Mode::kWide);
+  ASSERT_TRUE(want.ok()) << want.status();
+  const double tolerance = WideTolerance(**graph, 2 * 64, 1e-5);
+  const absl::Status applied = Apply(StepPipeline(), graph->get());
+  ASSERT_TRUE(applied.ok()) << applied;
+  const auto got = RunSteps(**graph, weights, sequences, kOptions.page_size, Mode::kWide, random);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_TRUE(RowsAgree(*got, *want, tolerance));
+}
+
+TEST(EquivalenceTest, TheWholePipelineKeepsGpt2) { CheckModel(frontend::Gpt2Json({}), 61); }
+
+TEST(EquivalenceTest, TheWholePipelineKeepsLlama) { CheckModel(frontend::LlamaJson({.kv_heads = 2}), 61); }
+
+}  // namespace
+}  // namespace flashflow::passes
