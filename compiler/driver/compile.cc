@@ -27,7 +27,7 @@ absl::Status NoStepGraph(const std::vector<passes::PassRecord>& records) {
   for (const passes::PassRecord& record : records) {
     for (const passes::Remark& remark : record.remarks) absl::StrAppend(&reasons, "\n  ", remark.ToString());
   }
-  return absl::InvalidArgumentError(
+  return absl::FailedPreconditionError(
       absl::StrCat("this model cannot be turned into a step graph with a KV cache:",
                    reasons.empty() ? " it has no attention over a batch and a sequence" : reasons));
 }

@@ -19,7 +19,8 @@ struct CompiledModel {
   std::vector<passes::PassRecord> records;  // what each pass did, with the reasons of what it refused
 };
 
-// Passes, then code generation. Fails with the passes' reasons if no step graph can be made of the graph.
+// Passes, then code generation. FailedPrecondition, with the passes' reasons, if no step graph can be made of the
+// graph.
 absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& options);
 
 // The graph as an engine file keeps it: still rectangular, cleaned, its weights in the chosen dtype.

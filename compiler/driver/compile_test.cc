@@ -1,0 +1,101 @@
+#include "compiler/driver/compile.h"
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_replace.h"
+#include "compiler/ir/parser.h"
+#include "compiler/ir/printer.h"
+#include "compiler/passes/options.h"
+#include "compiler/plan/plan.h"
+#include "compiler/plan/sha256.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::driver {
+namespace {
+
+using ::testing::HasSubstr;
+
+// One attention layer of two heads of 4, a tied head.
+constexpr std::string_view kRectangular = R"ir(ffir 1
+graph @tiny {
+  symbol B [1, 8]
+  symbol S [1, 64]
+  metadata context_length = 64
+  input %0 "input_ids" : i64[B, S]
+  input %1 "position_ids" : i64[B, S]
+  weight %2 "wte" : f32[32, 8]
+  weight %3 "wpe" : f32[64, 8]
+  %4 = embedding(%2, %0) {dtype = f32} : f32[B, S, 8]
+  %5 = embedding(%3, %1) {dtype = f32} : f32[B, S, 8]
+  %6 = add(%4, %5) : f32[B, S, 8]
+  %7 = reshape(%6) {shape = dims(B, S, 2, 4)} : f32[B, S, 2, 4]
+  %8 = transpose(%7) {perm = [0, 2, 1, 3]} : f32[B, 2, S, 4]
+  %9 = attention(%8, %8, %8) {causal = true, scale = 0.5} : f32[B, 2, S, 4] loc "attn (tiny.py:7)"
+  %10 = transpose(%9) {perm = [0, 2, 1, 3]} : f32[B, S, 2, 4]
+  %11 = reshape(%10) {shape = dims(B, S, 8)} : f32[B, S, 8]
+  %12 = linear(%11, %2) : f32[B, S, 32]
+  output "logits" %12
+}
+)ir";
+
+std::unique_ptr<ir::Graph> Graph(std::string_view text) {
+  auto graph = ir::Parse(text);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return *std::move(graph);
+}
+
+TEST(CompileTest, MakesAPlanOfARectangularGraph) {
+  const auto graph = Graph(kRectangular);
+  const auto model = Compile(*graph, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_TRUE(plan::Validate(model->plan).ok());
+  EXPECT_EQ(model->plan.cache.layers, 1);
+  EXPECT_EQ(model->plan.cache.kv_heads, 2);
+  EXPECT_EQ(model->plan.limits.context_length, 64);
+  EXPECT_EQ(model->plan.graph_sha256, Sha256Hex(ir::Print(*graph)));
+  EXPECT_NE(model->step_graph->FindInput("block_table"), nullptr);
+  EXPECT_TRUE(StructurallyEqual(*graph, *Graph(kRectangular))) << "the graph that was given is not changed";
+  for (const plan::Step& step : model->plan.steps) {
+    EXPECT_NE(step.op, "transpose") << "moving heads beside tokens moves nothing in a step graph";
+  }
+}
+
+TEST(CompileTest, HeadRunsOnTheRowsWhoseLogitsAreWanted) {
+  const auto model = Compile(*Graph(kRectangular), {});
+  ASSERT_TRUE(model.ok());
+  const plan::Step& head = model->plan.steps.back();
+  EXPECT_EQ(head.op, "linear");
+  EXPECT_EQ(model->plan.tensors[head.inputs[0]].shape[0], DimExpr::Symbol("L"));
+}
+
+TEST(CompileTest, RefusalCarriesThePassesReason) {
+  const auto graph = Graph(absl::StrReplaceAll(kRectangular, {{"causal = true", "causal = false"}}));
+  const absl::Status status = Compile(*graph, {}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(status.message(), HasSubstr("kv-cache"));
+  EXPECT_THAT(status.message(), HasSubstr("tiny.py:7"));
+  EXPECT_THAT(status.message(), HasSubstr("causal"));
+}
+
+TEST(CompileTest, StoredGraphIsRectangularAndInTheChosenDType) {
+  passes::CompileOptions options;
+  options.dtype = "bf16";
+  const auto stored = PrepareForStorage(*Graph(kRectangular), options);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_NE((*stored)->FindInput("input_ids"), nullptr);
+  EXPECT_EQ((*stored)->FindWeight("wte")->tensor().dtype, DType::kBF16);
+  // Compiled later with no options of its own, it keeps its dtype: precision is part of the model.
+  const auto model = Compile(**stored, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  for (const plan::Weight& weight : model->plan.weights) {
+    EXPECT_EQ(weight.dtype, weight.source == "wte" ? DType::kBF16 : DType::kF32) << "only the head is a product";
+  }
+  EXPECT_EQ(model->plan.cache.dtype, DType::kBF16);
+}
+
+}  // namespace
+}  // namespace flashflow::driver
