@@ -22,7 +22,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -69,7 +69,7 @@ class EngineCache:
         max_bytes: engines used longest ago are deleted once all together are larger.
     """
 
-    def __init__(self, root: Path | str | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
+    def __init__(self, root: str | os.PathLike[str] | None = None, max_bytes: int = DEFAULT_MAX_BYTES) -> None:
         self.root = user_cache_dir() if root is None else Path(root).expanduser().absolute()
         self.engines = self.root / "engines"
         self.max_bytes = max_bytes
@@ -105,7 +105,6 @@ class EngineCache:
                     return self._open(path, open_engine)
                 except (DataLossError, UnsupportedError, NotFoundError) as error:
                     logger.warning("the cached engine %s is damaged and is built anew: %s", path, error)
-                    path.unlink(missing_ok=True)
             part = self.engines / f"{key}.part"
             shutil.rmtree(part, ignore_errors=True)  # of a build that was killed
             try:
@@ -224,14 +223,14 @@ class EngineCache:
         return True
 
 
-def engine_key(model_hashes: Iterable[str], options: Mapping[str, Any]) -> str:
+def engine_key(model_hashes: Mapping[str, str], options: Mapping[str, Any]) -> str:
     """The name of the engine made from these files by this build of FlashFlow.
 
     Args:
-        model_hashes: content hashes of the model's files, in a fixed order.
+        model_hashes: content hashes of the model's files, by file name.
         options: what the engine was asked to be (JSON values).
     """
-    parts = {"code": _code_hash(), "model": list(model_hashes), "options": dict(options)}
+    parts = {"code": _code_hash(), "model": dict(model_hashes), "options": dict(options)}
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 

@@ -33,6 +33,8 @@ class RequestOutput:
             "length" (max_tokens, or the end of the model's context).
         logprobs: natural logarithms of the probabilities that the model gave the generated tokens, before
             temperature and the other sampling parameters; None unless asked for.
+        top_logprobs: for each generated token the most probable ones at its place, (token id, logprob), the most
+            probable first; None unless asked for.
         timing: of this request.
     """
 
@@ -42,4 +44,5 @@ class RequestOutput:
     token_ids: list[int]
     finish_reason: str
     logprobs: list[float] | None
+    top_logprobs: list[list[tuple[int, float]]] | None
     timing: RequestTiming

@@ -29,6 +29,10 @@ class TokenEvent(Protocol):
         """Natural logarithm of the model's probability for it."""
 
     @property
+    def top_logprobs(self) -> Sequence[tuple[int, float]]:
+        """The most probable tokens, (id, logprob), as many as were asked for."""
+
+    @property
     def finish_reason(self) -> str:
         """Empty while the request goes on; else "eos", "stop" or "length", and this is its last event."""
 
@@ -63,6 +67,7 @@ class Request:
         self._pending: list[str] = []
         self._token_ids: list[int] = []
         self._logprobs: list[float] = []
+        self._top_logprobs: list[list[tuple[int, float]]] = []
         self._submitted = self._first = self._last = time.monotonic()
 
     @property
@@ -98,6 +103,7 @@ class Request:
             token_ids=list(self._token_ids),
             finish_reason=self.finish_reason,
             logprobs=list(self._logprobs) if self.params.logprobs else None,
+            top_logprobs=list(self._top_logprobs) if self.params.logprobs else None,
             timing=timing,
         )
 
@@ -107,6 +113,7 @@ class Request:
             self._first = self._last
         self._token_ids.append(event.token)
         self._logprobs.append(event.logprob)
+        self._top_logprobs.append(list(event.top_logprobs))
         if event.finish_reason not in ("eos", "stop"):  # the token that ends a text is not part of it
             self._pending.append(self._text.push(event.token))
         if self._text.stopped:

@@ -31,12 +31,10 @@ class ScriptedEngine:
         for number in list(self.running)[: self.max_batch]:
             script, reason = self.running[number]
             token = script.pop(0)
-            finish_reason = "" if script else reason
             if not script:
                 del self.running[number]
-            events.append(
-                SimpleNamespace(request=number, token=token, logprob=-float(token), finish_reason=finish_reason)
-            )
+            event = {"token": token, "logprob": -float(token), "top_logprobs": [(token, -float(token))]}
+            events.append(SimpleNamespace(request=number, finish_reason="" if script else reason, **event))
         self.stepping.release()
         return events
 
@@ -67,12 +65,13 @@ def finish(loop, request):
 
 def test_tokens_and_text_of_one_request():
     loop = make_loop(ScriptedEngine())
-    request = loop.submit("prompt", [1, 2], SamplingParams(logprobs=True))
+    request = loop.submit("prompt", [1, 2], SamplingParams(logprobs=1))
     assert finish(loop, request) == list("hello")
     output = request.output()
     assert (output.prompt, output.prompt_token_ids, output.text) == ("prompt", [1, 2], "hello")
     assert output.token_ids == list(b"hello")
     assert output.logprobs == [-float(b) for b in b"hello"]
+    assert output.top_logprobs == [[(b, -float(b))] for b in b"hello"]
     assert output.finish_reason == "length"
 
 

@@ -12,6 +12,8 @@ from flashflow.errors import InvalidArgumentError
 
 MAX_SEED = 2**64 - 1
 MAX_STOP_STRINGS = 64
+MAX_LOGPROBS = 100
+_MAX_FLOAT = 2.0**127  # the engine computes in single precision
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,8 @@ class SamplingParams:
         stop: generation ends where one of these strings comes up; the text ends before it.
         stop_token_ids: generation ends after one of these tokens.
         ignore_eos: go on past the model's own end-of-sequence tokens.
-        logprobs: whether to return the log-probability of each generated token.
+        logprobs: report each generated token's log-probability and this many of the most probable tokens' with it,
+            0 to 100; 0 reports none.
     """
 
     temperature: float = 1.0
@@ -44,7 +47,7 @@ class SamplingParams:
     stop: Sequence[str] = ()
     stop_token_ids: Sequence[int] = ()
     ignore_eos: bool = False
-    logprobs: bool = False
+    logprobs: int = 0
 
     def __post_init__(self) -> None:
         self._number("temperature", lambda v: v >= 0, "at least 0 (0 is greedy decoding)")
@@ -55,9 +58,9 @@ class SamplingParams:
         self._integer("max_tokens", 1, 2**31 - 1)
         if self.seed is not None:
             self._integer("seed", 0, MAX_SEED)
-        for name in ("ignore_eos", "logprobs"):
-            if not isinstance(getattr(self, name), bool):
-                self._refuse(name, "True or False")
+        self._integer("logprobs", 0, MAX_LOGPROBS)
+        if not isinstance(self.ignore_eos, bool):
+            self._refuse("ignore_eos", "True or False")
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
         if not all(isinstance(s, str) and s for s in stop):
             self._refuse("stop", "non-empty strings")
@@ -75,7 +78,7 @@ class SamplingParams:
             number = math.nan if isinstance(value, (bool, str)) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-        if not (math.isfinite(number) and holds(number)):
+        if not (abs(number) <= _MAX_FLOAT and holds(number)):
             self._refuse(name, f"a number {expected}")
         object.__setattr__(self, name, number)
 

@@ -37,7 +37,9 @@ from flashflow.sampling import SamplingParams
         ("stop_token_ids", ["1"]),
         ("stop_token_ids", [2**31]),
         ("ignore_eos", 1),
-        ("logprobs", 2),
+        ("logprobs", -1),
+        ("logprobs", 101),
+        ("temperature", 1e39),
     ],
 )
 def test_value_out_of_range_is_refused_by_name(name, bad):
@@ -64,6 +66,7 @@ def test_value_out_of_range_is_refused_by_name(name, bad):
         ("seed", 2**64 - 1),
         ("seed", None),
         ("stop_token_ids", [0]),
+        ("logprobs", 100),
     ],
 )
 def test_limits_themselves_are_allowed(name, good):
