@@ -4,12 +4,11 @@
         metrics.jsonl                 one line a step or evaluation
         step-00000100/
             model.safetensors         the weights
-            config.json               the model's configuration
-            tokenizer.json, generation_config.json
+            config.json, ...          the rest of the model
             optimizer.safetensors     AdamW's moments and the random generators' states
             trainer.json              the step, the run's configuration
         latest -> step-00000100
-        model.safetensors -> latest/model.safetensors, and the others: SAVE_DIR itself is the newest model
+        model.safetensors -> latest/model.safetensors, and the rest: SAVE_DIR itself is the newest model
 
 A checkpoint appears by one rename. There is no pickle.
 """
@@ -21,7 +20,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,6 @@ from torch import nn
 from flashflow.errors import DataLossError, InvalidArgumentError, NotFoundError
 
 _STEP_DIR = re.compile(r"step-(\d{8,})")
-_MODEL_FILES = ("model.safetensors", "config.json", "tokenizer.json", "generation_config.json")
 
 
 def checkpoints(save_dir: Path) -> list[Path]:
@@ -49,7 +47,7 @@ def save_checkpoint(
     step: int,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
-    texts: Mapping[str, str],
+    write_model: Callable[[Path], None],
     state: Mapping[str, Any],
     keep_last: int,
 ) -> Path:
@@ -58,9 +56,9 @@ def save_checkpoint(
     Args:
         save_dir: the run's folder.
         step: optimizer steps done.
-        model: saved by its state_dict; a tensor that has several names is saved once, under the first.
-        optimizer: over parameters of the model.
-        texts: further files of the folder, by name: config.json and so on.
+        model: whose parameters the optimizer has moments of.
+        optimizer: over the model's parameters.
+        write_model: writes the model's files into a folder, among them the state_dict as model.safetensors.
         state: JSON values for trainer.json.
         keep_last: older checkpoints than these are deleted afterwards.
 
@@ -71,24 +69,21 @@ def save_checkpoint(
     part, final = save_dir / f".{name}.part", save_dir / name
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    weights: dict[str, torch.Tensor] = {}
-    seen: set[int] = set()
-    for key, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            weights[key] = tensor.detach().cpu().contiguous()
-    save_file(weights, part / "model.safetensors", metadata={"format": "pt"})
+    write_model(part)
+    model_files = [path.name for path in part.iterdir()]
     save_file(_training_state(model, optimizer), part / "optimizer.safetensors")
-    for file, text in {**texts, "trainer.json": json.dumps({"step": step, **state}, indent=2) + "\n"}.items():
-        (part / file).write_text(text, encoding="utf-8")
-    for path in [*part.iterdir(), part]:
+    text = json.dumps({"step": step, **state}, indent=2) + "\n"
+    (part / "trainer.json").write_text(text, encoding="utf-8")
+    mode = (part / "trainer.json").stat().st_mode
+    for path in part.iterdir():
+        path.chmod(mode)  # safetensors makes files that only their owner can read
         _sync(path)
+    _sync(part)
     shutil.rmtree(final, ignore_errors=True)
     part.rename(final)
     _replace_link(save_dir / "latest", name)
-    for file in _MODEL_FILES:
-        if (final / file).exists():
-            _replace_link(save_dir / file, f"latest/{file}")
+    for file in model_files:
+        _replace_link(save_dir / file, f"latest/{file}")
     _sync(save_dir)
     for old in checkpoints(save_dir)[:-keep_last]:
         shutil.rmtree(old)
@@ -121,8 +116,8 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
         InvalidArgumentError: it is the state of another model; the tensor is named.
     """
     weights = _load(folder / "model.safetensors")
-    _check_names(folder / "model.safetensors", set(_first_names(model)), set(weights))
     own = model.state_dict()
+    _check_names(folder / "model.safetensors", set(own), set(weights))
     with torch.no_grad():
         for name, tensor in weights.items():
             if own[name].shape != tensor.shape:
@@ -144,13 +139,6 @@ def restore_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Op
     torch.set_rng_state(saved["rng.cpu"])
     if "rng.cuda" in saved and torch.cuda.is_available():
         torch.cuda.set_rng_state(saved["rng.cuda"])
-
-
-def _first_names(model: nn.Module) -> list[str]:
-    names: dict[int, str] = {}
-    for name, tensor in model.state_dict().items():
-        names.setdefault(tensor.data_ptr(), name)
-    return list(names.values())
 
 
 def _training_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

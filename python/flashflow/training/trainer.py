@@ -52,7 +52,7 @@ class Trainer:
         dataset: tokens.
         config: hyperparameters.
         save_dir: where checkpoints and metrics.jsonl go.
-        files: texts that go into each checkpoint, by file name: what makes it loadable as a model.
+        write_model: writes the model as it is now, with what makes it loadable, into a folder.
         data_hash: of text and tokenizer; a resumed run must have the same.
         on_metrics: called after each step, each evaluation and each save with what metrics.jsonl gets.
         should_stop: asked after each step; True saves and ends the run.
@@ -62,7 +62,7 @@ class Trainer:
     dataset: Dataset
     config: TrainConfig
     save_dir: Path
-    files: dict[str, str]
+    write_model: Callable[[Path], None]
     data_hash: str
     on_metrics: Callable[[Metrics], None] = lambda metrics: None
     should_stop: Callable[[], bool] = lambda: False
@@ -134,7 +134,7 @@ class Trainer:
         """A checkpoint of this moment."""
         state = {"config": self.config.to_json(), "data_hash": self.data_hash, "torch": torch.__version__}
         return save_checkpoint(
-            self.save_dir, self.step, self.model, self.optimizer, self.files, state, self.config.keep_last
+            self.save_dir, self.step, self.model, self.optimizer, self.write_model, state, self.config.keep_last
         )
 
     def _train_step(self) -> Metrics:

@@ -5,8 +5,9 @@ import os
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
+from torch.nn import functional
 
 from flashflow.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from flashflow.training.checkpoint import checkpoints
@@ -26,12 +27,10 @@ class Model(nn.Module):
         self.embed = nn.Embedding(VOCAB, 8)
         self.norm = nn.LayerNorm(8)
         self.drop = nn.Dropout(0.2)
-        self.head = nn.Linear(8, VOCAB, bias=False)
-        self.head.weight = self.embed.weight
 
     def forward(self, input_ids, position_ids):
         assert position_ids.shape == input_ids.shape and (position_ids[:, -1] == input_ids.shape[1] - 1).all()
-        return self.head(self.drop(self.norm(self.embed(input_ids))))
+        return functional.linear(self.drop(self.norm(self.embed(input_ids))), self.embed.weight)
 
 
 def make_trainer(save_dir, data_hash="d", **options):
@@ -50,7 +49,13 @@ def make_trainer(save_dir, data_hash="d", **options):
     )
     torch.manual_seed(config.seed)
     tokens = np.tile(np.arange(VOCAB, dtype=np.uint16), 40)  # each token says which comes next
-    return Trainer(Model(), Dataset.split(tokens, 6), config, save_dir, {"config.json": "{}"}, data_hash)
+    model = Model()
+
+    def write_model(folder):
+        save_file(model.state_dict(), folder / "model.safetensors")
+        (folder / "config.json").write_text("{}")
+
+    return Trainer(model, Dataset.split(tokens, 6), config, save_dir, write_model, data_hash)
 
 
 def state_of(folder):
@@ -108,7 +113,9 @@ def test_accumulation_equals_the_larger_batch(tmp_path):
     """Same data either way: the accumulated gradient is the mean over both halves."""
     grads = []
     for accumulate in (1, 2):
-        trainer = make_trainer(tmp_path / str(accumulate), steps=1, grad_accum=accumulate, batch_size=4 // accumulate)
+        trainer = make_trainer(
+            tmp_path / str(accumulate), steps=1, grad_accum=accumulate, batch_size=4 // accumulate, grad_clip=0.0
+        )
         trainer.model.drop.p = 0.0
         batches = [trainer.dataset.train_batch(0, i, 2) for i in range(2)]
         joined = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
@@ -118,6 +125,15 @@ def test_accumulation_equals_the_larger_batch(tmp_path):
         grads.append(trainer.model.embed.weight.grad.clone())
     # Two sums of 24 fp32 terms in different order.
     assert torch.allclose(grads[0], grads[1], rtol=0, atol=24 * 2**-23 * grads[0].abs().max().item())
+
+
+def test_each_pass_gets_the_next_batch(tmp_path):
+    trainer = make_trainer(tmp_path, steps=3, grad_accum=2)
+    asked = []
+    batch = trainer.dataset.train_batch
+    object.__setattr__(trainer.dataset, "train_batch", lambda seed, i, size: asked.append(i) or batch(seed, i, size))
+    trainer.run()
+    assert asked == [0, 1, 2, 3, 4, 5]
 
 
 def test_gradient_is_clipped(tmp_path):
@@ -133,7 +149,7 @@ def test_only_matrices_decay():
     assert [(g["weight_decay"], sorted(p.dim() for p in g["params"])) for g in groups] == [(0.5, [2]), (0.0, [1, 1])]
 
 
-def test_weights_are_saved_once_and_the_newest_is_linked(tmp_path):
+def test_the_last_checkpoints_are_kept_and_the_newest_is_linked(tmp_path):
     result = make_trainer(tmp_path, steps=5, save_every=1, keep_last=2).run()
     assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004", "step-00000005"]
     assert result.checkpoint == tmp_path / "step-00000005"

@@ -1,0 +1,1 @@
+"""Training of GPTSmall. Nothing but the command line imports it."""
