@@ -8,6 +8,7 @@
 #include "compiler/interpreter/eval.h"
 #include "compiler/interpreter/parallel.h"
 #include "compiler/ir/float_convert.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::interpreter {
 namespace {
@@ -118,7 +119,7 @@ absl::Status EvalKvAppend(Evaluation& e) {
   const Rows rows = RowsFrom(e, 3);
   Cache& cache = *e.cache;
   const int64_t dim = cache.type.head_dim;
-  if (absl::Status s = CheckRows(rows, e.input(1).shape[0], cache); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(CheckRows(rows, e.input(1).shape[0], cache));
   for (int64_t r = 0; r < rows.count(); ++r) {
     for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
       const int64_t slot = rows.Slot(r, t);
@@ -146,7 +147,7 @@ absl::Status EvalPagedAttention(Evaluation& e) {
   const int64_t dim = cache.type.head_dim;
   const int64_t layer = e.attr<int64_t>("layer");
   const int64_t window = e.attr<int64_t>("window");
-  if (absl::Status s = CheckRows(rows, q.shape[0], cache); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(CheckRows(rows, q.shape[0], cache));
   for (int64_t r = 0; r < rows.count(); ++r) {
     for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
       const int64_t own = rows.Slot(r, t);

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "compiler/interpreter/eval.h"
 #include "compiler/interpreter/strides.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::interpreter {
 namespace {
@@ -78,16 +79,14 @@ absl::Status EvalExpand(Evaluation& e) {
 absl::Status EvalSlice(Evaluation& e) {
   const int64_t axis = e.attr<int64_t>("axis");
   const int64_t dim = e.input(0).shape[axis];
-  absl::StatusOr<int64_t> start = e.attr<DimExpr>("start").Evaluate(e.symbols);
-  absl::StatusOr<int64_t> stop = e.attr<DimExpr>("stop").Evaluate(e.symbols);
-  if (!start.ok()) return start.status();
-  if (!stop.ok()) return stop.status();
-  if (*start < 0 || *start > *stop || *stop > dim) {
+  FF_ASSIGN_OR_RETURN(const int64_t start, e.attr<DimExpr>("start").Evaluate(e.symbols));
+  FF_ASSIGN_OR_RETURN(const int64_t stop, e.attr<DimExpr>("stop").Evaluate(e.symbols));
+  if (start < 0 || start > stop || stop > dim) {
     return absl::OutOfRangeError(
-        absl::StrCat("start and stop: expected 0 <= start <= stop <= ", dim, ", got ", *start, " and ", *stop));
+        absl::StrCat("start and stop: expected 0 <= start <= stop <= ", dim, ", got ", start, " and ", stop));
   }
   Shape strides = DenseStrides(e.input(0).shape);
-  const int64_t offset = *start * strides[axis];
+  const int64_t offset = start * strides[axis];
   strides[axis] *= e.attr<int64_t>("step");
   CopyStrided(e.input(0), offset, strides, &e.result);
   return absl::OkStatus();

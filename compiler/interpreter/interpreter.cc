@@ -9,6 +9,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::interpreter {
 namespace {
@@ -51,7 +52,7 @@ class Interpreter {
 
   absl::StatusOr<Values> Run(Values inputs) {
     CountUses();
-    if (absl::Status s = TakeInputs(std::move(inputs)); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(TakeInputs(std::move(inputs)));
     for (const auto& node : graph_.nodes()) {
       if (absl::Status s = Execute(*node); !s.ok()) return Annotate(ir::Describe(graph_, *node), s);
     }
@@ -105,8 +106,8 @@ class Interpreter {
     }
     Tensor* tensor = std::get_if<Tensor>(&value);
     if (tensor == nullptr) return absl::InvalidArgumentError("expected a tensor, got a cache");
-    if (absl::Status s = CheckTensor(*tensor, input->tensor().dtype); !s.ok()) return s;
-    if (absl::Status s = BindSymbols(input->tensor().shape, tensor->shape); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckTensor(*tensor, input->tensor().dtype));
+    FF_RETURN_IF_ERROR(BindSymbols(input->tensor().shape, tensor->shape));
     tensor->dtype = input->tensor().dtype;
     if (mode_ == Mode::kTyped) RoundToDType(tensor);
     tensors_.emplace(input, std::make_shared<const Tensor>(std::move(*tensor)));
@@ -144,24 +145,22 @@ class Interpreter {
   }
 
   absl::Status CheckShape(const Dims& declared, const Shape& shape) const {
-    absl::StatusOr<Shape> wanted = Evaluate(declared);
-    if (!wanted.ok()) return wanted.status();
-    if (*wanted == shape) return absl::OkStatus();
+    FF_ASSIGN_OR_RETURN(const Shape wanted, Evaluate(declared));
+    if (wanted == shape) return absl::OkStatus();
     return absl::InvalidArgumentError(absl::StrCat("expected shape ", DimsToString(declared), " = ",
-                                                   ShapeToString(*wanted), ", got ", ShapeToString(shape)));
+                                                   ShapeToString(wanted), ", got ", ShapeToString(shape)));
   }
 
   absl::StatusOr<Shape> Evaluate(const Dims& dims) const {
     Shape shape;
     int64_t elements = 1;
     for (const DimExpr& dim : dims) {
-      absl::StatusOr<int64_t> value = dim.Evaluate(symbols_);
-      if (!value.ok()) return value.status();
-      if (*value < 0) return absl::OutOfRangeError(absl::StrCat("dimension ", dim.ToString(), " is ", *value));
-      if (__builtin_mul_overflow(elements, *value, &elements) || elements > kMaxElements) {
+      FF_ASSIGN_OR_RETURN(const int64_t value, dim.Evaluate(symbols_));
+      if (value < 0) return absl::OutOfRangeError(absl::StrCat("dimension ", dim.ToString(), " is ", value));
+      if (__builtin_mul_overflow(elements, value, &elements) || elements > kMaxElements) {
         return absl::ResourceExhaustedError(absl::StrCat("shape ", DimsToString(dims), " has too many elements"));
       }
-      shape.push_back(*value);
+      shape.push_back(value);
     }
     return shape;
   }
@@ -179,19 +178,16 @@ class Interpreter {
       if (operand != nullptr && operand->type().is_cache()) {
         evaluation.cache = &caches_.at(operand);
       } else if (operand != nullptr) {
-        absl::StatusOr<const Tensor*> got = Get(operand);
-        if (!got.ok()) return got.status();
-        tensor = *got;
+        FF_ASSIGN_OR_RETURN(tensor, Get(operand));
       }
       evaluation.inputs.push_back(tensor);
     }
     const ir::Value* result = node.result();
     if (result->type().is_tensor()) {
-      absl::StatusOr<Shape> shape = Evaluate(result->tensor().shape);
-      if (!shape.ok()) return shape.status();
-      evaluation.result = Tensor::Zeros(result->tensor().dtype, *std::move(shape));
+      FF_ASSIGN_OR_RETURN(Shape shape, Evaluate(result->tensor().shape));
+      evaluation.result = Tensor::Zeros(result->tensor().dtype, std::move(shape));
     }
-    if (absl::Status s = GetEval(node.op())(evaluation); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(GetEval(node.op())(evaluation));
     if (result->type().is_cache()) {
       auto cache = caches_.extract(node.operand(0));
       caches_.emplace(result, std::move(cache.mapped()));
@@ -214,13 +210,12 @@ class Interpreter {
   }
 
   absl::StatusOr<std::shared_ptr<const Tensor>> LoadWeight(const ir::Value& value) const {
-    absl::StatusOr<std::shared_ptr<const Tensor>> weight = weights_(value.name());
-    if (!weight.ok()) return weight;
+    FF_ASSIGN_OR_RETURN(std::shared_ptr<const Tensor> weight, weights_(value.name()));
     const DType declared = value.tensor().dtype;
-    if (absl::Status s = CheckTensor(**weight, declared); !s.ok()) return s;
-    if (absl::Status s = CheckShape(value.tensor().shape, (*weight)->shape); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckTensor(*weight, declared));
+    FF_RETURN_IF_ERROR(CheckShape(value.tensor().shape, weight->shape));
     if (!IsFloat(declared) || mode_ == Mode::kWide) return weight;
-    auto rounded = std::make_shared<Tensor>(**weight);
+    auto rounded = std::make_shared<Tensor>(*weight);
     rounded->dtype = declared;
     RoundToDType(rounded.get());
     return rounded;

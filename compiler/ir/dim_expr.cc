@@ -9,6 +9,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow {
 namespace {
@@ -42,10 +43,9 @@ class Parser {
   explicit Parser(std::string_view text) : text_(text) {}
 
   absl::StatusOr<DimExpr> Run() {
-    absl::StatusOr<DimExpr> expr = Sum();
-    if (!expr.ok()) return expr;
+    FF_ASSIGN_OR_RETURN(DimExpr expr, Sum());
     if (SkipSpace(); pos_ != text_.size()) return Error("an operator or the end");
-    if (expr->overflowed()) return absl::InvalidArgumentError(absl::StrCat("dimension is too large: ", Excerpt()));
+    if (expr.overflowed()) return absl::InvalidArgumentError(absl::StrCat("dimension is too large: ", Excerpt()));
     return expr;
   }
 
@@ -53,34 +53,31 @@ class Parser {
   absl::StatusOr<DimExpr> Sum() {
     if (++depth_ > kMaxParseDepth) return absl::InvalidArgumentError("dimension is nested too deeply");
     const bool negative = Take('-');
-    absl::StatusOr<DimExpr> sum = Product();
-    if (!sum.ok()) return sum;
-    if (negative) sum = DimExpr(0) - *sum;
+    FF_ASSIGN_OR_RETURN(DimExpr sum, Product());
+    if (negative) sum = DimExpr(0) - sum;
     while (true) {
       const bool minus = Take('-');
       if (!minus && !Take('+')) break;
-      absl::StatusOr<DimExpr> term = Product();
-      if (!term.ok()) return term;
-      sum = minus ? *sum - *term : *sum + *term;
+      FF_ASSIGN_OR_RETURN(const DimExpr term, Product());
+      sum = minus ? sum - term : sum + term;
     }
     --depth_;
     return sum;
   }
 
   absl::StatusOr<DimExpr> Product() {
-    absl::StatusOr<DimExpr> product = Factor();
-    while (product.ok() && Take('*')) {
-      absl::StatusOr<DimExpr> factor = Factor();
-      if (!factor.ok()) return factor;
-      product = *product * *factor;
+    FF_ASSIGN_OR_RETURN(DimExpr product, Factor());
+    while (Take('*')) {
+      FF_ASSIGN_OR_RETURN(const DimExpr factor, Factor());
+      product = product * factor;
     }
     return product;
   }
 
   absl::StatusOr<DimExpr> Factor() {
     if (Take('(')) {
-      absl::StatusOr<DimExpr> inner = Sum();
-      if (inner.ok() && !Take(')')) return Error("')'");
+      FF_ASSIGN_OR_RETURN(DimExpr inner, Sum());
+      if (!Take(')')) return Error("')'");
       return inner;
     }
     SkipSpace();

@@ -2,6 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compiler/ir/infer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 namespace {
@@ -32,11 +33,11 @@ absl::Status CheckRows(Operands operands, size_t first) {
   const TensorType& row_start = operands[first].tensor();
   const TensorType& kv_len = operands[first + 1].tensor();
   const TensorType& block_table = operands[first + 2].tensor();
-  if (absl::Status s = RequireRank("kv_len", kv_len, 1); !s.ok()) return s;
-  if (absl::Status s = RequireRank("block_table", block_table, 2); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireRank("kv_len", kv_len, 1));
+  FF_RETURN_IF_ERROR(RequireRank("block_table", block_table, 2));
   const DimExpr& rows = kv_len.shape[0];
-  if (absl::Status s = CheckIndexTensor("row_start", row_start, {rows + 1}); !s.ok()) return s;
-  if (absl::Status s = CheckIndexTensor("kv_len", kv_len, {rows}); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(CheckIndexTensor("row_start", row_start, {rows + 1}));
+  FF_RETURN_IF_ERROR(CheckIndexTensor("kv_len", kv_len, {rows}));
   return CheckIndexTensor("block_table", block_table, {rows, block_table.shape[1]});
 }
 
@@ -53,16 +54,16 @@ InferResult InferAttention(Operands operands, const AttrMap& attrs) {
   const TensorType& q = operands[0].tensor();
   const TensorType& k = operands[1].tensor();
   const TensorType& v = operands[2].tensor();
-  if (absl::Status s = RequireFloat("q", q); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("q", q));
   if (k.dtype != q.dtype) return Mismatch("k", DTypeName(q.dtype), k);
   if (v.dtype != q.dtype) return Mismatch("v", DTypeName(q.dtype), v);
-  if (absl::Status s = RequireRank("q", q, 4); !s.ok()) return s;
-  if (absl::Status s = RequireRank("k", k, 4); !s.ok()) return s;
-  if (absl::Status s = RequireRank("v", v, 4); !s.ok()) return s;
-  if (absl::Status s = RequireShape("k", k, {q.shape[0], k.shape[1], k.shape[2], q.shape[3]}); !s.ok()) return s;
-  if (absl::Status s = RequireShape("v", v, {k.shape[0], k.shape[1], k.shape[2], v.shape[3]}); !s.ok()) return s;
-  if (absl::Status s = CheckHeads(q.shape[1], k.shape[1]); !s.ok()) return s;
-  if (absl::Status s = CheckScoreAttrs(attrs); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireRank("q", q, 4));
+  FF_RETURN_IF_ERROR(RequireRank("k", k, 4));
+  FF_RETURN_IF_ERROR(RequireRank("v", v, 4));
+  FF_RETURN_IF_ERROR(RequireShape("k", k, {q.shape[0], k.shape[1], k.shape[2], q.shape[3]}));
+  FF_RETURN_IF_ERROR(RequireShape("v", v, {k.shape[0], k.shape[1], k.shape[2], v.shape[3]}));
+  FF_RETURN_IF_ERROR(CheckHeads(q.shape[1], k.shape[1]));
+  FF_RETURN_IF_ERROR(CheckScoreAttrs(attrs));
   if (!Get<bool>(attrs, "causal") && Get<int64_t>(attrs, "window") != 0) {
     return Mismatch("window", "0, as the attention is not causal", absl::StrCat(Get<int64_t>(attrs, "window")));
   }
@@ -73,25 +74,25 @@ InferResult InferKvAppend(Operands operands, const AttrMap& attrs) {
   const CacheType& cache = operands[0].cache();
   const TensorType& k = operands[1].tensor();
   const TensorType& v = operands[2].tensor();
-  if (absl::Status s = RequireFloat("k", k); !s.ok()) return s;
-  if (absl::Status s = RequireRank("k", k, 3); !s.ok()) return s;
-  if (absl::Status s = RequireShape("k", k, {k.shape[0], cache.kv_heads, cache.head_dim}); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("k", k));
+  FF_RETURN_IF_ERROR(RequireRank("k", k, 3));
+  FF_RETURN_IF_ERROR(RequireShape("k", k, {k.shape[0], cache.kv_heads, cache.head_dim}));
   if (v != k) return Mismatch("v", Type(k).ToString(), v);
-  if (absl::Status s = CheckRows(operands, 3); !s.ok()) return s;
-  if (absl::Status s = CheckLayer(cache, attrs); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(CheckRows(operands, 3));
+  FF_RETURN_IF_ERROR(CheckLayer(cache, attrs));
   return std::vector<Type>{operands[0]};
 }
 
 InferResult InferPagedAttention(Operands operands, const AttrMap& attrs) {
   const CacheType& cache = operands[0].cache();
   const TensorType& q = operands[1].tensor();
-  if (absl::Status s = RequireFloat("q", q); !s.ok()) return s;
-  if (absl::Status s = RequireRank("q", q, 3); !s.ok()) return s;
-  if (absl::Status s = RequireShape("q", q, {q.shape[0], q.shape[1], cache.head_dim}); !s.ok()) return s;
-  if (absl::Status s = CheckHeads(q.shape[1], cache.kv_heads); !s.ok()) return s;
-  if (absl::Status s = CheckRows(operands, 2); !s.ok()) return s;
-  if (absl::Status s = CheckLayer(cache, attrs); !s.ok()) return s;
-  if (absl::Status s = CheckScoreAttrs(attrs); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("q", q));
+  FF_RETURN_IF_ERROR(RequireRank("q", q, 3));
+  FF_RETURN_IF_ERROR(RequireShape("q", q, {q.shape[0], q.shape[1], cache.head_dim}));
+  FF_RETURN_IF_ERROR(CheckHeads(q.shape[1], cache.kv_heads));
+  FF_RETURN_IF_ERROR(CheckRows(operands, 2));
+  FF_RETURN_IF_ERROR(CheckLayer(cache, attrs));
+  FF_RETURN_IF_ERROR(CheckScoreAttrs(attrs));
   return std::vector<Type>{q};
 }
 

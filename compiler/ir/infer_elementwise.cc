@@ -1,4 +1,5 @@
 #include "compiler/ir/infer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 namespace {
@@ -8,26 +9,24 @@ absl::StatusOr<TensorType> InferSameDType(Operands operands) {
   const TensorType& a = operands[0].tensor();
   const TensorType& b = operands[1].tensor();
   if (a.dtype != b.dtype) return Mismatch("b", DTypeName(a.dtype), b);
-  absl::StatusOr<Dims> shape = Broadcast(a.shape, b.shape);
-  if (!shape.ok()) return shape.status();
-  return TensorType{a.dtype, *std::move(shape)};
+  FF_ASSIGN_OR_RETURN(Dims shape, Broadcast(a.shape, b.shape));
+  return TensorType{a.dtype, std::move(shape)};
 }
 
 InferResult Comparison(Operands operands) {
-  absl::StatusOr<TensorType> type = InferSameDType(operands);
-  if (!type.ok()) return type.status();
-  return std::vector<Type>{TensorType{DType::kBool, type->shape}};
+  FF_ASSIGN_OR_RETURN(TensorType type, InferSameDType(operands));
+  return std::vector<Type>{TensorType{DType::kBool, std::move(type.shape)}};
 }
 
 }  // namespace
 
 InferResult InferFloatUnary(Operands operands, const AttrMap&) {
-  if (absl::Status s = RequireFloat("x", operands[0].tensor()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("x", operands[0].tensor()));
   return std::vector<Type>{operands[0]};
 }
 
 InferResult InferNumericUnary(Operands operands, const AttrMap&) {
-  if (absl::Status s = RequireNumeric("x", operands[0].tensor()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireNumeric("x", operands[0].tensor()));
   return std::vector<Type>{operands[0]};
 }
 
@@ -44,21 +43,20 @@ InferResult InferCast(Operands operands, const AttrMap& attrs) {
 }
 
 InferResult InferNumericBinary(Operands operands, const AttrMap&) {
-  if (absl::Status s = RequireNumeric("a", operands[0].tensor()); !s.ok()) return s;
-  absl::StatusOr<TensorType> type = InferSameDType(operands);
-  if (!type.ok()) return type.status();
-  return std::vector<Type>{*std::move(type)};
+  FF_RETURN_IF_ERROR(RequireNumeric("a", operands[0].tensor()));
+  FF_ASSIGN_OR_RETURN(TensorType type, InferSameDType(operands));
+  return std::vector<Type>{std::move(type)};
 }
 
 InferResult InferFloatBinary(Operands operands, const AttrMap& attrs) {
-  if (absl::Status s = RequireFloat("a", operands[0].tensor()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("a", operands[0].tensor()));
   return InferNumericBinary(operands, attrs);
 }
 
 InferResult InferEquality(Operands operands, const AttrMap&) { return Comparison(operands); }
 
 InferResult InferOrdering(Operands operands, const AttrMap&) {
-  if (absl::Status s = RequireNumeric("a", operands[0].tensor()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireNumeric("a", operands[0].tensor()));
   return Comparison(operands);
 }
 
@@ -71,11 +69,9 @@ InferResult InferLogical(Operands operands, const AttrMap&) {
 InferResult InferWhere(Operands operands, const AttrMap&) {
   const TensorType& condition = operands[0].tensor();
   if (condition.dtype != DType::kBool) return Mismatch("condition", "bool", condition);
-  absl::StatusOr<TensorType> type = InferSameDType(operands.subspan(1));
-  if (!type.ok()) return type.status();
-  absl::StatusOr<Dims> shape = Broadcast(condition.shape, type->shape);
-  if (!shape.ok()) return shape.status();
-  return std::vector<Type>{TensorType{type->dtype, *std::move(shape)}};
+  FF_ASSIGN_OR_RETURN(TensorType type, InferSameDType(operands.subspan(1)));
+  FF_ASSIGN_OR_RETURN(Dims shape, Broadcast(condition.shape, type.shape));
+  return std::vector<Type>{TensorType{type.dtype, std::move(shape)}};
 }
 
 }  // namespace flashflow::ir

@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "compiler/ir/infer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 namespace {
@@ -35,7 +36,7 @@ InferResult InferConstant(Operands, const AttrMap& attrs) {
 InferResult InferIota(Operands, const AttrMap& attrs) {
   const TensorType type{Get<DType>(attrs, "dtype"), Get<Dims>(attrs, "shape")};
   if (type.dtype == DType::kBool) return Mismatch("dtype", "a float or integer dtype", "bool");
-  if (absl::Status s = RequireAxis("axis", Get<int64_t>(attrs, "axis"), type.shape.size()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireAxis("axis", Get<int64_t>(attrs, "axis"), type.shape.size()));
   return std::vector<Type>{type};
 }
 
@@ -83,7 +84,7 @@ InferResult InferSlice(Operands operands, const AttrMap& attrs) {
   const int64_t step = Get<int64_t>(attrs, "step");
   const DimExpr& start = Get<DimExpr>(attrs, "start");
   const DimExpr& stop = Get<DimExpr>(attrs, "stop");
-  if (absl::Status s = RequireAxis("axis", axis, x.shape.size()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireAxis("axis", axis, x.shape.size()));
   if (step < 1) return Mismatch("step", "at least 1", absl::StrCat(step));
   if (KnownLess(start, 0) || KnownLess(stop, start) || KnownLess(x.shape[axis], stop)) {
     return Mismatch("start and stop", absl::StrCat("0 <= start <= stop <= ", x.shape[axis].ToString()),
@@ -106,15 +107,15 @@ InferResult InferSlice(Operands operands, const AttrMap& attrs) {
 InferResult InferConcat(Operands operands, const AttrMap& attrs) {
   TensorType result = operands[0].tensor();
   const int64_t axis = Get<int64_t>(attrs, "axis");
-  if (absl::Status s = RequireAxis("axis", axis, result.shape.size()); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireAxis("axis", axis, result.shape.size()));
   for (size_t i = 1; i < operands.size(); ++i) {
     const TensorType& x = operands[i].tensor();
     const std::string what = absl::StrCat("operand ", i);
     if (x.dtype != result.dtype) return Mismatch(what, DTypeName(result.dtype), x);
-    if (absl::Status s = RequireRank(what, x, result.shape.size()); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(RequireRank(what, x, result.shape.size()));
     Dims wanted = result.shape;
     wanted[axis] = x.shape[axis];
-    if (absl::Status s = RequireShape(what, x, wanted); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(RequireShape(what, x, wanted));
     result.shape[axis] = result.shape[axis] + x.shape[axis];
   }
   return std::vector<Type>{std::move(result)};
@@ -124,8 +125,8 @@ InferResult InferEmbedding(Operands operands, const AttrMap& attrs) {
   const TensorType& table = operands[0].tensor();
   const TensorType& ids = operands[1].tensor();
   const DType dtype = Get<DType>(attrs, "dtype");
-  if (absl::Status s = RequireFloat("table", table); !s.ok()) return s;
-  if (absl::Status s = RequireRank("table", table, 2); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireFloat("table", table));
+  FF_RETURN_IF_ERROR(RequireRank("table", table, 2));
   if (ids.dtype != DType::kI32 && ids.dtype != DType::kI64) return Mismatch("ids", "i32 or i64", ids);
   if (!IsFloat(dtype)) return Mismatch("dtype", "a float dtype", DTypeName(dtype));
   Dims shape = ids.shape;
@@ -138,7 +139,7 @@ InferResult InferGatherRows(Operands operands, const AttrMap&) {
   const TensorType& rows = operands[1].tensor();
   if (x.shape.empty()) return Mismatch("x", "rank 1 or more", x);
   if (rows.dtype != DType::kI32) return Mismatch("rows", "i32", rows);
-  if (absl::Status s = RequireRank("rows", rows, 1); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(RequireRank("rows", rows, 1));
   Dims shape = x.shape;
   shape[0] = rows.shape[0];
   return std::vector<Type>{TensorType{x.dtype, std::move(shape)}};

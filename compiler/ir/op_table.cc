@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/ir/infer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 namespace {
@@ -307,12 +308,11 @@ absl::Status CheckResult(const Type& type) {
 }
 
 absl::StatusOr<std::vector<Type>> Infer(const OpDef& def, absl::Span<const Type> operands, AttrMap* attrs) {
-  if (absl::Status s = CheckOperands(def, operands); !s.ok()) return s;
-  if (absl::Status s = CompleteAttrs(def, attrs); !s.ok()) return s;
-  absl::StatusOr<std::vector<Type>> types = def.infer(operands, *attrs);
-  if (!types.ok()) return types;
-  for (const Type& type : *types) {
-    if (absl::Status s = CheckResult(type); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(CheckOperands(def, operands));
+  FF_RETURN_IF_ERROR(CompleteAttrs(def, attrs));
+  FF_ASSIGN_OR_RETURN(std::vector<Type> types, def.infer(operands, *attrs));
+  for (const Type& type : types) {
+    FF_RETURN_IF_ERROR(CheckResult(type));
   }
   return types;
 }

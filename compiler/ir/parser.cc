@@ -14,6 +14,7 @@
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/status_macros.h"
 #include "compiler/ir/verifier.h"
 
 namespace flashflow::ir {
@@ -40,7 +41,7 @@ class Parser {
     SkipSpace();
     if (Ok() && pos_ != text_.size()) Fail("the end of the text");
     if (!Ok()) return status_;
-    if (absl::Status s = Verify(*graph_); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(Verify(*graph_));
     return std::move(graph_);
   }
 

@@ -9,6 +9,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 namespace {
@@ -18,15 +19,15 @@ class Verifier {
   explicit Verifier(const Graph& graph) : graph_(graph), ranges_(graph.symbol_ranges()) {}
 
   absl::Status Run() {
-    if (absl::Status s = CheckSources("input", graph_.inputs()); !s.ok()) return s;
-    if (absl::Status s = CheckSources("weight", graph_.weights()); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckSources("input", graph_.inputs()));
+    FF_RETURN_IF_ERROR(CheckSources("weight", graph_.weights()));
     for (const auto& node : graph_.nodes()) {
       if (absl::Status s = CheckNode(*node); !s.ok()) {
         return absl::InvalidArgumentError(absl::StrCat(Describe(graph_, *node), ": ", s.message()));
       }
     }
-    if (absl::Status s = CheckOutputs(); !s.ok()) return s;
-    if (absl::Status s = CheckUseLists(); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckOutputs());
+    FF_RETURN_IF_ERROR(CheckUseLists());
     return CheckCachesConsumed();
   }
 
@@ -83,7 +84,7 @@ class Verifier {
       uses_[operand].insert({&node, i});
       operand_types.push_back(operand->type());
     }
-    if (absl::Status s = CheckResults(node, operand_types); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckResults(node, operand_types));
     if (node.def().effect != Effect::kPure) {
       const Value* cache = node.operand(0);
       if (consumed_.contains(cache)) return absl::InvalidArgumentError("the cache it takes is already consumed");
@@ -95,23 +96,22 @@ class Verifier {
 
   absl::Status CheckResults(const Node& node, absl::Span<const Type> operand_types) const {
     AttrMap attrs = node.attrs();
-    absl::StatusOr<std::vector<Type>> types = InferTypes(node.op(), operand_types, &attrs);
-    if (!types.ok()) return types.status();
+    FF_ASSIGN_OR_RETURN(const std::vector<Type> types, InferTypes(node.op(), operand_types, &attrs));
     if (!SameAttrs(attrs, node.attrs())) return absl::InvalidArgumentError("attributes lack their defaults");
-    if (types->size() != node.results().size()) {
+    if (types.size() != node.results().size()) {
       return absl::InvalidArgumentError(
-          absl::StrCat("has ", node.results().size(), " results, inference gives ", types->size()));
+          absl::StrCat("has ", node.results().size(), " results, inference gives ", types.size()));
     }
-    for (size_t i = 0; i < types->size(); ++i) {
+    for (size_t i = 0; i < types.size(); ++i) {
       const Value* result = node.result(static_cast<int>(i));
-      if (result->type() != (*types)[i]) {
-        return absl::InvalidArgumentError(absl::StrCat("result ", i, " is ", result->type().ToString(),
-                                                       ", inference gives ", (*types)[i].ToString()));
+      if (result->type() != types[i]) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("result ", i, " is ", result->type().ToString(), ", inference gives ", types[i].ToString()));
       }
       if (result->def() != &node || result->result_index() != static_cast<int>(i)) {
         return absl::InvalidArgumentError(absl::StrCat("result ", i, " names another node as its definition"));
       }
-      if (absl::Status s = CheckType(result->type()); !s.ok()) return s;
+      FF_RETURN_IF_ERROR(CheckType(result->type()));
     }
     return CheckAttrSymbols(node);
   }

@@ -7,6 +7,7 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::plan {
 namespace {
@@ -24,12 +25,12 @@ class Validator {
   explicit Validator(const Plan& plan) : plan_(plan) {}
 
   absl::Status Run() {
-    if (absl::Status s = CheckHeader(); !s.ok()) return s;
-    if (absl::Status s = CheckCache(); !s.ok()) return s;
-    if (absl::Status s = CheckWeights(); !s.ok()) return s;
-    if (absl::Status s = CheckTensors(); !s.ok()) return s;
-    if (absl::Status s = CheckPublicLists(); !s.ok()) return s;
-    if (absl::Status s = CheckSteps(); !s.ok()) return s;
+    FF_RETURN_IF_ERROR(CheckHeader());
+    FF_RETURN_IF_ERROR(CheckCache());
+    FF_RETURN_IF_ERROR(CheckWeights());
+    FF_RETURN_IF_ERROR(CheckTensors());
+    FF_RETURN_IF_ERROR(CheckPublicLists());
+    FF_RETURN_IF_ERROR(CheckSteps());
     return CheckBuckets();
   }
 
@@ -90,8 +91,8 @@ class Validator {
       const Tensor& tensor = plan_.tensors[i];
       if (tensor.shape.size() > kMaxRank) return TensorError(i, "has too many dimensions");
       if (NumElements(tensor.shape).overflowed()) return TensorError(i, "its shape has no size");
-      if (absl::Status s = CheckIndex(i); !s.ok()) return s;
-      if (absl::Status s = CheckAlias(i); !s.ok()) return s;
+      FF_RETURN_IF_ERROR(CheckIndex(i));
+      FF_RETURN_IF_ERROR(CheckAlias(i));
     }
     return absl::OkStatus();
   }
@@ -164,7 +165,7 @@ class Validator {
     first_.assign(NumTensors(), -1);
     last_.assign(NumTensors(), -1);
     for (size_t s = 0; s < plan_.steps.size(); ++s) {
-      if (absl::Status status = CheckStep(static_cast<int32_t>(s)); !status.ok()) return status;
+      FF_RETURN_IF_ERROR(CheckStep(static_cast<int32_t>(s)));
     }
     for (size_t k = 0; k < plan_.outputs.size(); ++k) {
       if (first_[Root(plan_.outputs[k])] == -1) return Error(absl::StrCat("output ", k), "no step writes it");
@@ -222,7 +223,7 @@ class Validator {
         return Error(where, absl::StrCat("max_tokens ", bucket.max_tokens, " does not ascend within ", kMaxLimit));
       }
       previous = bucket.max_tokens;
-      if (absl::Status s = CheckBucket(bucket, where); !s.ok()) return s;
+      FF_RETURN_IF_ERROR(CheckBucket(bucket, where));
     }
     if (previous < plan_.limits.max_tokens) {
       return Error("buckets", absl::StrCat("the last holds ", previous, " tokens of ", plan_.limits.max_tokens));

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
 #include "nlohmann/json.hpp"
 
@@ -406,7 +407,7 @@ absl::StatusOr<Plan> FromJson(std::string_view text) {
   Reader reader;
   reader.Read(value, &plan);
   if (!reader.status().ok()) return reader.status();
-  if (absl::Status s = Validate(plan); !s.ok()) return s;
+  FF_RETURN_IF_ERROR(Validate(plan));
   return plan;
 }
 
