@@ -81,8 +81,8 @@ TEST(BinaryTest, BroadcastsEitherOperand) {
   for (const Broadcast& c : Broadcasts()) {
     int64_t count = 1;
     for (int64_t dim : c.dims) count *= dim;
-    Guarded<float> a(2048), b(2048);
-    for (int64_t i = 0; i < 2048; ++i) {
+    Guarded<float> a(4096), b(4096);
+    for (int64_t i = 0; i < 4096; ++i) {
       a[i] = 0.25f + 0.37f * static_cast<float>(i % 101);
       b[i] = -3.0f + 0.11f * static_cast<float>(i % 53);
     }
@@ -157,8 +157,9 @@ TEST(BinaryTest, ThreadsDoNotChangeBits) {
   struct Shape {
     std::vector<int64_t> dims, a_strides, b_strides;
   };
-  // One long run, and many short ones.
-  for (const Shape& shape : {Shape{{200003}, {1}, {1}}, Shape{{1009, 3, 67}, {201, 67, 1}, {67, 0, 1}}}) {
+  // One long run, with a broadcast operand as well, and many short ones.
+  for (const Shape& shape : {Shape{{200003}, {1}, {1}}, Shape{{200003}, {0}, {1}}, Shape{{200003}, {1}, {0}},
+                             Shape{{1009, 3, 67}, {201, 67, 1}, {67, 0, 1}}}) {
     int64_t count = 1;
     for (int64_t dim : shape.dims) count *= dim;
     std::vector<float> a(count), b(count);

@@ -31,6 +31,8 @@ const Layout kLayouts[] = {
     {"expand of the last axis", {6, 17}, 0, {1, 0}, 0, {17, 1}, 102},
     {"expand of the first axis", {6, 17}, 0, {0, 1}, 0, {17, 1}, 102},
     {"one part of a concat", {6, 7}, 0, {7, 1}, 10, {23, 1}, 138},
+    {"fill of a strided run", {9}, 1, {0}, 2, {3}, 30},
+    {"dense into strided", {9}, 1, {1}, 2, {3}, 30},
     {"both strided", {4, 9}, 5, {20, 2}, 1, {37, 4}, 160},
     {"eight dims", {2, 2, 2, 2, 2, 2, 2, 2}, 0, {1, 2, 4, 8, 16, 32, 64, 128}, 0, {128, 64, 32, 16, 8, 4, 2, 1}, 256},
     {"large enough for threads", {300, 3, 257}, 0, {257, 77100, 1}, 0, {771, 257, 1}, 231300},

@@ -26,12 +26,6 @@ HWY_INLINE V ExpAll(D d, V x) {
   return hn::IfThenElse(hn::Gt(x, largest), hn::Inf(d), hn::IfThenElse(hn::IsNaN(x), x, y));
 }
 
-// tanh(x), at most 3 ulp off.
-template <class D, class V = hn::Vec<D>>
-HWY_INLINE V TanhAll(D d, V x) {
-  return hn::IfThenElse(hn::IsNaN(x), x, hn::Tanh(d, x));
-}
-
 // 1 / (1 + exp(-x)), by exp(-|x|) so that both tails keep their relative precision: at most 3 ulp off.
 template <class D, class V = hn::Vec<D>>
 HWY_INLINE V Sigmoid(D d, V x) {

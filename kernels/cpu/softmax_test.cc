@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -22,11 +23,12 @@ struct Shape {
   int64_t count() const { return outer * axis * inner; }
 };
 
-std::vector<float> Values(int64_t count, float spread) {
+// Around a number that only the shift by the largest keeps exp from overflowing or vanishing for.
+std::vector<float> Values(int64_t count, float center, float spread) {
   std::vector<float> values(count);
   std::mt19937 random(static_cast<uint32_t>(count));
-  std::normal_distribution<float> normal(0.0f, spread);
-  for (float& v : values) v = normal(random) + 1000.0f;  // exp would overflow without the shift
+  std::normal_distribution<float> normal(center, spread);
+  for (float& v : values) v = normal(random);
   return values;
 }
 
@@ -65,10 +67,10 @@ void ExpectSoftmaxes(const Shape& shape, const float* x, const float* y) {
 
 TEST(SoftmaxTest, IsAsExactAsItsSum) {
   ThreadPool pool(2);
-  for (float spread : {0.1f, 3.0f, 40.0f}) {
+  for (const auto& [center, spread] : {std::pair(1000.0f, 0.1f), {-1000.0f, 3.0f}, {0.0f, 40.0f}}) {
     for (int64_t size : kOddSizes) {
       for (const Shape& shape : {Shape{3, size, 1}, Shape{2, size, 7}, Shape{2, 3, size}}) {
-        const std::vector<float> values = Values(shape.count(), spread);
+        const std::vector<float> values = Values(shape.count(), center, spread);
         ForEachTarget([&] {
           SCOPED_TRACE(testing::Message() << shape.outer << ", " << shape.axis << ", " << shape.inner);
           Guarded<float> x(shape.count()), y(shape.count());
@@ -112,7 +114,7 @@ TEST(SoftmaxTest, InfinitiesAndNaN) {
 
 TEST(SoftmaxTest, ThreadsDoNotChangeBits) {
   for (const Shape& shape : {Shape{301, 211, 1}, Shape{1, 17, 5003}, Shape{11, 17, 401}}) {
-    const std::vector<float> x = Values(shape.count(), 2.0f);
+    const std::vector<float> x = Values(shape.count(), -500.0f, 2.0f);
     std::vector<float> first;
     for (int threads : kThreadCounts) {
       ThreadPool pool(threads);

@@ -36,7 +36,7 @@ void UnaryRange(UnaryOp op, const float* x, float* y, size_t count) {
     case UnaryOp::kReciprocal:
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Div(hn::Set(d, 1.0f), v); });
     case UnaryOp::kTanh:
-      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return TanhAll(d, v); });
+      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Tanh(d, v); });
     case UnaryOp::kSigmoid:
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return Sigmoid(d, v); });
     case UnaryOp::kSin:
