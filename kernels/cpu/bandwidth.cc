@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "hwy/cache_control.h"
 #include "kernels/cpu/huge_buffer.h"
 
 #undef HWY_TARGET_INCLUDE
@@ -58,7 +59,6 @@ absl::StatusOr<double> MeasureReadBandwidth(size_t buffer_bytes, int repeats, Th
   uint8_t* data = static_cast<uint8_t*>(buffer->data());
   std::fill_n(data, parts * kPart, uint8_t{1});  // untouched pages would all be one
 
-  const ThreadPool::SpinScope spin(pool);
   const int64_t threads = pool->num_threads();
   double best = 0;
   for (int i = 0; i < std::max(repeats, 1); ++i) {

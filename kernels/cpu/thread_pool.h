@@ -6,34 +6,43 @@
 #define KERNELS_CPU_THREAD_POOL_H_
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <thread>
+#include <vector>
 
 #include "hwy/aligned_allocator.h"
-#include "hwy/contrib/thread_pool/thread_pool.h"
 
 namespace flashflow::cpu {
 
-// Used by one caller at a time: kernels are not to be launched on one pool from two threads.
+// A model's step is hundreds of kernels of microseconds each, so threads spin for a while before they sleep, and on a
+// busy machine the caller does not wait for threads that do not get to run: it takes their tasks.
+//
+// Used by one caller at a time. Tasks must not use their own pool.
 class ThreadPool {
  public:
   // Per-thread working memory for kernels, so that they allocate nothing.
-  static constexpr size_t kScratchBytes = size_t{768} << 10;
+  static constexpr size_t kScratchBytes = size_t{512} << 10;
 
   // threads: how many compute, the caller included; 0 = one for each CPU that this process may use.
   explicit ThreadPool(int threads = 0);
+  ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  int num_threads() const { return static_cast<int>(pool_.NumWorkers()); }
+  int num_threads() const { return num_threads_; }
 
-  // Calls task(i, thread) once for each i in [0, count), 0 <= thread < num_threads(). Threads that finish early take
-  // tasks from others.
+  // Calls task(i, thread) once for each i in [0, count), 0 <= thread < num_threads(), and returns when all are done.
+  // Each thread begins with a consecutive share and then takes tasks from others. count < 2^31.
   template <typename Task>
   void Run(int64_t count, const Task& task) {
-    if (count <= 0) return;
-    pool_.Run(0, static_cast<uint64_t>(count),
-              [&task](uint64_t i, size_t thread) { task(static_cast<int64_t>(i), static_cast<int>(thread)); });
+    if (count > 1 && num_threads_ > 1) {
+      RunJob(count, {&task, [](const void* t, int64_t i, int thread) { (*static_cast<const Task*>(t))(i, thread); }});
+    } else {
+      for (int64_t i = 0; i < count; ++i) task(i, 0);
+    }
   }
 
   // Calls range(begin, end) on consecutive ranges that make up [0, count): one for each thread, fewer where that
@@ -41,7 +50,7 @@ class ThreadPool {
   template <typename Range>
   void ParallelFor(int64_t count, int64_t grain, const Range& range) {
     if (count <= 0) return;
-    const int64_t parts = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, num_threads());
+    const int64_t parts = std::clamp<int64_t>(count / std::max<int64_t>(grain, 1), 1, num_threads_);
     if (parts == 1) return range(0, count);
     Run(parts, [&](int64_t i, int) { range(count * i / parts, count * (i + 1) / parts); });
   }
@@ -49,23 +58,28 @@ class ThreadPool {
   // Thread `thread`'s kScratchBytes, aligned to a cache line. Contents are undefined between kernels.
   void* scratch(int thread) { return scratch_.get() + static_cast<size_t>(thread) * kScratchBytes; }
 
-  // While one lives, waiting threads spin instead of sleeping, which makes launches several times cheaper. For the
-  // duration of a model's step; not while the caller waits for something else. Nests.
-  class SpinScope {
-   public:
-    explicit SpinScope(ThreadPool* pool);
-    ~SpinScope();
-    SpinScope(const SpinScope&) = delete;
-    SpinScope& operator=(const SpinScope&) = delete;
-
-   private:
-    ThreadPool* pool_;
+ private:
+  struct Job {
+    const void* task;
+    void (*call)(const void* task, int64_t i, int thread);
+  };
+  // Tasks next <= i < end that nobody has taken yet, as end << 32 | next: taking one is one compare-and-swap.
+  struct alignas(HWY_ALIGNMENT) Share {
+    std::atomic<uint64_t> tasks{0};
   };
 
- private:
-  hwy::ThreadPool pool_;
+  void RunJob(int64_t count, Job job);
+  void TakeTasks(int thread);
+  void WorkerLoop(int thread);
+
+  const int num_threads_;
   hwy::AlignedFreeUniquePtr<uint8_t[]> scratch_;
-  int spin_scopes_ = 0;
+  std::unique_ptr<Share[]> shares_;                             // a thread each
+  Job job_{};                                                   // read only by who has taken one of its tasks
+  alignas(HWY_ALIGNMENT) std::atomic<uint32_t> jobs_{0};        // counts jobs; workers wait for it to change
+  alignas(HWY_ALIGNMENT) std::atomic<uint32_t> unfinished_{0};  // tasks; the caller waits for none
+  std::atomic<bool> stop_{false};
+  std::vector<std::thread> workers_;
 };
 
 }  // namespace flashflow::cpu

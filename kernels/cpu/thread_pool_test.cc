@@ -1,6 +1,7 @@
 #include "kernels/cpu/thread_pool.h"
 
 #include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <cstring>
 #include <mutex>
@@ -54,21 +55,41 @@ TEST(ThreadPoolTest, ParallelForPartitionsByGrain) {
   EXPECT_EQ(ranges(2, 0), (Ranges{{0, 1}, {1, 2}}));
 }
 
-TEST(ThreadPoolTest, SpinScopesNestAndTheWorkIsDoneInEither) {
-  ThreadPool pool(3);
-  std::atomic<int64_t> sum = 0;
-  const auto add = [&](int64_t i, int) { sum += i; };
-  for (int round = 0; round < 3; ++round) {
-    pool.Run(100, add);
-    ThreadPool::SpinScope outer(&pool);
-    pool.Run(100, add);
-    {
-      ThreadPool::SpinScope inner(&pool);
-      pool.Run(100, add);
-    }
-    pool.Run(100, add);
+// A thread that is held up in its first task loses the others: here that task waits for all of them.
+TEST(ThreadPoolTest, ThreadsTakeTasksFromOneThatIsHeldUp) {
+  ThreadPool pool(2);
+  for (int64_t held : {0, 7}) {  // of the caller's share and of the other thread's
+    std::atomic<int> others = 0;
+    std::atomic<bool> gave_up = false;
+    pool.Run(8, [&](int64_t i, int) {
+      if (i != held) {
+        ++others;
+        return;
+      }
+      const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
+      while (others < 7 && !gave_up) gave_up = std::chrono::steady_clock::now() > deadline;
+    });
+    EXPECT_FALSE(gave_up);
   }
-  EXPECT_EQ(sum, 3 * 4 * 4950);
+}
+
+TEST(ThreadPoolTest, ManyJobsOneAfterTheOther) {
+  for (int threads : {2, 4}) {
+    ThreadPool pool(threads);
+    std::vector<uint64_t> values(16, 0);
+    for (int64_t job = 1; job <= 20000; ++job) {
+      const int64_t count = 1 + job % 16;
+      // Each job must see what the one before wrote, and its own function must be called.
+      pool.Run(count, [&, job](int64_t i, int) { values[i] = values[i] * 3 + static_cast<uint64_t>(job); });
+    }
+    std::vector<uint64_t> expected(16, 0);
+    for (int64_t job = 1; job <= 20000; ++job) {
+      for (int64_t i = 0; i < 1 + job % 16; ++i) {
+        expected[i] = expected[i] * 3 + static_cast<uint64_t>(job);
+      }
+    }
+    EXPECT_EQ(values, expected);
+  }
 }
 
 TEST(ThreadPoolTest, ScratchIsEachThreadsOwn) {

@@ -314,6 +314,12 @@ absl::StatusOr<LaunchFn> BindConstant(const BindRequest& request) {
     if (!(std::abs(value) <= kExactIntegers) || value != std::trunc(value)) {
       return absl::InvalidArgumentError(absl::StrCat("value ", value, " is not an integer"));
     }
+    const double end = std::ldexp(1.0, static_cast<int>(8 * DTypeBytes(dtype)) - 1);
+    const double lowest = dtype == DType::kBool ? 0 : -end;
+    const double highest = dtype == DType::kBool ? 1 : end - 1;
+    if (value < lowest || value > highest) {
+      return absl::InvalidArgumentError(absl::StrCat("value ", value, " does not fit ", DTypeName(dtype)));
+    }
     const int64_t i64 = static_cast<int64_t>(value);
     cpu::ThreadPool inline_pool(1);
     cpu::Cast(&i64, DType::kI64, element.data(), dtype, 1, &inline_pool);

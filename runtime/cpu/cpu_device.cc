@@ -4,7 +4,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -106,8 +105,6 @@ class CpuDevice final : public Device {
 
   const kernels::Launchers& launchers() const override { return launchers_; }
   void* launch_handle() override { return &pool_; }
-  void BeginStep() override { spin_.emplace(&pool_); }
-  void EndStep() override { spin_.reset(); }
 
  private:
   // By all threads: a file fresh from the disk's cache is read at the speed of memory.
@@ -126,7 +123,6 @@ class CpuDevice final : public Device {
 
   cpu::ThreadPool pool_;
   kernels::Launchers launchers_;
-  std::optional<cpu::ThreadPool::SpinScope> spin_;
 };
 
 }  // namespace

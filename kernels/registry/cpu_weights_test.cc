@@ -1,0 +1,81 @@
+#include "kernels/registry/cpu_weights.h"
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "gtest/gtest.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/registry/catalog.h"
+
+namespace flashflow::kernels {
+namespace {
+
+std::vector<std::byte> Numbered(size_t bytes) {
+  std::vector<std::byte> data(bytes);
+  for (size_t i = 0; i < bytes; ++i) data[i] = static_cast<std::byte>(i % 255 + 1);
+  return data;
+}
+
+// Elements of `bytes` bytes are moved whole: `expected[i]` names the source element at i, -1 for padding.
+void ExpectElements(const std::vector<std::byte>& packed, const std::vector<std::byte>& source, size_t bytes,
+                    const std::vector<int>& expected) {
+  ASSERT_EQ(packed.size(), expected.size() * bytes);
+  for (size_t i = 0; i < packed.size(); ++i) {
+    const int element = expected[i / bytes];
+    const std::byte wanted = element < 0 ? std::byte{0} : source[static_cast<size_t>(element) * bytes + i % bytes];
+    ASSERT_EQ(packed[i], wanted) << "byte " << i;
+  }
+}
+
+TEST(PackCpuWeightTest, Layouts) {
+  cpu::ThreadPool pool(1);
+  {
+    const auto source = Numbered(2 * 3 * 8);
+    std::vector<std::byte> packed(source.size());
+    ASSERT_TRUE(PackCpuWeight(kRowMajor, {2, 3}, DType::kI64, source, absl::MakeSpan(packed), &pool).ok());
+    EXPECT_EQ(packed, source);
+  }
+  std::vector<int> panel16;        // [3][16] of a [2, 3] weight
+  std::vector<int> panel16_vnni2;  // [2][16][2]
+  for (int k = 0; k < 3; ++k) {
+    for (int n = 0; n < 16; ++n) panel16.push_back(n < 2 ? n * 3 + k : -1);
+  }
+  for (int k = 0; k < 4; k += 2) {
+    for (int n = 0; n < 16; ++n) {
+      for (int i = 0; i < 2; ++i) panel16_vnni2.push_back(n < 2 && k + i < 3 ? n * 3 + k + i : -1);
+    }
+  }
+  {
+    const auto source = Numbered(2 * 3 * 4);
+    std::vector<std::byte> packed(panel16.size() * 4, std::byte{0xFF});
+    ASSERT_TRUE(PackCpuWeight(kPanel16, {2, 3}, DType::kF32, source, absl::MakeSpan(packed), &pool).ok());
+    ExpectElements(packed, source, 4, panel16);
+  }
+  {
+    const auto source = Numbered(2 * 3 * 2);
+    std::vector<std::byte> packed(panel16_vnni2.size() * 2, std::byte{0xFF});
+    ASSERT_TRUE(PackCpuWeight(kPanel16Vnni2, {2, 3}, DType::kBF16, source, absl::MakeSpan(packed), &pool).ok());
+    ExpectElements(packed, source, 2, panel16_vnni2);
+  }
+}
+
+TEST(PackCpuWeightTest, RefusesSizesThatDoNotFit) {
+  cpu::ThreadPool pool(1);
+  std::vector<std::byte> small(16), big(4096);
+  const auto code = [&](absl::Span<const std::byte> from, absl::Span<std::byte> to) {
+    return PackCpuWeight(kPanel16, {2, 2}, DType::kF32, from, to, &pool).code();
+  };
+  EXPECT_EQ(code(small, absl::MakeSpan(big).first(2 * 16 * 4)), absl::StatusCode::kOk);
+  EXPECT_EQ(code(small, absl::MakeSpan(big).first(2 * 16 * 4 - 1)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(small, absl::MakeSpan(big)), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(code(absl::MakeSpan(small).first(12), absl::MakeSpan(big).first(2 * 16 * 4)),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(PackCpuWeight("spiral", {2, 2}, DType::kF32, small, absl::MakeSpan(big).first(16), &pool).code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_TRUE(PackCpuWeight(kPanel16, {0, 7}, DType::kF32, {}, {}, &pool).ok());
+}
+
+}  // namespace
+}  // namespace flashflow::kernels
