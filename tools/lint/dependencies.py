@@ -2,8 +2,9 @@
 
 Three kinds of edges are read: `#include "..."` of C++ sources, labels in the
 deps of BUILD files, and imports of Python sources. Every edge is judged by the
-first row of LAYERS whose folder holds the file. A test may use more than the
-code it tests, but is held to the same bans on foreign libraries.
+first row of LAYERS whose folder holds the file. A test, and a library that its
+BUILD file calls testonly, may use more than the code it tests, but is held to
+the same bans on foreign libraries.
 """
 
 import ast
@@ -26,7 +27,8 @@ NO_PYTHON = ("pybind11/", "Python.h", "torch/", "ATen/", "c10/")
 IR = "compiler/ir"
 PLAN = "compiler/plan"
 CATALOG = "kernels/registry:catalog"
-VOCABULARY = ("compiler/ir:dtype", "compiler/ir:attr", "compiler/ir:dim_expr")  # plain value types, not the IR
+# Plain values and macros that live beside the IR and know nothing of graphs.
+VOCABULARY = ("compiler/ir:dtype", "compiler/ir:attr", "compiler/ir:dim_expr", "compiler/ir:status_macros")
 COMPILER = tuple(
     f"compiler/{part}" for part in ("ir", "plan", "frontend", "interpreter", "analysis", "passes", "codegen", "driver")
 )
@@ -110,9 +112,8 @@ def _allowed(layer: Layer, package: str, name: str, is_test: bool) -> bool:
     return False
 
 
-def _check_source(path: str, text: str) -> Iterator[str]:
+def _check_source(path: str, text: str, is_test: bool) -> Iterator[str]:
     layer = _layer(path)
-    is_test = "_test." in path or "_bench." in path or "/testing/" in path or "test_util" in path
     for match in _INCLUDE.finditer(text):
         quote, included = match.group(1), match.group(2)
         if quote == '"' and included.startswith(_OURS):
@@ -125,12 +126,32 @@ def _check_source(path: str, text: str) -> Iterator[str]:
             yield f"{path}: only runtime/python includes pybind11"
 
 
-def _labels(call: ast.Call) -> Iterator[str]:
+def _strings(call: ast.Call, *attributes: str) -> Iterator[str]:
     for keyword in call.keywords:
-        if keyword.arg in ("deps", "implementation_deps"):
+        if keyword.arg in attributes:
             for node in ast.walk(keyword.value):
                 if isinstance(node, ast.Constant) and isinstance(node.value, str):
                     yield node.value
+
+
+def _rules(path: str, text: str) -> Iterator[tuple[ast.Call, str, bool]]:
+    """(call, name, whether it is for tests only) of every rule in a BUILD file."""
+    for call in (node for node in ast.walk(ast.parse(text, path)) if isinstance(node, ast.Call)):
+        kind = call.func.id if isinstance(call.func, ast.Name) else ""
+        values = {k.arg: str(k.value.value) for k in call.keywords if isinstance(k.value, ast.Constant)}
+        yield call, values.get("name", ""), kind.endswith("_test") or values.get("testonly") == "True"
+
+
+def _test_files(builds: Mapping[str, str]) -> set[str]:
+    """The C++ files that only test targets are made of."""
+    tests: set[str] = set()
+    others: set[str] = set()
+    for path, text in builds.items():
+        package = path.rpartition("/")[0]
+        for call, _, is_test in _rules(path, text):
+            files = {f"{package}/{name}" for name in _strings(call, "srcs", "hdrs", "textual_hdrs")}
+            (tests if is_test else others).update(files)
+    return tests - others
 
 
 def _check_build(path: str, text: str) -> Iterator[str]:
@@ -138,15 +159,12 @@ def _check_build(path: str, text: str) -> Iterator[str]:
     layer = _layer(package)
     if layer is None:
         return
-    for call in (node for node in ast.walk(ast.parse(text, path)) if isinstance(node, ast.Call)):
-        kind = call.func.id if isinstance(call.func, ast.Name) else ""
-        values = {k.arg: str(k.value.value) for k in call.keywords if isinstance(k.value, ast.Constant)}
-        is_test = kind.endswith("_test") or values.get("testonly") == "True"
-        for label in _labels(call):
+    for call, target, is_test in _rules(path, text):
+        for label in _strings(call, "deps", "implementation_deps"):
             if label.startswith("//"):
                 used, _, name = label[2:].partition(":")
                 if not _allowed(layer, used, name or used.rpartition("/")[2], is_test):
-                    yield f"{path}: {layer.folder} must not depend on {label} (target {values.get('name')})"
+                    yield f"{path}: {layer.folder} must not depend on {label} (target {target})"
             elif "pybind11" in label and not package.startswith("runtime/python"):
                 yield f"{path}: only runtime/python depends on {label}"
 
@@ -177,10 +195,12 @@ def _check_python(path: str, text: str) -> Iterator[str]:
 def violations(sources: Mapping[str, str]) -> list[str]:
     """Every broken rule in `sources` (path -> text), sorted."""
     found: set[str] = set()
+    builds = {path: text for path, text in sources.items() if path.endswith("BUILD.bazel")}
+    test_files = _test_files(builds)
     for path, text in sources.items():
         if path.endswith(_CXX):
-            found.update(_check_source(path, text))
-        elif path.rpartition("/")[2] in ("BUILD.bazel", "BUILD"):
+            found.update(_check_source(path, text, path in test_files))
+        elif path in builds:
             found.update(_check_build(path, text))
         elif path.endswith(".py"):
             found.update(_check_python(path, text))

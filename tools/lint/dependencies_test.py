@@ -53,7 +53,6 @@ PLANTED = [
 ]
 
 ALLOWED = [
-    ("compiler/passes/dce_pass_test.cc", '#include "compiler/interpreter/interpreter.h"'),
     ("compiler/passes/BUILD.bazel", 'cc_test(name = "dce_test", deps = ["//compiler/interpreter"])'),
     ("compiler/codegen/select.cc", '#include "kernels/registry/catalog.h"\n#include "compiler/passes/pass.h"'),
     ("compiler/driver/driver.cc", '#include "compiler/codegen/codegen.h"\n#include <vector>'),
@@ -73,6 +72,29 @@ def test_a_planted_violation_is_found(path, text, message):
     found = dependencies.violations({path: text})
     assert found and all(path in line for line in found)
     assert any(message in line for line in found), found
+
+
+BUILD = """
+cc_library(name = "runs", hdrs = ["runs.h"], testonly = {testonly})
+cc_test(name = "dce_test", srcs = ["dce_test.cc", "runs.h"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("testonly", "file", "allowed"),
+    [
+        (True, "dce_test.cc", True),
+        (True, "runs.h", True),
+        (False, "runs.h", False),
+        (True, "other_test.cc", False),
+    ],
+)
+def test_what_is_a_test_is_in_the_build_file(testonly, file, allowed):
+    sources = {
+        "compiler/passes/BUILD.bazel": BUILD.format(testonly=testonly),
+        f"compiler/passes/{file}": '#include "compiler/interpreter/interpreter.h"',
+    }
+    assert (dependencies.violations(sources) == []) is allowed
 
 
 @pytest.mark.parametrize(("path", "text"), ALLOWED)
