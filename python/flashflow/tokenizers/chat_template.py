@@ -11,7 +11,7 @@ import json
 import re
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
@@ -42,24 +42,30 @@ class _TooMuchError(Exception):
 
 
 class _Generator(CodeGenerator):
-    """Compiles `a ~ b` to a call of the environment, which bounds it, instead of a bare join."""
+    """Compiles `a ~ b` with the environment's concat, which is bounded, instead of a bare join."""
 
     def visit_Concat(self, node: nodes.Concat, frame: Frame) -> None:  # noqa: N802 (Jinja's name)
-        self.write("environment.concatenate((")
+        self.write("environment.concat(map(str, (")
         for part in node.nodes:
             self.visit(part, frame)
             self.write(", ")
-        self.write("))")
+        self.write(")))")
 
 
 class _Environment(jinja2.sandbox.ImmutableSandboxedEnvironment):
     code_generator_class = _Generator
     intercepted_binops = frozenset(["+", "*", "**", "%"])
 
-    def concatenate(self, parts: Sequence[Any]) -> str:
-        texts = [str(part) for part in parts]
-        _check_size(sum(map(len, texts)))
-        return "".join(texts)
+    @staticmethod
+    def concat(parts: Iterable[str]) -> str:
+        """What Jinja joins the pieces of the output, of blocks and of macros with."""
+        pieces: list[str] = []
+        size = 0
+        for part in parts:
+            size += len(part)
+            _check_size(size)
+            pieces.append(part)
+        return "".join(pieces)
 
     def call_binop(self, context: jinja2.runtime.Context, operator: str, left: Any, right: Any) -> Any:
         sizes = [len(value) for value in (left, right) if isinstance(value, str | list | tuple)]
@@ -246,8 +252,6 @@ def _with_deadline(render: Callable[[], str]) -> str:
     previous = sys.gettrace()
     sys.settrace(trace)
     try:
-        text = render()
+        return render()
     finally:
         sys.settrace(previous)
-    _check_size(len(text))
-    return text

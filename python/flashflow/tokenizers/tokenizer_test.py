@@ -1,6 +1,7 @@
 """Encoding against independent oracles: a plain BPE written here from the published rule, and transformers."""
 
 import json
+import unicodedata
 
 import pytest
 import regex
@@ -31,8 +32,8 @@ TEXTS = [
     "\U0010ffff\ud7ff\ue000",
 ]
 GPT2_WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LLAMA3_WORDS = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|DIGITS| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
 
@@ -113,15 +114,29 @@ def test_gpt2_equals_transformers(gpt2, tmp_path):
         assert gpt2.decode(ids) == oracle.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
 
 
-def test_llama3_words_equal_plain_bpe():
+@pytest.mark.parametrize(("pre", "digits"), [("llama-bpe", r"\p{N}{1,3}"), ("qwen2", r"\p{N}")])
+def test_words_of_other_models_equal_plain_bpe(pre, digits):
     merges = ["t h", "th e", "1 2", "12 3", "3 4", "12 34", "! !", "Ċ Ċ"]
     vocab = {token: i for i, token in enumerate([*alphabet().values(), *(merge.replace(" ", "") for merge in merges)])}
     added = [AddedToken(len(vocab), "<|x|>", special=True)]
-    tokenizer_json = byte_level_bpe_json(vocab, merges, "llama-bpe", added_tokens=added)
-    oracle = PlainBpe(tokenizer_json, LLAMA3_WORDS)
+    tokenizer_json = byte_level_bpe_json(vocab, merges, pre, added_tokens=added)
+    oracle = PlainBpe(tokenizer_json, WORDS.replace("DIGITS", digits))
     tokenizer = Tokenizer(tokenizer_json, GenerationInfo(), 1000)
     for text in [*TEXTS, "the12345the!!!\n\n\nTHE<|x|>the"]:
+        if pre == "qwen2":
+            text = unicodedata.normalize("NFC", text)
+            assert tokenizer.encode(unicodedata.normalize("NFD", text)) == oracle.encode(text), text
         assert tokenizer.encode(text) == oracle.encode(text), text
+
+
+def test_llama3_takes_whole_words_of_its_vocabulary():
+    merges = ["a b", "ab c", "c d", "ab cd"]  # "ab" + "cd" is out of reach, as "abc" comes first
+    vocab = {token: i for i, token in enumerate(["a", "b", "c", "d", "ab", "abc", "cd", "abcd"])}
+    encoded = {
+        pre: Tokenizer(byte_level_bpe_json(vocab, merges, pre), GenerationInfo(), 8).encode("abcd")
+        for pre in ("llama-bpe", "qwen2")
+    }
+    assert encoded == {"llama-bpe": [7], "qwen2": [5, 3]}
 
 
 def test_added_tokens_must_have_the_ids_that_they_get():
@@ -164,6 +179,16 @@ def test_smollm2_chat_equals_transformers(smollm2):
     assert tokenizer.chat_text(messages, add_generation_prompt=False).endswith("Yes<|im_end|>\n")
 
 
+def test_chat_adds_no_beginning_of_its_own():
+    vocab = {character: i for i, character in enumerate("<s>ab")}
+    bos = AddedToken(len(vocab), "<bos>", special=True)
+    tokenizer_json = byte_level_bpe_json(vocab, [], "gpt-2", added_tokens=[bos], prefix_tokens=[bos])
+    generation = GenerationInfo(bos.id, (), "{{ bos_token }}{{ messages[0].content }}")
+    tokenizer = Tokenizer(tokenizer_json, generation, 6)
+    assert tokenizer.encode("ab") == [5, 3, 4]
+    assert tokenizer.encode_chat([{"role": "user", "content": "ab"}]) == [5, 3, 4]
+
+
 def test_template_sees_the_special_tokens(smollm2):
     loaded, _ = smollm2
     generation = GenerationInfo(1, (2, 0), "{{ bos_token }}|{{ eos_token }}")
@@ -195,8 +220,8 @@ def test_a_tokenizer_that_makes_the_library_panic():
 
 
 def test_ids_that_the_model_lacks(gpt2):
-    with pytest.raises(DataLossError, match=r"token id 50256.*50000 embeddings"):
-        Tokenizer(gpt2_tokenizer_json(), GenerationInfo(), 50000)
+    with pytest.raises(DataLossError, match=r"token id 50256.*50256 embeddings"):
+        Tokenizer(gpt2_tokenizer_json(), GenerationInfo(), 50256)
 
 
 def test_settings_that_change_lengths_are_ignored():
