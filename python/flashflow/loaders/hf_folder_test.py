@@ -105,6 +105,16 @@ def test_sharded_weights(tmp_path):
     model.save_pretrained(tmp_path, max_shard_size="20KB")
     assert len(list(tmp_path.glob("*.safetensors"))) > 2
     assert_same_logits(model, tmp_path)
+    index = tmp_path / "model.safetensors.index.json"
+    fields = json.loads(index.read_text())
+    shard = fields["weight_map"].pop("model.norm.weight")
+    index.write_text(json.dumps(fields))
+    with pytest.raises(DataLossError, match=rf"{shard} has the tensor 'model\.norm\.weight'.*does not list"):
+        load_hf_folder(tmp_path)
+    fields["weight_map"].update({"model.norm.weight": shard, "absent": shard})
+    index.write_text(json.dumps(fields))
+    with pytest.raises(DataLossError, match=rf"puts tensor 'absent' into {shard}"):
+        load_hf_folder(tmp_path)
 
 
 @pytest.mark.parametrize(("dtype", "name"), [(torch.bfloat16, "bf16"), (torch.float16, "f16")])
