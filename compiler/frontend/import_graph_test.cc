@@ -312,8 +312,10 @@ TEST(ImportGraphTest, ImportsModels) {
 }
 
 TEST(LoweringTest, EachTargetHasOneRow) {
-  const std::vector<std::string_view> targets = SupportedTargets();
-  for (size_t i = 1; i < targets.size(); ++i) EXPECT_LT(targets[i - 1], targets[i]);
+  for (const TargetGroup& group : TargetGroups()) {
+    for (const TargetRow& row : group.rows) EXPECT_EQ(FindTarget(row.target), &row) << row.target;
+  }
+  EXPECT_EQ(FindTarget("aten.linear"), nullptr);
 }
 
 }  // namespace

@@ -39,7 +39,7 @@ constexpr TargetRow kTargets[] = {
     {"aten.detach_.default", "self", Identity},
     {"aten.alias.default", "self", Identity},
     {"aten.lift_fresh_copy.default", "self", Identity},
-    {"aten.dropout.default", "input p~ train?", Dropout},
+    {"aten.dropout.default", "input p~ train?", Dropout, "in eval mode"},
     {"aten._to_copy.default", "self dtype? layout~ device~ pin_memory~ non_blocking~ memory_format~", ToDType},
     {"aten.to.dtype", "self dtype non_blocking~ copy~ memory_format~", ToDType},
     {"aten.to.device", "self device~ dtype? non_blocking~ copy~ memory_format~", ToDType},

@@ -220,24 +220,20 @@ absl::StatusOr<ir::Value*> Call::Reshape(ir::Value* value, Dims shape) const {
   return Emit(ir::Op::kReshape, {value}, {{"shape", std::move(shape)}});
 }
 
+std::vector<TargetGroup> TargetGroups() {
+  return {{"Elementwise", ElementwiseTargets()},
+          {"Shapes and lookups", ShapeTargets()},
+          {"Reductions, products and attention", ContractionTargets()},
+          {"No change but of the dtype", IdentityTargets()}};
+}
+
 const TargetRow* FindTarget(std::string_view target) {
-  for (absl::Span<const TargetRow> group :
-       {ElementwiseTargets(), ShapeTargets(), ContractionTargets(), IdentityTargets()}) {
-    for (const TargetRow& row : group) {
+  for (const TargetGroup& group : TargetGroups()) {
+    for (const TargetRow& row : group.rows) {
       if (row.target == target) return &row;
     }
   }
   return nullptr;
-}
-
-std::vector<std::string_view> SupportedTargets() {
-  std::vector<std::string_view> targets;
-  for (absl::Span<const TargetRow> group :
-       {ElementwiseTargets(), ShapeTargets(), ContractionTargets(), IdentityTargets()}) {
-    for (const TargetRow& row : group) targets.push_back(row.target);
-  }
-  std::sort(targets.begin(), targets.end());
-  return targets;
 }
 
 }  // namespace flashflow::frontend

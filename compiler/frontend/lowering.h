@@ -79,6 +79,7 @@ struct TargetRow {
   // it does not change the result (memory formats, devices, sparse gradients).
   std::string_view parameters;
   LowerFn lower;
+  std::string_view note = {};  // for docs/frontend.md: what is refused, or becomes of it if that is not plain
 };
 
 absl::Span<const TargetRow> ElementwiseTargets();
@@ -86,8 +87,12 @@ absl::Span<const TargetRow> ShapeTargets();
 absl::Span<const TargetRow> ContractionTargets();
 absl::Span<const TargetRow> IdentityTargets();
 
+struct TargetGroup {
+  std::string_view heading;
+  absl::Span<const TargetRow> rows;
+};
+std::vector<TargetGroup> TargetGroups();               // all of them
 const TargetRow* FindTarget(std::string_view target);  // nullptr if unknown
-std::vector<std::string_view> SupportedTargets();      // sorted
 
 }  // namespace flashflow::frontend
 

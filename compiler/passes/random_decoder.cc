@@ -157,9 +157,16 @@ class Generator {
 
   Value* Step() {
     Value* x = Noise(Old());
-    switch (Pick(8)) {
+    switch (Pick(10)) {
       case 0:
         return Attention();
+      case 8: {  // axes of channels exchanged, next to the tokens or around them
+        Value* heads = Pick(2) == 0 ? Transpose(SplitHeads(x, kHeads), {0, 2, 3, 1})
+                                    : Transpose(Reshape(x, {batch_, sequence_, kHeads, kHeadDim}), {0, 1, 3, 2});
+        return Reshape(heads, {batch_, sequence_, kWidth});
+      }
+      case 9:  // sequence first, then back
+        return Transpose(Linear(Transpose(x, {1, 0, 2}), kWidth, kWidth), {1, 0, 2});
       case 1:
         return Bounded(x);
       case 2:
