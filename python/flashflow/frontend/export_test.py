@@ -195,6 +195,7 @@ def test_odd_but_allowed_forms():
         a, b = x.split(2, dim=-1)
         table = torch.full((ids.shape[1], ids.shape[0]), float("-inf"))
         x = torch.cat((b, a), dim=-1) * torch.tensor([4.0, 3.0, 2.0, 1.0]) + self.scale.detach()
+        x = x + torch.arange(20 - ids.shape[1]).sum()
         return x + torch.arange(2 * ids.shape[1] - 1)[: ids.shape[1], None] + table.exp().sum()
 
     model = toy(middle)
@@ -204,6 +205,7 @@ def test_odd_but_allowed_forms():
     ids = torch.tensor([[1, 2, 3, 4, 5]])
     weights = {**dict(model.named_parameters()), **exported.constants}
     assert torch.equal(run_graph(exported.graph, weights, ids, ids), model(ids, ids))
+    assert '{"dim": "-S + 20"}' in json.dumps(exported.graph)
     assert '{"dim": "2*S - 1"}' in json.dumps(exported.graph)
     assert '{"float": "-inf"}' in json.dumps(exported.graph)
     assert any("results" in node for node in exported.graph["nodes"])

@@ -1,4 +1,7 @@
-"""From what a user calls a model to where it is: a known name, a folder, a .gguf file or a built .ff engine."""
+"""From what a user calls a model to where it is: a known name, a folder, a .gguf file or a built .ff engine.
+
+The loaders are imported when they are used: where the model's engine is built already, none is.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,12 @@ import importlib
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from flashflow.errors import InvalidArgumentError, NotFoundError
-from flashflow.loaders.checkpoint import is_checkpoint, load_checkpoint
-from flashflow.loaders.gguf_file import load_gguf
-from flashflow.loaders.hf_folder import load_hf_folder, weight_files
-from flashflow.loaders.loaded_model import LoadedModel
+
+if TYPE_CHECKING:
+    from flashflow.loaders.loaded_model import LoadedModel
 
 __all__ = ["KNOWN_MODELS", "ModelSource", "resolve"]
 
@@ -35,10 +37,16 @@ class ModelSource:
     def load(self) -> LoadedModel:
         """Reads the model; an engine is opened by the runtime instead."""
         if self.kind == "gguf":
+            from flashflow.loaders.gguf_file import load_gguf
+
             return load_gguf(self.path)
         if self.kind == "checkpoint":
+            from flashflow.loaders.checkpoint import load_checkpoint
+
             return load_checkpoint(self.path)
         if self.kind == "hf_folder":
+            from flashflow.loaders.hf_folder import load_hf_folder
+
             return load_hf_folder(self.path)
         raise InvalidArgumentError(f"{self.path} is a built engine, not a model to load", op="model")
 
@@ -46,6 +54,8 @@ class ModelSource:
         """Every file that the loaded model depends on and that exists."""
         if self.path.is_file():
             return [self.path]
+        from flashflow.loaders.hf_folder import weight_files
+
         beside = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "vocab.json")
         names = (*beside, "merges.txt", "chat_template.jinja")
         return [*(self.path / name for name in names if (self.path / name).is_file()), *weight_files(self.path)]
@@ -92,6 +102,8 @@ def resolve(model: str | Path, relative_to: Path | None = None) -> ModelSource:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise InvalidArgumentError(f"{path} has no config.json", op="model", hint=f"expected {_FORMS}")
+        from flashflow.loaders.checkpoint import is_checkpoint
+
         kind: SourceKind = "checkpoint" if is_checkpoint(path) else "hf_folder"
         return ModelSource(path.resolve().name, kind, path)
     if path.is_file():

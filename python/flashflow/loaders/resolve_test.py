@@ -1,4 +1,7 @@
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -22,6 +25,18 @@ def test_known_name():
     source = resolve("smollm2-135m")
     assert (source.name, source.kind) == ("smollm2-135m", "gguf")
     assert source.files() == [source.path]
+
+
+def test_finding_a_file_imports_no_loader():
+    code = """if True:
+        import sys
+        from flashflow.loaders.resolve import resolve
+        resolve("smollm2-135m").fingerprint()
+        heavy = {"gguf", "numpy", "safetensors", "tokenizers", "torch"} & set(sys.modules)
+        assert not heavy, heavy"""
+    subprocess.run(
+        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
 
 
 def test_paths(folder, tmp_path):
