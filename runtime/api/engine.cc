@@ -2,15 +2,14 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <mutex>
 #include <optional>
 #include <utility>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/log/log.h"
 #include "absl/strings/str_cat.h"
-#include "absl/synchronization/mutex.h"
 #include "compiler/driver/compile.h"
 #include "compiler/ir/parser.h"
 #include "compiler/ir/status_macros.h"
@@ -106,17 +105,16 @@ struct Engine::Impl {
   std::unique_ptr<Device> device;
   EngineInfo info;
 
-  mutable absl::Mutex mutex;
-  std::unique_ptr<Executor> executor ABSL_GUARDED_BY(mutex);
-  std::unique_ptr<PagePool> pages ABSL_GUARDED_BY(mutex);
-  std::unique_ptr<Scheduler> scheduler ABSL_GUARDED_BY(mutex);
-  absl::flat_hash_map<int64_t, Generation> generations ABSL_GUARDED_BY(mutex);
-  std::vector<TokenEvent> pending ABSL_GUARDED_BY(mutex);  // of a step that had an error to report first
+  std::mutex mutex;  // guards all that follows; the private functions below want it held
+  std::unique_ptr<Executor> executor;
+  std::unique_ptr<PagePool> pages;
+  std::unique_ptr<Scheduler> scheduler;
+  absl::flat_hash_map<int64_t, Generation> generations;
+  std::vector<TokenEvent> pending;  // of a step that had an error to report first
 
-  absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  absl::StatusOr<TokenEvent> NextToken(int64_t request, absl::Span<const float> logits)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
-  bool Remove(int64_t request) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex);
+  absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch);
+  absl::StatusOr<TokenEvent> NextToken(int64_t request, absl::Span<const float> logits);
+  bool Remove(int64_t request);
 };
 
 std::string_view FinishReasonName(FinishReason reason) {
@@ -179,7 +177,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   info.weight_bytes_per_token = executor->linear_weight_bytes();
 
   {
-    absl::MutexLock lock(&impl->mutex);
+    const std::lock_guard lock(impl->mutex);
     impl->pages = std::make_unique<PagePool>(pages);
     impl->scheduler = std::make_unique<Scheduler>(Scheduler::Limits{.vocab_size = info.vocab_size,
                                                                     .context_length = info.context_length,
@@ -203,7 +201,7 @@ std::string_view Engine::tokenizer_json() const { return impl_->file->section(en
 absl::StatusOr<int64_t> Engine::Submit(absl::Span<const int32_t> prompt, const SamplingParams& params) {
   FF_RETURN_IF_ERROR(params.Validate());
   Sampler sampler(params);
-  absl::MutexLock lock(&impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   FF_ASSIGN_OR_RETURN(const int64_t id, impl_->scheduler->Add(prompt, params.max_tokens));
   sampler.Observe(prompt);
   impl_->generations.emplace(id, Generation{params, std::move(sampler)});
@@ -252,7 +250,7 @@ absl::StatusOr<TokenEvent> Engine::Impl::NextToken(int64_t request, absl::Span<c
 }
 
 absl::StatusOr<std::vector<TokenEvent>> Engine::Step() {
-  absl::MutexLock lock(&impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   if (!impl_->pending.empty()) return std::exchange(impl_->pending, {});
   const std::optional<StepBatch> batch = impl_->scheduler->Next();
   if (!batch) return std::vector<TokenEvent>();
@@ -277,18 +275,18 @@ absl::StatusOr<std::vector<TokenEvent>> Engine::Step() {
 }
 
 bool Engine::Cancel(int64_t request) {
-  absl::MutexLock lock(&impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   std::erase_if(impl_->pending, [request](const TokenEvent& event) { return event.request == request; });
   return impl_->Remove(request);
 }
 
 bool Engine::HasWork() const {
-  absl::MutexLock lock(&impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   return impl_->scheduler->HasWork() || !impl_->pending.empty();
 }
 
 absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float> logits) {
-  absl::MutexLock lock(&impl_->mutex);
+  const std::lock_guard lock(impl_->mutex);
   const plan::Plan& plan = impl_->executor->plan();
   const int64_t vocab_size = impl_->info.vocab_size, page_size = impl_->info.page_size;
   const auto count = static_cast<int64_t>(tokens.size());
@@ -312,7 +310,7 @@ absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float>
         "a sequence of ", count, " tokens needs more of the KV cache than is free (",
         impl_->pages->num_free() * page_size, " tokens): wait for requests to finish, or raise kv_cache_bytes"));
   }
-  const absl::Cleanup free = [&]() ABSL_NO_THREAD_SAFETY_ANALYSIS { impl_->pages->Free(*pages); };
+  const absl::Cleanup free = [&] { impl_->pages->Free(*pages); };
 
   const int64_t chunk = std::min(plan.limits.max_tokens, plan.limits.max_logit_rows);
   for (int64_t start = 0; start < count; start += chunk) {
