@@ -227,10 +227,10 @@ TEST(CastTest, EveryPair) {
   ThreadPool pool(1);
   const std::vector<float> numbers = {0, 1, 1, 0, 1};
   for (DType from : kAllDTypes) {
-    Guarded<uint8_t> x(numbers.size() * DTypeBytes(from));
+    Guarded<int64_t> x(numbers.size());  // aligned for every type
     Cast(numbers.data(), DType::kF32, x.data(), from, std::ssize(numbers), &pool);
     for (DType to : kAllDTypes) {
-      Guarded<uint8_t> y(numbers.size() * DTypeBytes(to));
+      Guarded<int64_t> y(numbers.size());
       Guarded<float> back(numbers.size());
       Cast(x.data(), from, y.data(), to, std::ssize(numbers), &pool);
       Cast(y.data(), to, back.data(), DType::kF32, std::ssize(numbers), &pool);
