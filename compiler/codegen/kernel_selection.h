@@ -15,7 +15,7 @@ namespace flashflow::codegen {
 // An operand as a kernel sees it.
 struct OperandFacts {
   std::optional<DType> dtype = {};  // nullopt: absent
-  bool is_weight = false;      // a weight of the graph itself, which can be given in any layout
+  bool is_weight = false;           // a weight of the graph itself, which can be given in any layout
 };
 
 // An operation without its cache operand and result.
