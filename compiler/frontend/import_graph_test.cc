@@ -274,6 +274,12 @@ TEST(ImportGraphTest, CausalAttentionWantsAsManyKeysAsQueries) {
   EXPECT_THAT(Import(json), HasSubstr("as many queries as keys, got S and 16"));
 }
 
+TEST(ImportGraphTest, NumbersDoNotWidenTensors) {
+  Json json = OneNode("aten.mul.Tensor", {R("k"), 3}, {{"dtype", "i32"}, {"shape", Json::array({4})}});
+  json["weights"].push_back({{"id", "k"}, {"name", "k"}, {"dtype", "i32"}, {"shape", Json::array({4})}});
+  EXPECT_EQ(Import(json), "%8 = constant() {dtype = i32, value = 3.0} : i32[]\n%9 = mul(%7, %8) : i32[4]\n");
+}
+
 TEST(ImportGraphTest, TiedWeightsAreOneWeight) {
   Json json = OneNode("aten.linear.default", {R("x"), R("m2")}, F32({"B", "S", 4}));
   json["weights"].push_back({{"id", "m2"}, {"name", "m"}, {"dtype", "f32"}, {"shape", {4, 4}}});

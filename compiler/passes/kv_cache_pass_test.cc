@@ -128,6 +128,17 @@ TEST(KvCachePassTest, RepacksEachKindOfOperation) {
        "// CHECK-NEXT: %18 = expand(%17) {shape = dims(T, 2, 8)} : f32[T, 2, 8]"},
       {"%r = reduce_max(%att) {axes = [2], keepdims = true} : f32[B, S, 1]\n%y = sub(%att, %r) : f32[B, S, 16]",
        "// CHECK: %16 = reduce_max(%15) {axes = [1], keepdims = true} : f32[T, 1]\n// CHECK-NEXT: sub(%15, %16)"},
+      // Heads in front of the tokens, or an axis that only a weight has.
+      {"%t = transpose(%o) {perm = [1, 0, 2, 3]} : f32[2, B, S, 8]\n%s = softmax(%t) {axis = 0} : f32[2, B, S, 8]\n"
+       "%u2 = transpose(%s) {perm = [1, 2, 0, 3]} : f32[B, S, 2, 8]\n"
+       "%y = reshape(%u2) {shape = dims(B, S, 16)} : f32[B, S, 16]",
+       "// CHECK: %16 = softmax(%14) {axis = 1} : f32[T, 2, 8]\n// CHECK-NEXT: %17 = reshape(%16)"},
+      {"%c = constant() {dtype = f32, shape = dims(2, 1, 1, 16), value = 3.0} : f32[2, 1, 1, 16]\n"
+       "%a = mul(%att, %c) : f32[2, B, S, 16]\n%y = reduce_sum(%a) {axes = [0]} : f32[B, S, 16]",
+       "// CHECK: %17 = reshape(%15) {shape = dims(T, 1, 16)} : f32[T, 1, 16]\n"
+       "// CHECK-NEXT: %18 = reshape(%16) {shape = dims(2, 16)} : f32[2, 16]\n"
+       "// CHECK-NEXT: %19 = mul(%17, %18) : f32[T, 2, 16]\n// CHECK-NEXT: %20 = reduce_sum(%19) {axes = [1]} : f32[T, "
+       "16]"},
       {"%y = softmax(%att) {axis = 2} : f32[B, S, 16]", "// CHECK: %16 = softmax(%15) {axis = 1} : f32[T, 16]"},
       {"%y = layer_norm(%att, _, %v) {eps = 1e-05} : f32[B, S, 16]", "// CHECK: %16 = layer_norm(%15, _, %9)"},
       // Index arithmetic narrows to i32 beside tokens.
@@ -170,6 +181,12 @@ TEST(KvCachePassTest, RefusesWhatMixesTokens) {
       {"%k = transpose(%x) {perm = [0, 2, 1]} : f32[B, 16, S]\n%s = matmul(%x, %k) : f32[B, S, S]\n"
        "%p = softmax(%s) {axis = 2} : f32[B, S, S]\n%y = matmul(%p, %x) : f32[B, S, 16]",
        "operand 1 is made from tokens; write attention as scaled_dot_product_attention"},
+      {"%a = reshape(%x) {shape = dims(B, S, 1, 16)} : f32[B, S, 1, 16]\n"
+       "%b = reshape(%x) {shape = dims(B, 1, S, 16)} : f32[B, 1, S, 16]\n%p = mul(%a, %b) : f32[B, S, S, 16]\n"
+       "%y = reduce_sum(%p) {axes = [2]} : f32[B, S, 16]",
+       "its operands have their batch and sequence on different axes"},
+      {"%w3 = reshape(%w) {shape = dims(1, 16, 16)} : f32[1, 16, 16]\n%y = matmul(%x, %w3) : f32[B, S, 16]",
+       "only a matrix is the same for all tokens"},
       {"%y = softmax(%x) {axis = 1} : f32[B, S, 16]", "softmax along the sequence axis mixes tokens"},
       {"%m = reduce_mean(%x) {axes = [1], keepdims = true} : f32[B, 1, 16]\n%y = add(%x, %m) : f32[B, S, 16]",
        "reduce_mean along the sequence axis mixes tokens"},

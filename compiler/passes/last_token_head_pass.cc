@@ -85,11 +85,10 @@ class Sinker {
       case Op::kRmsNorm:
         return rank >= 2 && std::ranges::all_of(node.operands().subspan(1), [this](auto* v) { return IsRowFree(v); });
       case Op::kReshape:
-        return true;
+      case Op::kTranspose:
+        return true;  // the tokens are on axis 0 alone, before and after
       case Op::kExpand:
         return IsRows(node.operand(0)) && node.operand(0)->tensor().shape.size() == rank;
-      case Op::kTranspose:
-        return node.attr<std::vector<int64_t>>("perm")[0] == 0;
       case Op::kSlice:
       case Op::kSoftmax:
         return node.attr<int64_t>("axis") != 0;

@@ -157,13 +157,18 @@ class Generator {
 
   Value* Step() {
     Value* x = Noise(Old());
-    switch (Pick(10)) {
+    switch (Pick(11)) {
       case 0:
         return Attention();
       case 8: {  // axes of channels exchanged, next to the tokens or around them
         Value* heads = Pick(2) == 0 ? Transpose(SplitHeads(x, kHeads), {0, 2, 3, 1})
                                     : Transpose(Reshape(x, {batch_, sequence_, kHeads, kHeadDim}), {0, 1, 3, 2});
         return Reshape(heads, {batch_, sequence_, kWidth});
+      }
+      case 10: {  // heads in front of the tokens
+        Value* heads = Transpose(SplitHeads(x, kHeads), {1, 0, 2, 3});
+        Value* peaked = Add(Op::kSoftmax, {heads}, {{"axis", int64_t{0}}});
+        return Reshape(Transpose(peaked, {1, 2, 0, 3}), {batch_, sequence_, kWidth});
       }
       case 9:  // sequence first, then back
         return Transpose(Linear(Transpose(x, {1, 0, 2}), kWidth, kWidth), {1, 0, 2});
