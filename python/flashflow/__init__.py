@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ResourceExhaustedError,
         UnsupportedError,
     )
+    from flashflow.llm import LLM, TokenStream
     from flashflow.outputs import RequestOutput, RequestTiming
     from flashflow.sampling import SamplingParams
 
@@ -34,16 +35,24 @@ __all__ = [
     "FlashFlowError",
     "InternalError",
     "InvalidArgumentError",
+    "LLM",
     "NotFoundError",
     "RequestOutput",
     "RequestTiming",
     "ResourceExhaustedError",
     "SamplingParams",
+    "TokenStream",
     "UnsupportedError",
     "__version__",
 ]
 
-_HOME = {"RequestOutput": "outputs", "RequestTiming": "outputs", "SamplingParams": "sampling"}
+_HOME = {
+    "LLM": "llm",
+    "RequestOutput": "outputs",
+    "RequestTiming": "outputs",
+    "SamplingParams": "sampling",
+    "TokenStream": "llm",
+}
 
 
 def __getattr__(name: str) -> Any:

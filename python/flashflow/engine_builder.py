@@ -1,0 +1,70 @@
+"""From a model as read from disk to an engine file. The one step that needs torch, for the export."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flashflow.core import core
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from torch import Tensor
+
+    from flashflow.loaders.loaded_model import LoadedModel
+    from flashflow.loaders.weight import LazyWeight
+
+Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
+
+_DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+
+
+def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) -> None:
+    """Exports and compiles a model.
+
+    Args:
+        loaded: the model; its weights are read one by one.
+        path: of the engine, which appears there whole or not at all.
+        dtype: of weights and KV cache, "float32" or "bfloat16".
+        report: told what is going on.
+
+    Raises:
+        UnsupportedError: the model has something that the compiler does not know; the node and its source are named.
+        DataLossError: a weight is damaged.
+        ResourceExhaustedError: the disk is full.
+    """
+    report("exporting", None)
+    from flashflow.frontend.export import export
+    from flashflow.models.build import build_model
+
+    exported = export(build_model(loaded.config), loaded.config, loaded.name)
+    report("compiling", None)
+    core().build_engine(
+        str(path),
+        json.dumps(exported.graph),
+        _Weights(loaded.weights, exported.constants),
+        json.dumps(loaded.engine_config()),
+        loaded.tokenizer_json or b"",
+        {"dtype": _DTYPES[dtype]},
+        lambda done, total: report("writing", done / max(1, total)),
+    )
+
+
+class _Weights:
+    """Parameters from the model's files, tables such as rotary ones from the export; read when asked for."""
+
+    def __init__(self, parameters: Mapping[str, LazyWeight], constants: Mapping[str, Tensor]) -> None:
+        self._parameters = parameters
+        self._constants = constants
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._parameters or name in self._constants
+
+    def __getitem__(self, name: str) -> npt.NDArray[np.generic]:
+        if name in self._parameters:
+            return self._parameters[name].read()
+        array: npt.NDArray[Any] = self._constants[name].detach().contiguous().numpy()
+        return array
