@@ -1,0 +1,6 @@
+"""python -m flashflow.cli VERB ..."""
+
+from flashflow.cli.app import main
+
+if __name__ == "__main__":
+    main()
