@@ -242,6 +242,11 @@ class LLM:
         logits: npt.NDArray[np.float32] = self._engine.forward(self._checked_ids(token_ids))
         return logits
 
+    def engine_info(self) -> dict[str, Any]:
+        """What the runtime says of the open engine: its model, device, threads, and memory in bytes by purpose."""
+        info: dict[str, Any] = self._engine.info()
+        return info
+
     def _need_tokenizer(self) -> Tokenizer:
         if self._tokenizer is None:
             raise UnsupportedError(f"{self.name} has no tokenizer", op="tokenizer", hint="give token ids")
