@@ -1,0 +1,81 @@
+"""Benchmarks: FlashFlow beside its peers, in one process, on one machine.
+
+Speeds on shared machines drift from minute to minute, so every suite runs ours and the peer in turn (A B A B ...) and
+reports medians and their ratio. Each table starts with the machine and the read bandwidth measured in the same run.
+"""
+
+import json
+import os
+import platform
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from tools.bench import cpu_suite
+from tools.bench.report import Row, render
+
+from flashflow import __version__
+
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+
+
+def machine() -> dict[str, str | int]:
+    """What the figures were measured on: CPU model, usable cores, operating system, versions."""
+    model = platform.processor() or platform.machine()
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.partition(":")[2].strip()
+                break
+    except OSError:
+        pass
+    return {
+        "cpu": model,
+        "cores": len(os.sched_getaffinity(0)),
+        "os": platform.platform(terse=True),
+        "python": platform.python_version(),
+        "flashflow": __version__,
+    }
+
+
+@app.command()
+def main(
+    suite: Annotated[str, typer.Option(help="Which suite to run: cpu.")] = "cpu",
+    model: Annotated[list[str] | None, typer.Option(help="smollm2-135m, gpt2-124m (random); repeatable.")] = None,
+    dtype: Annotated[list[str] | None, typer.Option(help="float32, bfloat16; repeatable.")] = None,
+    prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
+    decode_tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of the decode figure.")] = 32,
+    repeats: Annotated[int, typer.Option(min=1, max=100, help="Turns of A B A B ...; medians are reported.")] = 7,
+    threads: Annotated[int, typer.Option(min=0, help="Threads of both sides; 0 = every usable core.")] = 0,
+    peer: Annotated[bool, typer.Option(help="Run the torch peer beside ours.")] = True,
+    json_out: Annotated[Path | None, typer.Option("--json", help="Also write machine and rows to this file.")] = None,
+) -> None:
+    """Runs a suite and prints one table."""
+    if suite != "cpu":
+        print(f"error: unknown suite '{suite}'\n  hint: known suites: cpu", file=sys.stderr)
+        raise typer.Exit(2)
+    here = Path(os.environ.get("BUILD_WORKING_DIRECTORY", "."))
+    threads = threads or len(os.sched_getaffinity(0))
+    info = machine() | {"threads": threads}
+    rows: list[Row] = []
+    for name in model or ["smollm2-135m", "gpt2-124m"]:
+        rows += cpu_suite.run(
+            name,
+            dtypes=dtype or ["float32", "bfloat16"],
+            prompt_tokens=prompt_tokens,
+            decode_tokens=decode_tokens,
+            repeats=repeats,
+            threads=threads,
+            with_peer=peer,
+            log=lambda text: print(text, file=sys.stderr, flush=True),
+        )
+    print(" · ".join(f"{key} {value}" for key, value in info.items()))
+    print(render(rows))
+    if json_out:
+        (here / json_out).write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1))
+
+
+if __name__ == "__main__":
+    app()
