@@ -4,8 +4,8 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <limits>
+#include <type_traits>
 #include <utility>
 
 #undef HWY_TARGET_INCLUDE
@@ -13,7 +13,6 @@
 #include "hwy/foreach_target.h"                              // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
-#include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/panel_tile-inl.h"
 
 #ifndef KERNELS_CPU_PAGED_ATTENTION_ONCE_
@@ -26,6 +25,10 @@ namespace {
 // not matter to the result.
 constexpr int64_t kBlockQueries = 48;
 constexpr int64_t kChunk = 64;
+// From so many queries on, values are worth being copied together before they are multiplied.
+constexpr int64_t kManyQueries = 16;
+// Up to so many queries, slots make better lanes than queries for q . k.
+constexpr int64_t kFewQueries = 4;
 
 // A block of consecutive queries of one row on one kv head. Query i of the row is token i / group of it, head
 // kv_head * group + i % group.
@@ -44,16 +47,18 @@ struct Block {
   int64_t window;
 };
 
-// Working memory of a block.
+// Working memory of a block. Queries are lanes: scores and their weights are [slot][query].
 struct Scratch {
-  static constexpr size_t kMaxDim = kMaxHeadDim;
-  alignas(64) float q[kBlockQueries * kMaxDim];  // scaled; rows of head_dim
-  alignas(64) float k[kChunk * kMaxDim];         // panels [head_dim][16] of 16 slots
-  alignas(64) float v[kChunk * kMaxDim];         // rows of head_dim rounded up to whole panels
-  alignas(64) float scores[kBlockQueries * kChunk];
-  alignas(64) float out[kBlockQueries * kMaxDim];  // rows as those of v
-  float largest[kBlockQueries];
-  float sum[kBlockQueries];
+  alignas(64) float q[kBlockQueries * kMaxHeadDim];  // scaled, in panels [head_dim][16]
+  alignas(64) float k[kChunk * kMaxHeadDim];         // bf16 keys as fp32
+  alignas(64) float v[kChunk * (kMaxHeadDim)];       // values, rows of head_dim rounded up to whole panels
+  alignas(64) float scores[kChunk * kBlockQueries];
+  alignas(64) float out[kBlockQueries * kMaxHeadDim];  // rows as those of v
+  alignas(64) float largest[kBlockQueries];
+  alignas(64) float sum[kBlockQueries];
+  alignas(64) float rescale[kBlockQueries];
+  alignas(64) int32_t begin[kBlockQueries];  // the slots that a query sees
+  alignas(64) int32_t end[kBlockQueries];
 };
 static_assert(sizeof(Scratch) <= ThreadPool::kScratchBytes);
 
@@ -65,86 +70,29 @@ HWY_BEFORE_NAMESPACE();
 namespace flashflow::cpu {
 namespace HWY_NAMESPACE {
 
-using D4 = hn::FixedTag<float, 4>;
-
-HWY_INLINE hn::Vec<D4> Load4(const float* p) { return hn::LoadU(D4(), p); }
-HWY_INLINE hn::Vec<D4> Load4(const hwy::bfloat16_t* p) {
-  return hn::PromoteTo(D4(), hn::LoadU(hn::Rebind<hwy::bfloat16_t, D4>(), p));
-}
-HWY_INLINE float Load1(float v) { return v; }
-HWY_INLINE float Load1(hwy::bfloat16_t v) { return hwy::F32FromBF16(v); }
-
-// The 4-lane blocks p[0][0..3], p[4][0..3], p[8][0..3], ... as one vector.
-template <class D, typename T>
-HWY_INLINE hn::Vec<D> LoadBlocks(D d, const T* const* p, int64_t at) {
-  if constexpr (hn::MaxLanes(D()) == 4) {
-    return Load4(p[0] + at);
-  } else {
-    const hn::Half<D> half;
-    constexpr size_t kSlots = hn::MaxLanes(hn::Half<D>());
-    return hn::Combine(d, LoadBlocks(half, p + kSlots, at), LoadBlocks(half, p, at));
-  }
-}
-
-// panel[d][16] from 16 slots' keys.
-template <typename T>
-void PackKeys(const T* const (&slots)[kPanel], int64_t head_dim, float* panel) {
-  const PanelD d;
-  const hn::RepartitionToWide<PanelD> dw;
-  int64_t i = 0;
-  for (; i + 4 <= head_dim; i += 4) {
-    HWY_UNROLL(4)
-    for (size_t v = 0; v < kPanelVecs; ++v) {
-      // 4x4 transposes side by side: row r holds elements i..i+3 of slots r, r + 4, ...
-      const T* const* first = slots + v * kPanelLanes;
-      const auto row0 = LoadBlocks(d, first + 0, i);
-      const auto row1 = LoadBlocks(d, first + 1, i);
-      const auto row2 = LoadBlocks(d, first + 2, i);
-      const auto row3 = LoadBlocks(d, first + 3, i);
-      const auto lo01 = hn::BitCast(dw, hn::InterleaveLower(d, row0, row1));
-      const auto lo23 = hn::BitCast(dw, hn::InterleaveLower(d, row2, row3));
-      const auto hi01 = hn::BitCast(dw, hn::InterleaveUpper(d, row0, row1));
-      const auto hi23 = hn::BitCast(dw, hn::InterleaveUpper(d, row2, row3));
-      float* to = panel + i * kPanel + v * kPanelLanes;
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, lo01, lo23)), d, to);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, lo01, lo23)), d, to + kPanel);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveLower(dw, hi01, hi23)), d, to + 2 * kPanel);
-      hn::StoreU(hn::BitCast(d, hn::InterleaveUpper(dw, hi01, hi23)), d, to + 3 * kPanel);
-    }
-  }
-  for (; i < head_dim; ++i) {
-    for (size_t s = 0; s < kPanel; ++s) panel[i * kPanel + s] = Load1(slots[s][i]);
-  }
-}
-
-// row[padded] = values[head_dim], then zeros.
-template <typename T>
-void CopyValues(const T* values, int64_t head_dim, int64_t padded, float* row) {
-  const D4 d;
-  int64_t i = 0;
-  for (; i + 4 <= head_dim; i += 4) hn::StoreU(Load4(values + i), d, row + i);
-  for (; i < head_dim; ++i) row[i] = Load1(values[i]);
-  for (; i < padded; ++i) row[i] = 0.0f;
-}
-
 using TileFn = void (*)(const PanelTile<float>&);
 
-template <size_t... kIndices>
+template <XLayout kX, size_t... kIndices>
 constexpr auto MakeTiles(std::index_sequence<kIndices...>) {
   return std::array<TileFn, sizeof...(kIndices)>{
-      &RunTile<kIndices / kTilePanels + 1, kIndices % kTilePanels + 1, /*kPrefetch=*/false, float>...};
+      &RunTile<kIndices / kTilePanels + 1, kIndices % kTilePanels + 1, /*kPrefetches=*/0, kX, float>...};
 }
-constexpr auto kTiles = MakeTiles(std::make_index_sequence<kTileRows * kTilePanels>());
+// [(rows - 1) * kTilePanels + panels - 1]
+template <XLayout kX>
+constexpr auto kTiles = MakeTiles<kX>(std::make_index_sequence<kTileRows * kTilePanels>());
 
-// y[rows, panels * 16] (+)= x[rows, k] w, w's element (k, c) of panel p at p * panel_stride + k * k_stride + c.
+// y[rows, panels * 16] (+)= x[rows, k] w; w's element (k, c) of panel p is at p * panel_stride + k * k_stride + c.
+template <XLayout kX>
 void Multiply(const float* x, size_t ldx, const float* w, size_t k_stride, size_t panel_stride, size_t k, float* y,
               size_t ldy, size_t rows, size_t panels, bool accumulate) {
-  for (size_t p = 0; p < panels; p += kTilePanels) {
-    const size_t tile_panels = std::min(kTilePanels, panels - p);
+  const size_t groups = (panels + kTilePanels - 1) / kTilePanels;
+  for (size_t g = 0; g < groups; ++g) {
+    const size_t p = panels * g / groups;
+    const size_t tile_panels = panels * (g + 1) / groups - p;
     for (size_t r = 0; r < rows; r += kTileRows) {
       const size_t tile_rows = std::min(kTileRows, rows - r);
-      kTiles[(tile_rows - 1) * kTilePanels + tile_panels - 1]({
-          .x = x + r * ldx,
+      kTiles<kX>[(tile_rows - 1) * kTilePanels + tile_panels - 1]({
+          .x = x + (kX == XLayout::kRowMajor ? r * ldx : r),
           .ldx = ldx,
           .weight = w + p * panel_stride,
           .k_stride = k_stride,
@@ -163,106 +111,253 @@ void Multiply(const float* x, size_t ldx, const float* w, size_t k_stride, size_
   }
 }
 
-// Turns a query's scores of a chunk into weights exp(score - largest so far), zero outside [begin, end), and brings
-// the query's state (largest, sum, out) to the new largest.
-HWY_INLINE void SoftmaxStep(float* scores, int64_t begin, int64_t end, float* largest, float* sum, float* out,
-                            int64_t padded) {
-  const PanelD d;
-  const hn::RebindToSigned<PanelD> di;
-  const auto vbegin = hn::Set(di, static_cast<int32_t>(begin));
-  const auto vend = hn::Set(di, static_cast<int32_t>(end));
-  const auto minus_inf = hn::Neg(hn::Inf(d));
-  constexpr int64_t kLanes = static_cast<int64_t>(kPanelLanes);
-  auto chunk_largest = minus_inf;
-  for (int64_t i = 0; i < kChunk; i += kLanes) {
-    const auto slot = hn::Iota(di, static_cast<int32_t>(i));
-    const auto seen = hn::RebindMask(d, hn::And(hn::Ge(slot, vbegin), hn::Lt(slot, vend)));
-    const auto s = hn::IfThenElse(seen, hn::LoadU(d, scores + i), minus_inf);
-    chunk_largest = hn::Max(chunk_largest, s);
-    hn::StoreU(s, d, scores + i);
-  }
-  const float before = *largest;
-  const float now = std::max(before, hn::ReduceMax(d, chunk_largest));
-  const auto shift = hn::Set(d, now);
-  auto chunk_sum = hn::Zero(d);
-  for (int64_t i = 0; i < kChunk; i += kLanes) {
-    const auto s = hn::LoadU(d, scores + i);
-    const auto e = hn::IfThenZeroElse(hn::Eq(s, minus_inf), ExpAll(d, hn::Sub(s, shift)));
-    chunk_sum = hn::Add(chunk_sum, e);
-    hn::StoreU(e, d, scores + i);
-  }
-  *largest = now;
-  const float added = hn::ReduceSum(d, chunk_sum);
-  if (now == before) {
-    *sum += added;
+// to[count rows of `padded`] = from[count rows of `dim`] as fp32, then zeros.
+void CopyRows(const float* from, int64_t count, int64_t dim, int64_t padded, float* to) {
+  if (dim == padded) {
+    std::copy_n(from, count * dim, to);
     return;
   }
-  // Nothing is scaled before the first slot that the query sees: exp(-inf) is zero, as are sum and out.
-  const float rescale = hn::GetLane(ExpAll(d, hn::Set(d, before - now)));
-  *sum = *sum * rescale + added;
-  const auto vrescale = hn::Set(d, rescale);
-  for (int64_t i = 0; i < padded; i += kLanes) {
-    hn::StoreU(hn::Mul(hn::LoadU(d, out + i), vrescale), d, out + i);
+  for (int64_t i = 0; i < count; ++i) {
+    std::copy_n(from + i * dim, dim, to + i * padded);
+    std::fill_n(to + i * padded + dim, padded - dim, 0.0f);
+  }
+}
+
+void CopyRows(const hwy::bfloat16_t* from, int64_t count, int64_t dim, int64_t padded, float* to) {
+  const PanelD d;
+  const hn::Rebind<hwy::bfloat16_t, PanelD> dbf;
+  constexpr int64_t kLanes = static_cast<int64_t>(kPanelLanes);
+  for (int64_t i = 0; i < count; ++i) {
+    int64_t c = 0;
+    for (; c + kLanes <= dim; c += kLanes) {
+      hn::StoreU(hn::PromoteTo(d, hn::LoadU(dbf, from + i * dim + c)), d, to + i * padded + c);
+    }
+    for (; c < dim; ++c) to[i * padded + c] = hwy::F32FromBF16(from[i * dim + c]);
+    for (; c < padded; ++c) to[i * padded + c] = 0.0f;
+  }
+}
+
+// Rows of `dim` as fp32: where they are, or copied to `to`.
+HWY_INLINE const float* AsF32(const float* rows, int64_t, int64_t, float*) { return rows; }
+HWY_INLINE const float* AsF32(const hwy::bfloat16_t* rows, int64_t count, int64_t dim, float* to) {
+  CopyRows(rows, count, dim, dim, to);
+  return to;
+}
+
+// The four elements at `at` of rows 0, 4, 8, ... as one vector.
+template <class D>
+HWY_INLINE hn::Vec<D> LoadBlocks(D d, const float* const* rows, int64_t at) {
+  if constexpr (hn::MaxLanes(D()) == 4) {
+    return hn::LoadU(d, rows[0] + at);
+  } else {
+    const hn::Half<D> half;
+    constexpr size_t kRows = hn::MaxLanes(hn::Half<D>());
+    return hn::Combine(d, LoadBlocks(half, rows + kRows, at), LoadBlocks(half, rows, at));
+  }
+}
+
+// panel[dim][16] from 16 rows of `dim`.
+void PackKeys(const float* const* rows, int64_t dim, float* panel) {
+  const PanelD d;
+  const hn::RepartitionToWide<PanelD> dw;
+  int64_t i = 0;
+  for (; i + 4 <= dim; i += 4) {
+    HWY_UNROLL(4)
+    for (size_t lane = 0; lane < kPanel; lane += kPanelLanes) {
+      // 4x4 transposes side by side, of rows first .. first + 3, first + 4 .. first + 7, ...
+      const float* const* first = rows + lane;
+      const PanelV row0 = LoadBlocks(d, first + 0, i);
+      const PanelV row1 = LoadBlocks(d, first + 1, i);
+      const PanelV row2 = LoadBlocks(d, first + 2, i);
+      const PanelV row3 = LoadBlocks(d, first + 3, i);
+      const auto lower01 = hn::BitCast(dw, hn::InterleaveLower(d, row0, row1));
+      const auto lower23 = hn::BitCast(dw, hn::InterleaveLower(d, row2, row3));
+      const auto upper01 = hn::BitCast(dw, hn::InterleaveUpper(d, row0, row1));
+      const auto upper23 = hn::BitCast(dw, hn::InterleaveUpper(d, row2, row3));
+      float* to = panel + i * 16 + lane;
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(dw, lower01, lower23)), d, to);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(dw, lower01, lower23)), d, to + kPanel);
+      hn::Store(hn::BitCast(d, hn::InterleaveLower(dw, upper01, upper23)), d, to + 2 * kPanel);
+      hn::Store(hn::BitCast(d, hn::InterleaveUpper(dw, upper01, upper23)), d, to + 3 * kPanel);
+    }
+  }
+  for (; i < dim; ++i) {
+    for (size_t row = 0; row < kPanel; ++row) panel[i * 16 + row] = rows[row][i];
+  }
+}
+
+// exp(x) for x <= 0 to 2 ulp; exactly 0 below ln of the smallest normal float, NaN for NaN.
+HWY_INLINE PanelV ExpNegative(PanelV x) {
+  const PanelD d;
+  const hn::RebindToSigned<PanelD> di;
+  const PanelV lowest = hn::Set(d, -87.33654f);
+  // x = n ln 2 + r, ln 2 in two parts. Max in this order keeps NaN.
+  const PanelV clamped = hn::Max(lowest, x);
+  const PanelV n = hn::Round(hn::Mul(clamped, hn::Set(d, 1.442695041f)));
+  const PanelV r = hn::NegMulAdd(n, hn::Set(d, -2.12194440e-4f), hn::NegMulAdd(n, hn::Set(d, 0.693359375f), clamped));
+  // (exp(r) - 1 - r) / r^2 for |r| <= ln 2 / 2, to a relative error of the result of 1e-8.
+  PanelV p = hn::Set(d, 0.0013814539f);
+  p = hn::MulAdd(p, r, hn::Set(d, 0.008368745f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.04166839f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.16666521f));
+  p = hn::MulAdd(p, r, hn::Set(d, 0.49999994f));
+  const PanelV y = hn::Add(hn::MulAdd(hn::Mul(r, r), p, r), hn::Set(d, 1.0f));
+  const auto exponent = hn::ShiftLeft<23>(hn::ConvertTo(di, n));
+  const PanelV scaled = hn::BitCast(d, hn::Add(hn::BitCast(di, y), exponent));
+  return hn::IfThenZeroElse(hn::Lt(x, lowest), scaled);
+}
+
+// Turns `slots` rows of a panel's scores into weights exp(score - largest so far), and brings `largest` and `sum` to
+// it; *rescale is what earlier weights, and so the output, shrink by. With kMasked, only slots begin <= slot < end
+// count, a query each; slot numbers start at `first`.
+template <bool kMasked>
+HWY_INLINE void SoftmaxPanel(float* scores, int64_t slots, int64_t first, const int32_t* begin, const int32_t* end,
+                             float* largest, float* sum, float* rescale) {
+  const PanelD d;
+  const hn::RebindToSigned<PanelD> di;
+  const PanelV minus_inf = hn::Neg(hn::Inf(d));
+  for (size_t lane = 0; lane < kPanel; lane += kPanelLanes) {
+    const PanelV before = hn::Load(d, largest + lane);
+    PanelV now = before;
+    for (int64_t s = 0; s < slots; ++s) {
+      float* row = scores + s * kBlockQueries + lane;
+      PanelV score = hn::Load(d, row);
+      if constexpr (kMasked) {
+        const auto slot = hn::Set(di, static_cast<int32_t>(first + s));
+        const auto seen = hn::And(hn::Ge(slot, hn::Load(di, begin + lane)), hn::Lt(slot, hn::Load(di, end + lane)));
+        score = hn::IfThenElse(hn::RebindMask(d, seen), score, minus_inf);
+        hn::Store(score, d, row);
+      }
+      now = hn::Max(now, score);
+    }
+    // A query that has seen no slot yet has nothing to scale, and all its scores are -inf: any finite shift will do.
+    const PanelV shift = hn::IfThenElse(hn::Eq(now, minus_inf), hn::Zero(d), now);
+    const PanelV scale = ExpNegative(hn::Sub(before, shift));
+    PanelV total = hn::Mul(hn::Load(d, sum + lane), scale);
+    for (int64_t s = 0; s < slots; ++s) {
+      float* row = scores + s * kBlockQueries + lane;
+      const PanelV weight = ExpNegative(hn::Sub(hn::Load(d, row), shift));
+      total = hn::Add(total, weight);
+      hn::Store(weight, d, row);
+    }
+    hn::Store(now, d, largest + lane);
+    hn::Store(total, d, sum + lane);
+    hn::Store(scale, d, rescale + lane);
+  }
+}
+
+// row[padded] *= scale
+HWY_INLINE void ScaleRow(float* row, float scale, int64_t padded) {
+  const PanelD d;
+  const PanelV vscale = hn::Set(d, scale);
+  for (int64_t c = 0; c < padded; c += static_cast<int64_t>(kPanelLanes)) {
+    hn::Store(hn::Mul(hn::Load(d, row + c), vscale), d, row + c);
   }
 }
 
 template <typename T>
 void RunBlock(const Block& block, Scratch& scratch) {
-  static const T kZeros[kMaxHeadDim] = {};  // the key of a slot past the end
   const PagedLayer& cache = *block.cache;
   const int64_t dim = cache.head_dim;
   const int64_t padded = (dim + 15) / 16 * 16;
   const int64_t queries = block.query_end - block.query_begin;
-  const auto token_of = [&](int64_t i) { return (block.query_begin + i) / block.group; };
+  const int64_t query_panels = (queries + 15) / 16;
+  const bool few = queries <= kFewQueries;
   const auto row_of = [&](int64_t i) {  // of q and out
-    const int64_t head = block.kv_head * block.group + (block.query_begin + i) % block.group;
-    return (token_of(i) * block.heads + head) * dim;
+    const int64_t query = block.query_begin + i;
+    return (query / block.group * block.heads + block.kv_head * block.group + query % block.group) * dim;
   };
-  const auto slots_begin = [&](int64_t i) {  // the slots that a query sees
-    return block.window > 0 ? std::max<int64_t>(block.first_slot + token_of(i) + 1 - block.window, 0) : 0;
-  };
-  const auto slots_end = [&](int64_t i) { return block.first_slot + token_of(i) + 1; };
 
-  for (int64_t i = 0; i < queries; ++i) {
-    const float* q = block.q + row_of(i);
-    for (int64_t c = 0; c < dim; ++c) scratch.q[i * dim + c] = q[c] * block.scale;
+  for (int64_t i = 0; i < query_panels * 16; ++i) {
+    // Lanes without a query do as the last one.
+    const int64_t query = std::min(i, queries - 1);
+    const float* q = block.q + row_of(query);
+    if (!few) {
+      float* lane = scratch.q + i / 16 * 16 * dim + i % 16;
+      for (int64_t c = 0; c < dim; ++c) lane[c * 16] = q[c] * block.scale;
+    } else if (i < queries) {
+      for (int64_t c = 0; c < dim; ++c) scratch.q[i * dim + c] = q[c] * block.scale;
+    }
+    const int64_t slot = block.first_slot + (block.query_begin + query) / block.group;
+    scratch.begin[i] = static_cast<int32_t>(block.window > 0 ? std::max<int64_t>(slot + 1 - block.window, 0) : 0);
+    scratch.end[i] = static_cast<int32_t>(slot + 1);
+    scratch.largest[i] = -std::numeric_limits<float>::infinity();
+    scratch.sum[i] = 0.0f;
   }
-  std::fill_n(scratch.largest, queries, -std::numeric_limits<float>::infinity());
-  std::fill_n(scratch.sum, queries, 0.0f);
   std::fill_n(scratch.out, queries * padded, 0.0f);
+  // Lanes that no query fills below are to hold numbers all the same.
+  for (int64_t s = 0; few && s < kChunk; ++s) std::fill_n(scratch.scores + s * kBlockQueries, kPanel, 0.0f);
 
   const T* data = static_cast<const T*>(cache.data);
-  const int64_t end = slots_end(queries - 1);
-  for (int64_t chunk = slots_begin(0) / kChunk * kChunk; chunk < end; chunk += kChunk) {
-    const int64_t slots = std::min(kChunk, end - chunk);
-    const int64_t panels = (slots + 15) / 16;
-    for (int64_t p = 0; p < panels; ++p) {
-      const T* keys[kPanel];
-      for (int64_t s = 0; s < static_cast<int64_t>(kPanel); ++s) {
-        const int64_t in_chunk = p * 16 + s;
-        if (in_chunk >= slots) {
-          keys[s] = kZeros;
-          continue;
-        }
-        const int64_t slot = chunk + in_chunk;
-        const int64_t page = block.pages[slot / cache.page_size];
-        const int64_t at = slot % cache.page_size;
-        keys[s] = data + cache.Offset(page, false, block.kv_head, at);
-        CopyValues(data + cache.Offset(page, true, block.kv_head, at), dim, padded, scratch.v + in_chunk * padded);
+  const int64_t all_begin = scratch.begin[0];
+  const int64_t all_end = scratch.end[queries - 1];
+  const bool copy_values = !std::is_same_v<T, float> || dim != padded || queries >= kManyQueries;
+  for (int64_t chunk = all_begin / kChunk * kChunk; chunk < all_end; chunk += kChunk) {
+    const int64_t slots = std::min(kChunk, all_end - chunk);
+    // Calls run(slots from the chunk's first, how many, their elements) for what lies side by side in a page.
+    const auto for_each_run = [&](bool v, const auto& run) {
+      for (int64_t at = 0; at < slots;) {
+        const int64_t slot = chunk + at;
+        const int64_t count = std::min(cache.page_size - slot % cache.page_size, slots - at);
+        const int32_t page = block.pages[slot / cache.page_size];
+        run(at, count, data + cache.Offset(page, v, block.kv_head, slot % cache.page_size));
+        at += count;
       }
-      PackKeys(keys, dim, scratch.k + p * 16 * dim);
+    };
+
+    if (few) {
+      const int64_t slot_panels = (slots + 15) / 16;
+      const float* keys[kChunk];
+      for_each_run(false, [&](int64_t at, int64_t count, const T* run) {
+        const float* rows = AsF32(run, count, dim, scratch.v + at * dim);
+        for (int64_t i = 0; i < count; ++i) keys[at + i] = rows + i * dim;
+      });
+      for (int64_t i = slots; i < slot_panels * 16; ++i) keys[i] = keys[0];  // scores that nobody reads
+      for (int64_t p = 0; p < slot_panels; ++p) {
+        PackKeys(keys + p * 16, dim, scratch.k + p * 16 * dim);
+      }
+      alignas(64) float by_query[kFewQueries * kChunk];
+      Multiply<XLayout::kRowMajor>(scratch.q, dim, scratch.k, kPanel, kPanel * dim, dim, by_query, kChunk, queries,
+                                   slot_panels, /*accumulate=*/false);
+      for (int64_t i = 0; i < queries; ++i) {
+        for (int64_t s = 0; s < slots; ++s) scratch.scores[s * kBlockQueries + i] = by_query[i * kChunk + s];
+      }
+    } else {
+      for_each_run(false, [&](int64_t at, int64_t count, const T* keys) {
+        Multiply<XLayout::kRowMajor>(AsF32(keys, count, dim, scratch.k), dim, scratch.q, kPanel, kPanel * dim, dim,
+                                     scratch.scores + at * kBlockQueries, kBlockQueries, count, query_panels,
+                                     /*accumulate=*/false);
+      });
     }
-    Multiply(scratch.q, dim, scratch.k, kPanel, kPanel * dim, dim, scratch.scores, kChunk, queries, panels, false);
+
+    for (int64_t p = 0; p < query_panels; ++p) {
+      const int64_t i = p * 16;
+      // Queries are in the order of their slots: the last begins to see last, the first ceases first.
+      const bool masked = scratch.begin[i + 15] > chunk || scratch.end[i] < chunk + slots;
+      const auto softmax = masked ? SoftmaxPanel<true> : SoftmaxPanel<false>;
+      softmax(scratch.scores + i, slots, chunk, scratch.begin + i, scratch.end + i, scratch.largest + i,
+              scratch.sum + i, scratch.rescale + i);
+    }
     for (int64_t i = 0; i < queries; ++i) {
-      SoftmaxStep(scratch.scores + i * kChunk, slots_begin(i) - chunk, slots_end(i) - chunk, &scratch.largest[i],
-                  &scratch.sum[i], scratch.out + i * padded, padded);
+      if (scratch.rescale[i] != 1.0f) ScaleRow(scratch.out + i * padded, scratch.rescale[i], padded);
     }
-    Multiply(scratch.scores, kChunk, scratch.v, padded, kPanel, slots, scratch.out, padded, queries, padded / 16, true);
+
+    const auto add_values = [&](int64_t at, int64_t count, const float* values) {
+      Multiply<XLayout::kTransposed>(scratch.scores + at * kBlockQueries, kBlockQueries, values, padded, kPanel, count,
+                                     scratch.out, padded, queries, padded / 16, /*accumulate=*/true);
+    };
+    if (copy_values) {
+      for_each_run(true, [&](int64_t at, int64_t count, const T* values) {
+        CopyRows(values, count, dim, padded, scratch.v + at * padded);
+      });
+      add_values(0, slots, scratch.v);
+    } else if constexpr (std::is_same_v<T, float>) {
+      for_each_run(true, add_values);
+    }
   }
   for (int64_t i = 0; i < queries; ++i) {
-    const float scale = 1.0f / scratch.sum[i];
-    float* out = block.out + row_of(i);
-    for (int64_t c = 0; c < dim; ++c) out[c] = scratch.out[i * padded + c] * scale;
+    ScaleRow(scratch.out + i * padded, 1.0f / scratch.sum[i], padded);
+    std::copy_n(scratch.out + i * padded, dim, block.out + row_of(i));
   }
 }
 
@@ -292,7 +387,8 @@ void PagedAttention(const float* q, int64_t heads, const PagedRows& rows, const 
   int64_t blocks = 0;
   for (int64_t r = 0; r < rows.rows(); ++r) blocks += CeilDiv(rows.tokens(r) * group, kBlockQueries);
   pool->Run(blocks * cache.kv_heads, [&](int64_t task, int thread) {
-    int64_t block_of_row = task / cache.kv_heads;
+    // Head by head: a head's keys and values are to stay in the L2 cache while a prompt's blocks pass over them.
+    int64_t block_of_row = task % blocks;
     int64_t row = 0;
     for (;; ++row) {
       const int64_t here = CeilDiv(rows.tokens(row) * group, kBlockQueries);
@@ -306,7 +402,7 @@ void PagedAttention(const float* q, int64_t heads, const PagedRows& rows, const 
         .out = out + rows.row_start[row] * token_elements,
         .heads = heads,
         .group = group,
-        .kv_head = task % cache.kv_heads,
+        .kv_head = task / blocks,
         .query_begin = queries * block_of_row / row_blocks,
         .query_end = queries * (block_of_row + 1) / row_blocks,
         .first_slot = rows.first_slot(row),

@@ -48,7 +48,7 @@ constexpr size_t kTilePanels = 1;
 // What a tile computes. W is float, or uint16_t for bf16 weights in pairs of k, [k / 2][16][2].
 template <typename W>
 struct PanelTile {
-  const float* HWY_RESTRICT x;  // [rows, k], rows ldx apart
+  const float* HWY_RESTRICT x;  // [rows, k], rows ldx apart; or transposed, [k, rows], its rows ldx apart
   size_t ldx;
   const W* HWY_RESTRICT weight;  // element (k, c) of panel p at p * panel_stride + k * k_stride + c (pairs: k_stride
   size_t k_stride;               // to the next pair)
@@ -59,37 +59,39 @@ struct PanelTile {
   const float* HWY_RESTRICT bias;  // [columns], or nullptr: added after the last product
   size_t columns;                  // that y has; fewer than the panels' where the last is partial
   bool accumulate;                 // start from y, not from zero
-  // While row k (or pair) is multiplied, prefetch + p * prefetch_panel + k * prefetch_step is fetched for each panel p:
-  // bytes that this or another tile needs later. Addresses need not be valid.
+  // While row k (or pair) is multiplied, prefetch + p * prefetch_panel + k * prefetch_step is fetched for p below the
+  // tile's number of prefetches: bytes that this or another tile needs later. Addresses need not be valid.
   uintptr_t prefetch;
   size_t prefetch_panel;
   size_t prefetch_step;
 };
 
-template <size_t kPanels, typename W>
+template <size_t kPrefetches, typename W>
 HWY_INLINE void PrefetchLater(const PanelTile<W>& t, size_t k) {
   HWY_UNROLL(8)
-  for (size_t p = 0; p < kPanels; ++p) {
+  for (size_t p = 0; p < kPrefetches; ++p) {
     hwy::Prefetch(reinterpret_cast<const char*>(t.prefetch + p * t.prefetch_panel + k * t.prefetch_step));
   }
 }
 
+enum class XLayout : uint8_t { kRowMajor, kTransposed };
+
 // acc += x[:, k] b
-template <size_t kRows, size_t kVecs>
-HWY_INLINE void OuterProduct(const float* HWY_RESTRICT x, size_t ldx, const PanelV (&b)[kVecs],
-                             PanelV (&acc)[kRows][kVecs]) {
+template <XLayout kX, typename W, size_t kRows, size_t kVecs>
+HWY_INLINE void OuterProduct(const PanelTile<W>& t, size_t k, const PanelV (&b)[kVecs], PanelV (&acc)[kRows][kVecs]) {
   HWY_UNROLL(16)
   for (size_t r = 0; r < kRows; ++r) {
-    const PanelV a = hn::Set(PanelD(), x[r * ldx]);
+    const PanelV a = hn::Set(PanelD(), kX == XLayout::kRowMajor ? t.x[r * t.ldx + k] : t.x[k * t.ldx + r]);
     HWY_UNROLL(16)
     for (size_t v = 0; v < kVecs; ++v) acc[r][v] = hn::MulAdd(a, b[v], acc[r][v]);
   }
 }
 
-template <size_t kRows, size_t kPanels, bool kPrefetch>
+template <size_t kRows, size_t kPanels, size_t kPrefetches, XLayout kX>
 HWY_INLINE void AddProducts(const PanelTile<float>& t, PanelV (&acc)[kRows][kPanels * kPanelVecs]) {
   const PanelD d;
   const float* HWY_RESTRICT w = t.weight;
+  HWY_UNROLL(2)
   for (size_t k = 0; k < t.k; ++k, w += t.k_stride) {
     PanelV b[kPanels * kPanelVecs];
     HWY_UNROLL(8)
@@ -99,12 +101,12 @@ HWY_INLINE void AddProducts(const PanelTile<float>& t, PanelV (&acc)[kRows][kPan
         b[p * kPanelVecs + v] = hn::LoadU(d, w + p * t.panel_stride + v * kPanelLanes);
       }
     }
-    if constexpr (kPrefetch) PrefetchLater<kPanels>(t, k);
-    OuterProduct(t.x + k, t.ldx, b, acc);
+    PrefetchLater<kPrefetches>(t, k);
+    OuterProduct<kX>(t, k, b, acc);
   }
 }
 
-template <size_t kRows, size_t kPanels, bool kPrefetch>
+template <size_t kRows, size_t kPanels, size_t kPrefetches, XLayout kX>
 HWY_INLINE void AddProducts(const PanelTile<uint16_t>& t, PanelV (&acc)[kRows][kPanels * kPanelVecs]) {
   const PanelD d;
   const hn::RebindToUnsigned<PanelD> du;
@@ -123,14 +125,14 @@ HWY_INLINE void AddProducts(const PanelTile<uint16_t>& t, PanelV (&acc)[kRows][k
         odd[p * kPanelVecs + v] = hn::BitCast(d, hn::And(pair, upper));
       }
     }
-    if constexpr (kPrefetch) PrefetchLater<kPanels>(t, k / 2);
-    OuterProduct(t.x + k, t.ldx, even, acc);
-    if (HWY_LIKELY(k + 1 < t.k)) OuterProduct(t.x + k + 1, t.ldx, odd, acc);
+    PrefetchLater<kPrefetches>(t, k / 2);
+    OuterProduct<kX>(t, k, even, acc);
+    if (HWY_LIKELY(k + 1 < t.k)) OuterProduct<kX>(t, k + 1, odd, acc);
   }
 }
 
 // Computes a tile of kRows rows and kPanels panels.
-template <size_t kRows, size_t kPanels, bool kPrefetch, typename W>
+template <size_t kRows, size_t kPanels, size_t kPrefetches, XLayout kX, typename W>
 HWY_NOINLINE void RunTile(const PanelTile<W>& t) {
   constexpr size_t kColumns = kPanels * kPanel;
   constexpr size_t kVecs = kPanels * kPanelVecs;
@@ -149,7 +151,7 @@ HWY_NOINLINE void RunTile(const PanelTile<W>& t) {
       std::memcpy(bias, t.bias, t.columns * sizeof(float));
       whole.bias = bias;
     }
-    RunTile<kRows, kPanels, kPrefetch>(whole);
+    RunTile<kRows, kPanels, kPrefetches, kX>(whole);
     for (size_t r = 0; r < kRows; ++r) std::memcpy(t.y + r * t.ldy, y + r * kColumns, t.columns * sizeof(float));
     return;
   }
@@ -167,7 +169,7 @@ HWY_NOINLINE void RunTile(const PanelTile<W>& t) {
       for (size_t v = 0; v < kVecs; ++v) acc[r][v] = hn::LoadU(d, t.y + r * t.ldy + v * kPanelLanes);
     }
   }
-  AddProducts<kRows, kPanels, kPrefetch>(t, acc);
+  AddProducts<kRows, kPanels, kPrefetches, kX>(t, acc);
   if (t.bias != nullptr) {
     HWY_UNROLL(16)
     for (size_t v = 0; v < kVecs; ++v) {
