@@ -56,7 +56,7 @@ LAYERS = (
     Layer("kernels/cpu", (*VOCABULARY, CATALOG), ("kernels/registry",), NO_PYTHON),
     Layer("kernels/registry", (*VOCABULARY, "kernels/cpu", "kernels/cuda"), foreign_banned=NO_PYTHON),
     Layer("kernels", (*VOCABULARY, "kernels"), foreign_banned=NO_PYTHON),
-    Layer("runtime/python", (*COMPILER, "kernels", "runtime")),  # the only place for pybind11
+    Layer("runtime/python", (*COMPILER, "kernels", "runtime"), ("python/flashflow",)),  # the only place for pybind11
     Layer(
         "runtime/api",
         (
