@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -48,7 +47,7 @@ def open_model(path, tmp_path) -> LLM:
 def test_engine_is_a_safetensors_file_with_aligned_tensors(engine):
     with safe_open(engine, "np") as file:
         names = set(file.keys())
-        assert {"ff.graph", "ff.config", "model.norm.weight"} <= names
+        assert {"ff.graph", "ff.config", "norm.weight"} <= names
         assert bytes(file.get_tensor("ff.graph")[:5]) == b"ffir "
     size = int.from_bytes(engine.read_bytes()[:8], "little")
     header = json.loads(engine.read_bytes()[8 : 8 + size])
@@ -57,27 +56,23 @@ def test_engine_is_a_safetensors_file_with_aligned_tensors(engine):
 
 
 def test_every_flipped_byte_is_noticed(engine, tmp_path):
-    """A flip anywhere either raises a typed error or (in padding) leaves the logits as they were."""
+    """A flip in the header, a section, a weight or the padding between them raises a typed error."""
     whole = engine.read_bytes()
-    expected = open_model(engine, tmp_path).logits([1, 2, 3])
     size = int.from_bytes(whole[:8], "little")
     header = json.loads(whole[8 : 8 + size])
     places = [0, 5, 8, 9, 8 + size // 2]
-    padding = []
     for name, entry in header.items():
         if name != "__metadata__":
-            first, last = (8 + size + x for x in entry["data_offsets"])
-            (padding if name.startswith("ff.pad") else places).append((first + last) // 2)
+            first, last = (8 + size + offset for offset in entry["data_offsets"])
+            places.append((first + last) // 2)
+    assert len(places) > 15
     damaged = tmp_path / "damaged.ff"
-    for place in places + padding:
+    for place in places:
         data = bytearray(whole)
         data[place] ^= 0x10
         damaged.write_bytes(data)
-        if place in padding:
-            np.testing.assert_array_equal(open_model(damaged, tmp_path).logits([1, 2, 3]), expected)
-        else:
-            with pytest.raises(FlashFlowError, match=r"\S"):
-                open_model(damaged, tmp_path).logits([1, 2, 3])
+        with pytest.raises(FlashFlowError, match="damaged.ff"):
+            open_model(damaged, tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.3, 0.7, 0.999])
