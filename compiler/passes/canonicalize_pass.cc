@@ -147,7 +147,7 @@ Rewrite MatmulOfTransposedWeight(Graph* graph, Node* node) {
 constexpr Rule kRules[] = {NothingChanges, NeutralElement,          Undone, Joined, TransposeOfUnitAxes,
                            ZeroBias,       MatmulOfTransposedWeight};
 
-// One sweep in program order; whether anything changed.
+// One sweep in program order; whether another may change more.
 absl::StatusOr<bool> Sweep(Graph* graph, PassContext* context) {
   bool changed = false;
   std::vector<Node*> nodes;
@@ -157,8 +157,8 @@ absl::StatusOr<bool> Sweep(Graph* graph, PassContext* context) {
     for (Rule rule : kRules) {
       FF_ASSIGN_OR_RETURN(Value * replacement, rule(graph, node));
       if (replacement == nullptr) continue;
+      if (!context->BeginRewrite()) return false;
       graph->ReplaceAllUsesWith(node->result(), replacement);
-      context->CountRewrite();
       changed = true;
       break;
     }
@@ -169,11 +169,9 @@ absl::StatusOr<bool> Sweep(Graph* graph, PassContext* context) {
 }  // namespace
 
 absl::StatusOr<bool> CanonicalizePass::Run(ir::Graph* graph, PassContext* context) const {
-  bool changed = false;
   while (true) {  // ends: every rule removes a used node or replaces it by one that fewer rules fit
     FF_ASSIGN_OR_RETURN(const bool swept, Sweep(graph, context));
-    if (!swept) return changed;
-    changed = true;
+    if (!swept) return context->rewrites() > 0;
   }
 }
 

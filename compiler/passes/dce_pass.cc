@@ -13,14 +13,14 @@ absl::StatusOr<bool> DcePass::Run(ir::Graph* graph, PassContext* context) const 
   for (ir::Node* node : nodes) {
     const auto used = [](const ir::Value* result) { return result->HasUses(); };
     if (node->def().effect == ir::Effect::kConsumesCache || std::ranges::any_of(node->results(), used)) continue;
+    if (!context->BeginRewrite()) return context->rewrites() != before;
     graph->Erase(node);
-    context->CountRewrite();
   }
   const std::vector<ir::Value*> weights(graph->weights().begin(), graph->weights().end());
   for (ir::Value* weight : weights) {
     if (weight->HasUses()) continue;
+    if (!context->BeginRewrite()) break;
     graph->EraseWeight(weight);
-    context->CountRewrite();
   }
   return context->rewrites() != before;
 }

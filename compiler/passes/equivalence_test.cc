@@ -1,4 +1,5 @@
 // Each pass against its relation, on random decoders and on models as they are exported.
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <string>
@@ -90,6 +91,14 @@ TEST(EquivalenceTest, KvCacheRowsEqualTheFullGraphs) {
   }
 }
 
+int NodesOnLogitRows(const ir::Graph& graph) {
+  return static_cast<int>(std::ranges::count_if(graph.nodes(), [](const auto& node) {
+    if (!node->result()->type().is_tensor()) return false;
+    const Dims& shape = node->result()->tensor().shape;
+    return !shape.empty() && shape[0] == DimExpr::Symbol("L");
+  }));
+}
+
 TEST(EquivalenceTest, LastTokenHeadIsIdentical) {
   int sunk = 0;
   for (uint32_t seed = 0; seed < kSeeds; ++seed) {
@@ -99,7 +108,7 @@ TEST(EquivalenceTest, LastTokenHeadIsIdentical) {
     ASSERT_TRUE(before.ok()) << before.status();
     const auto records = PassManager(MakePassList<LastTokenHeadPass>()).Run(trial.graph.get(), kOptions);
     ASSERT_TRUE(records.ok()) << records.status();
-    sunk += static_cast<int>((*records)[0].rewrites);
+    sunk += NodesOnLogitRows(*trial.graph);
     const auto after = trial.Steps(*trial.graph, Mode::kTyped);
     ASSERT_TRUE(after.ok()) << after.status();
     ASSERT_TRUE(RowsAgree(*after, *before, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);

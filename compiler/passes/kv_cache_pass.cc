@@ -565,8 +565,8 @@ absl::StatusOr<bool> KvCachePass::Run(Graph* graph, PassContext* context) const 
     context->Refuse(*graph, packer.current(), std::string(s.message()));
     return false;
   }
+  if (!context->BeginRewrite()) return false;
   graph->Swap(*packer.step());
-  context->CountRewrite();
   return true;
 }
 

@@ -33,25 +33,27 @@ class Sinker {
  public:
   Sinker(Graph* graph, Value* rows, DimExpr tokens) : graph_(graph), rows_(rows), tokens_(std::move(tokens)) {}
 
-  // Rewritten nodes; 0 if there is nothing to sink through.
-  absl::StatusOr<int> Run() {
-    std::vector<Node*> nodes;
-    for (const auto& node : graph_->nodes()) nodes.push_back(node.get());
-    std::vector<Node*> sunk;
-    for (auto it = nodes.rbegin(); it != nodes.rend(); ++it) {
+  // Whether there is anything to sink through.
+  bool Find() {
+    for (const auto& node : graph_->nodes()) nodes_.push_back(node.get());
+    for (auto it = nodes_.rbegin(); it != nodes_.rend(); ++it) {
       if (IsRowwise(**it) && EveryUseIsGathered(*(*it)->result())) {
-        sunk.push_back(*it);
+        users_first_.push_back(*it);
         sunk_.insert(*it);
       }
     }
-    for (auto it = sunk.rbegin(); it != sunk.rend(); ++it) FF_RETURN_IF_ERROR(Shrink(**it));
-    for (Node* node : nodes) {
+    return !sunk_.empty();
+  }
+
+  absl::Status Sink() {
+    for (auto it = users_first_.rbegin(); it != users_first_.rend(); ++it) FF_RETURN_IF_ERROR(Shrink(**it));
+    for (Node* node : nodes_) {
       if (!IsGather(*node) || !sunk_.contains(node->operand(0)->def())) continue;
       graph_->ReplaceAllUsesWith(node->result(), wanted_.at(node->operand(0)));
       graph_->Erase(node);
     }
-    for (Node* node : sunk) graph_->Erase(node);
-    return static_cast<int>(sunk.size());
+    for (Node* node : users_first_) graph_->Erase(node);
+    return absl::OkStatus();
   }
 
   // Why the gather stays where it is.
@@ -152,6 +154,8 @@ class Sinker {
   Graph* graph_;
   Value* rows_;
   DimExpr tokens_;
+  std::vector<Node*> nodes_;        // of the graph, before
+  std::vector<Node*> users_first_;  // those to sink through
   absl::flat_hash_set<const Node*> sunk_;
   absl::flat_hash_map<const Value*, Value*> wanted_;
 };
@@ -175,13 +179,12 @@ absl::StatusOr<bool> LastTokenHeadPass::Run(Graph* graph, PassContext* context) 
     const DimExpr tokens = gather->operand(0)->tensor().shape[0];
     if (tokens.IsConstant()) continue;
     Sinker sinker(graph, gather->operand(1), tokens);
-    const std::string reason = sinker.Reason(*gather->operand(0)->def());
-    FF_ASSIGN_OR_RETURN(const int sunk, sinker.Run());
-    if (sunk == 0) {
-      context->Refuse(*graph, gather, reason);
+    if (!sinker.Find()) {
+      context->Refuse(*graph, gather, sinker.Reason(*gather->operand(0)->def()));
       continue;
     }
-    for (int i = 0; i < sunk; ++i) context->CountRewrite();
+    if (!context->BeginRewrite()) return changed;
+    FF_RETURN_IF_ERROR(sinker.Sink());
     changed = true;
   }
 }

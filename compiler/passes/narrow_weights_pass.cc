@@ -68,8 +68,8 @@ absl::Status NarrowCaches(ir::Graph* graph, DType dtype, PassContext* context) {
     if (!input->type().is_cache() || input->type().cache().dtype == dtype) continue;
     ir::CacheType type = input->type().cache();
     type.dtype = dtype;
+    if (!context->BeginRewrite()) return absl::OkStatus();
     graph->SetType(input, type);
-    context->CountRewrite();
     std::vector<Node*> appends;
     for (const auto& node : graph->nodes()) {
       if (node->op() == Op::kKvAppend) appends.push_back(node.get());
@@ -106,8 +106,8 @@ absl::StatusOr<bool> NarrowWeightsPass::Run(ir::Graph* graph, PassContext* conte
       context->Refuse(*graph, nullptr, *reason);
       continue;
     }
+    if (!context->BeginRewrite()) break;
     graph->SetType(weight, ir::TensorType{DType::kBF16, weight->tensor().shape});
-    context->CountRewrite();
   }
   FF_RETURN_IF_ERROR(NarrowCaches(graph, DType::kBF16, context));
   return noted || context->rewrites() != before;

@@ -8,6 +8,7 @@
 #define COMPILER_PASSES_PASS_H_
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,11 +39,20 @@ struct Remark {
 // What a pass is given beside the graph, and where it reports. Made by the pass manager for each run of a pass.
 class PassContext {
  public:
-  PassContext(std::string_view pass, const CompileOptions& options) : pass_(pass), options_(options) {}
+  // A pass makes at most `max_rewrites`: how a bisection finds the one that went wrong.
+  PassContext(std::string_view pass, const CompileOptions& options,
+              int64_t max_rewrites = std::numeric_limits<int64_t>::max())
+      : pass_(pass), options_(options), max_rewrites_(max_rewrites) {}
 
   const CompileOptions& options() const { return options_; }
 
-  void CountRewrite() { ++rewrites_; }
+  // Counts a rewrite that the pass is about to make. False if it may make no more: then it leaves the graph as it is
+  // and ends.
+  [[nodiscard]] bool BeginRewrite() {
+    if (rewrites_ >= max_rewrites_) return false;
+    ++rewrites_;
+    return true;
+  }
   // `node` may be nullptr. Call it before the graph is changed: the remark describes the node as it is now.
   void Refuse(const ir::Graph& graph, const ir::Node* node, std::string reason);
 
@@ -52,6 +62,7 @@ class PassContext {
  private:
   std::string pass_;
   const CompileOptions& options_;
+  int64_t max_rewrites_;
   int64_t rewrites_ = 0;
   std::vector<Remark> remarks_;
 };
