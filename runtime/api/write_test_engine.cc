@@ -3,6 +3,8 @@
 #include <fstream>
 #include <string>
 
+#include "absl/base/log_severity.h"
+#include "absl/log/globals.h"
 #include "absl/status/status.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
@@ -29,6 +31,7 @@ absl::Status Write(const std::string& graph_path, const std::string& engine_path
 
 int main(int argc, char** argv) {
   if (argc != 3) return 2;
+  absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning);
   const absl::Status status = flashflow::runtime::Write(argv[1], argv[2]);
   if (!status.ok()) std::fprintf(stderr, "%s\n", status.ToString().c_str());
   return status.ok() ? 0 : 1;
