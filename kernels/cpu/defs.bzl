@@ -1,0 +1,50 @@
+"""kernel_library and kernel_test: what the CPU kernels and their tests have in common."""
+
+load("@rules_cc//cc:defs.bzl", "cc_library", "cc_test")
+
+# The vector targets that kernels are compiled for: on x86 SSE2, AVX2 and AVX-512. Those between and beyond bring
+# nothing to fp32 arithmetic. Tests need the same list.
+VECTOR_TARGETS = ["HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3_ZEN4|HWY_AVX3_SPR|HWY_AVX10_2)"]
+
+# Kernels are launched by the registry, and measured by their tests and benchmarks here.
+KERNEL_USERS = ["//kernels:__subpackages__"]
+
+def kernel_library(name, deps = [], **kwargs):
+    """A kernel, compiled for each of the vector targets and spread over a thread pool.
+
+    Args:
+      name: the target.
+      deps: what it uses beside Highway and the thread pool.
+      **kwargs: as for cc_library.
+    """
+    cc_library(
+        name = name,
+        local_defines = VECTOR_TARGETS,
+        visibility = KERNEL_USERS,
+        deps = deps + [
+            ":thread_pool",
+            "@highway//:hwy",
+        ],
+        **kwargs
+    )
+
+def kernel_test(name, deps, **kwargs):
+    """A test of a kernel.
+
+    Args:
+      name: the target.
+      deps: what it uses beside the harness of such tests, Highway and the thread pool.
+      **kwargs: as for cc_test.
+    """
+    cc_test(
+        name = name,
+        size = "small",
+        local_defines = VECTOR_TARGETS,
+        deps = deps + [
+            ":kernel_testing",
+            ":thread_pool",
+            "@googletest//:gtest_main",
+            "@highway//:hwy",
+        ],
+        **kwargs
+    )
