@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <vector>
 
 #include "absl/log/log.h"
 #include "compiler/interpreter/eval.h"
@@ -147,12 +148,16 @@ int64_t ToInteger(double x, DType dtype) {
   return static_cast<int64_t>(x);
 }
 
-// Calls body(i, place in a, place in b) over the result's elements.
-template <typename Body>
-void WalkPair(const Evaluation& e, const Body& body) {
+// result[i] = f(op, a, b) over the result's elements; `values` says which of the operands' values are meant.
+template <typename T, typename R, typename F>
+void MapPair(Evaluation& e, std::vector<T> Tensor::* values, std::vector<R>& result, const F& f) {
+  const Tensor& a = e.input(0);
+  const Tensor& b = e.input(1);
   const size_t rank = e.result.shape.size();
-  Walk<2>(e.result.shape, {BroadcastStrides(e.input(0).shape, rank), BroadcastStrides(e.input(1).shape, rank)}, {0, 0},
-          [&](int64_t i, const std::array<int64_t, 2>& at) { body(i, at[0], at[1]); });
+  Walk<2>(e.result.shape, {BroadcastStrides(a.shape, rank), BroadcastStrides(b.shape, rank)}, {0, 0},
+          [&](int64_t i, const std::array<int64_t, 2>& at) {
+            result[i] = f(e.op, (a.*values)[at[0]], (b.*values)[at[1]]);
+          });
 }
 
 }  // namespace
@@ -183,31 +188,19 @@ absl::Status EvalCast(Evaluation& e) {
 }
 
 absl::Status EvalBinary(Evaluation& e) {
-  const Tensor& a = e.input(0);
-  const Tensor& b = e.input(1);
-  if (IsFloat(a.dtype)) {
-    WalkPair(e, [&](int64_t i, int64_t at_a, int64_t at_b) {
-      e.result.floats[i] = FloatBinary(e.op, a.floats[at_a], b.floats[at_b]);
-    });
+  if (IsFloat(e.input(0).dtype)) {
+    MapPair(e, &Tensor::floats, e.result.floats, FloatBinary);
   } else {
-    WalkPair(e, [&](int64_t i, int64_t at_a, int64_t at_b) {
-      e.result.ints[i] = IntBinary(e.op, a.ints[at_a], b.ints[at_b]);
-    });
+    MapPair(e, &Tensor::ints, e.result.ints, IntBinary);
   }
   return absl::OkStatus();
 }
 
 absl::Status EvalCompare(Evaluation& e) {
-  const Tensor& a = e.input(0);
-  const Tensor& b = e.input(1);
-  if (IsFloat(a.dtype)) {
-    WalkPair(e, [&](int64_t i, int64_t at_a, int64_t at_b) {
-      e.result.ints[i] = Compare(e.op, a.floats[at_a], b.floats[at_b]);
-    });
+  if (IsFloat(e.input(0).dtype)) {
+    MapPair(e, &Tensor::floats, e.result.ints, Compare<double>);
   } else {
-    WalkPair(e, [&](int64_t i, int64_t at_a, int64_t at_b) {
-      e.result.ints[i] = Compare(e.op, a.ints[at_a], b.ints[at_b]);
-    });
+    MapPair(e, &Tensor::ints, e.result.ints, Compare<int64_t>);
   }
   return absl::OkStatus();
 }
