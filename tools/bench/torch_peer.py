@@ -56,12 +56,9 @@ def load(name: str, threads: int, folder: Path) -> TorchPeer:
 
     torch.set_num_threads(threads)
     where = source(name, folder)
-    if name == "gpt2-124m":
-        model = AutoModelForCausalLM.from_pretrained(where, dtype=torch.float32)
+    path = resolve(where).path
+    if path.suffix == ".gguf":
+        model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
     else:
-        path = resolve(where).path
-        if path.suffix == ".gguf":
-            model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
-        else:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
     return TorchPeer(model.eval(), where)
