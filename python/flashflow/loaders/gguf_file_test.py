@@ -13,6 +13,7 @@ from flashflow.errors import DataLossError, FlashFlowError, NotFoundError, Unsup
 from flashflow.loaders.gguf_file import lazy_weight, load_gguf
 from flashflow.loaders.gguf_header import GgufTensor
 from flashflow.loaders.torch_weights import read_tensors
+from flashflow.loaders.transformers_testing import oracle
 from flashflow.models.build import build_model
 
 Q = gguf.GGMLQuantizationType
@@ -57,16 +58,6 @@ NAMES = {
     },
 }
 TOKENS = ["<|endoftext|>", "<|user|>", *(chr(c) for c in range(ord("!"), ord("!") + 67)), "ab"]
-
-
-def oracle(config):
-    torch.manual_seed(3)
-    config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.normal_(mean=float(parameter.dim() == 1 and not name.endswith("bias")), std=0.2)
-    return model
 
 
 def interleave(rows, heads):

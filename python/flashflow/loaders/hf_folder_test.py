@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from flashflow.errors import DataLossError, FlashFlowError, InvalidArgumentError, NotFoundError, UnsupportedError
 from flashflow.loaders.hf_folder import load_hf_folder
 from flashflow.loaders.torch_weights import read_tensors
+from flashflow.loaders.transformers_testing import oracle
 from flashflow.models.build import build_model
 
 GPT2 = dict(vocab_size=131, n_positions=29, n_embd=36, n_layer=3, n_head=3)
@@ -53,20 +54,6 @@ MODELS = {
     "qwen2": lambda: transformers.Qwen2Config(**LLAMA, tie_word_embeddings=True),
     "mistral": lambda: transformers.MistralConfig(**LLAMA, sliding_window=None),
 }
-
-
-def oracle(config):
-    """A model whose every parameter matters: norms and biases random too."""
-    torch.manual_seed(3)
-    config._attn_implementation = "eager"
-    model = transformers.AutoModelForCausalLM.from_config(config).float().eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.dim() == 2:
-                parameter.normal_(std=0.25)
-            else:
-                parameter.normal_(mean=0.0 if name.endswith("bias") else 1.0, std=0.2)
-    return model
 
 
 def assert_same_logits(model, folder, bound=1e-4):
