@@ -67,7 +67,10 @@ def save_checkpoint(
         raise InvalidArgumentError(f"state_dict and config disagree on weight {wrong!r}", op=wrong)
     folder.mkdir(parents=True, exist_ok=True)
     weights = folder / "model.safetensors.partial"
+    weights.touch()
+    mode = weights.stat().st_mode
     save_file({name: value.detach().cpu().contiguous() for name, value in state_dict.items()}, weights)
+    weights.chmod(mode)  # safetensors makes files that only their owner can read
     weights.replace(folder / "model.safetensors")
     if tokenizer_json is not None:
         _replace(folder / "tokenizer.json", tokenizer_json)

@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 
 import pytest
 import torch
@@ -34,6 +35,19 @@ def test_round_trip(folder):
     assert list(weights) == list(state)
     assert all(torch.equal(weights[name], state[name]) for name in state)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
+
+
+def test_modes_follow_the_umask(tmp_path):
+    before = os.umask(0o027)
+    try:
+        save_checkpoint(tmp_path / "run", CONFIG, GptSmall(CONFIG).state_dict(), b"{}")
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in (tmp_path / "run").iterdir()} == {
+        "config.json": "0o640",
+        "model.safetensors": "0o640",
+        "tokenizer.json": "0o640",
+    }
 
 
 def test_save_refuses_weights_of_another_config(folder):
