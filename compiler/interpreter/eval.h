@@ -28,9 +28,12 @@ struct Evaluation {
   const SymbolValues& symbols;
   std::vector<const Tensor*> inputs;  // nullptr: an absent optional operand, or the cache
   Cache* cache = nullptr;             // the cache operand, which the op reads or changes in place
-  Tensor result;                      // of the result's dtype and shape, zeros; the caller rounds it
+  std::vector<Tensor> results;        // one for each tensor result, of its dtype and shape, zeros; the caller rounds
   const Tensor& input(size_t i) const { return *inputs[i]; }
+  Tensor& result(size_t i = 0) { return results[i]; }
+  const Tensor& result(size_t i = 0) const { return results[i]; }
   bool HasInput(size_t i) const { return i < inputs.size() && inputs[i] != nullptr; }
+  const Tensor* Optional(size_t i) const { return HasInput(i) ? inputs[i] : nullptr; }
   template <typename T>
   const T& attr(std::string_view name) const {
     return std::get<T>(attrs.find(name)->second);
@@ -62,15 +65,33 @@ absl::Status EvalGather(Evaluation& e);  // embedding and gather_rows
 absl::Status EvalReduce(Evaluation& e);
 absl::Status EvalSoftmax(Evaluation& e);
 absl::Status EvalNorm(Evaluation& e);  // layer_norm and rms_norm
+absl::Status EvalAddNorm(Evaluation& e);
 
 // eval_contraction.cc
 absl::Status EvalMatmul(Evaluation& e);
 absl::Status EvalLinear(Evaluation& e);
+absl::Status EvalFusedLinear(Evaluation& e);
 
 // eval_attention.cc
 absl::Status EvalAttention(Evaluation& e);
 absl::Status EvalKvAppend(Evaluation& e);
 absl::Status EvalPagedAttention(Evaluation& e);
+absl::Status EvalCachedAttention(Evaluation& e);
+
+// eval_rope.cc
+absl::Status EvalRope(Evaluation& e);
+
+// --- what the rules share ---
+
+// One of the activation functions of fused_linear, by its name there. Precondition: it has that name.
+double Activate(std::string_view activation, double x);  // eval_elementwise.cc
+
+// layer_norm or rms_norm (`norm` is the op's name) of `rows` rows of `channels`; weight and bias may be nullptr.
+void Normalize(std::string_view norm, const double* x, int64_t rows, int64_t channels, double eps, const Tensor* weight,
+               const Tensor* bias, double* y);  // eval_reduce.cc
+
+// rope, as the op table says. y has x's shape.
+void Rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, Tensor* y);  // eval_rope.cc
 
 }  // namespace flashflow::interpreter
 

@@ -81,6 +81,53 @@ absl::Status CheckRows(const Rows& rows, int64_t tokens, const Cache& cache) {
   return absl::OkStatus();
 }
 
+// Stores k and v, [tokens, kv_heads, head_dim], in the layer and slots that the op names.
+void Append(Evaluation& e, const Rows& rows, const double* k, const double* v) {
+  Cache& cache = *e.cache;
+  const int64_t dim = cache.type.head_dim;
+  for (int64_t r = 0; r < rows.count(); ++r) {
+    for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
+      const int64_t slot = rows.Slot(r, t);
+      const int64_t page = rows.Page(r, slot, cache.page_size);
+      for (int64_t k_or_v = 0; k_or_v < 2; ++k_or_v) {
+        const double* token = (k_or_v == 0 ? k : v) + t * cache.type.kv_heads * dim;
+        for (int64_t head = 0; head < cache.type.kv_heads; ++head) {
+          double* to = cache.Slot(e.attr<int64_t>("layer"), page, k_or_v, head, slot % cache.page_size);
+          for (int64_t d = 0; d < dim; ++d) {
+            const double value = token[head * dim + d];
+            to[d] = e.mode == Mode::kTyped ? RoundTo(cache.type.dtype, value) : value;
+          }
+        }
+      }
+    }
+  }
+}
+
+// The op's result from q, [tokens, heads, head_dim], and the cache.
+void AttendToCache(Evaluation& e, const Rows& rows, const double* q, int64_t heads) {
+  const Cache& cache = *e.cache;
+  const int64_t dim = cache.type.head_dim;
+  const int64_t layer = e.attr<int64_t>("layer");
+  const int64_t window = e.attr<int64_t>("window");
+  for (int64_t r = 0; r < rows.count(); ++r) {
+    for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
+      const int64_t own = rows.Slot(r, t);
+      const int64_t begin = window > 0 ? std::max<int64_t>(own - window + 1, 0) : 0;
+      for (int64_t head = 0; head < heads; ++head) {
+        const int64_t kv_head = head / (heads / cache.type.kv_heads);
+        auto at = [&](int64_t k_or_v) {
+          return [&, k_or_v](int64_t slot) {
+            return cache.Slot(layer, rows.Page(r, slot, cache.page_size), k_or_v, kv_head, slot % cache.page_size);
+          };
+        };
+        const int64_t place = (t * heads + head) * dim;
+        Attend(q + place, dim, at(0), at(1), dim, begin, own + 1, e.attr<double>("scale"),
+               e.result().floats.data() + place);
+      }
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status EvalAttention(Evaluation& e) {
@@ -108,7 +155,7 @@ absl::Status EvalAttention(Evaluation& e) {
         Attend(
             q.floats.data() + (bh * queries + i) * dim, dim, [&](int64_t j) { return k_head + j * dim; },
             [&](int64_t j) { return v_head + j * v_dim; }, v_dim, begin, end, scale,
-            e.result.floats.data() + (bh * queries + i) * v_dim);
+            e.result().floats.data() + (bh * queries + i) * v_dim);
       }
     }
   });
@@ -117,54 +164,45 @@ absl::Status EvalAttention(Evaluation& e) {
 
 absl::Status EvalKvAppend(Evaluation& e) {
   const Rows rows = RowsFrom(e, 3);
-  Cache& cache = *e.cache;
-  const int64_t dim = cache.type.head_dim;
-  FF_RETURN_IF_ERROR(CheckRows(rows, e.input(1).shape[0], cache));
-  for (int64_t r = 0; r < rows.count(); ++r) {
-    for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
-      const int64_t slot = rows.Slot(r, t);
-      const int64_t page = rows.Page(r, slot, cache.page_size);
-      for (int64_t k_or_v = 0; k_or_v < 2; ++k_or_v) {
-        const double* token = e.input(1 + k_or_v).floats.data() + t * cache.type.kv_heads * dim;
-        for (int64_t head = 0; head < cache.type.kv_heads; ++head) {
-          double* to = cache.Slot(e.attr<int64_t>("layer"), page, k_or_v, head, slot % cache.page_size);
-          for (int64_t d = 0; d < dim; ++d) {
-            const double value = token[head * dim + d];
-            to[d] = e.mode == Mode::kTyped ? RoundTo(cache.type.dtype, value) : value;
-          }
-        }
-      }
-    }
-  }
+  FF_RETURN_IF_ERROR(CheckRows(rows, e.input(1).shape[0], *e.cache));
+  Append(e, rows, e.input(1).floats.data(), e.input(2).floats.data());
   return absl::OkStatus();
 }
 
 absl::Status EvalPagedAttention(Evaluation& e) {
   const Tensor& q = e.input(1);
   const Rows rows = RowsFrom(e, 2);
-  const Cache& cache = *e.cache;
-  const int64_t heads = q.shape[1];
-  const int64_t dim = cache.type.head_dim;
-  const int64_t layer = e.attr<int64_t>("layer");
-  const int64_t window = e.attr<int64_t>("window");
-  FF_RETURN_IF_ERROR(CheckRows(rows, q.shape[0], cache));
-  for (int64_t r = 0; r < rows.count(); ++r) {
-    for (int64_t t = rows.row_start.ints[r]; t < rows.row_start.ints[r + 1]; ++t) {
-      const int64_t own = rows.Slot(r, t);
-      const int64_t begin = window > 0 ? std::max<int64_t>(own - window + 1, 0) : 0;
-      for (int64_t head = 0; head < heads; ++head) {
-        const int64_t kv_head = head / (heads / cache.type.kv_heads);
-        auto at = [&](int64_t k_or_v) {
-          return [&, k_or_v](int64_t slot) {
-            return cache.Slot(layer, rows.Page(r, slot, cache.page_size), k_or_v, kv_head, slot % cache.page_size);
-          };
-        };
-        const int64_t place = (t * heads + head) * dim;
-        Attend(q.floats.data() + place, dim, at(0), at(1), dim, begin, own + 1, e.attr<double>("scale"),
-               e.result.floats.data() + place);
-      }
+  FF_RETURN_IF_ERROR(CheckRows(rows, q.shape[0], *e.cache));
+  AttendToCache(e, rows, q.floats.data(), q.shape[1]);
+  return absl::OkStatus();
+}
+
+absl::Status EvalCachedAttention(Evaluation& e) {
+  const Tensor& qkv = e.input(1);
+  const Rows rows = RowsFrom(e, 2);
+  const int64_t tokens = qkv.shape[0];
+  const int64_t heads = e.attr<int64_t>("heads");
+  const int64_t kv_heads = e.cache->type.kv_heads;
+  const int64_t dim = e.cache->type.head_dim;
+  FF_RETURN_IF_ERROR(CheckRows(rows, tokens, *e.cache));
+  // The heads from `first` on of every token, turned if the op has angles and they are not values.
+  auto part = [&](int64_t first, int64_t count, bool turned) {
+    Tensor x = Tensor::Zeros(qkv.dtype, {tokens, count, dim});
+    for (int64_t t = 0; t < tokens; ++t) {
+      const double* from = qkv.floats.data() + (t * (heads + 2 * kv_heads) + first) * dim;
+      std::copy_n(from, count * dim, x.floats.data() + t * count * dim);
     }
-  }
+    if (!turned || !e.HasInput(5)) return x;
+    Tensor y = x;
+    Tensor cos = e.input(5);
+    Tensor sin = e.input(6);
+    cos.shape = sin.shape = {tokens, 1, dim};
+    Rotate(x, cos, sin, &y);
+    if (e.mode == Mode::kTyped) RoundToDType(&y);
+    return y;
+  };
+  Append(e, rows, part(heads, kv_heads, true).floats.data(), part(heads + kv_heads, kv_heads, false).floats.data());
+  AttendToCache(e, rows, part(0, heads, true).floats.data(), heads);
   return absl::OkStatus();
 }
 

@@ -64,10 +64,39 @@ absl::Status EvalLinear(Evaluation& e) {
   const Tensor& weight = e.input(1);
   const int64_t n = weight.shape[0];
   const int64_t k = weight.shape[1];
-  const int64_t m = n == 0 ? 0 : e.result.NumElements() / n;
-  Linear(x.floats.data(), weight.floats.data(), m, n, k, e.result.floats.data());
+  const int64_t m = n == 0 ? 0 : e.result().NumElements() / n;
+  Linear(x.floats.data(), weight.floats.data(), m, n, k, e.result().floats.data());
   if (e.HasInput(2)) {
-    for (int64_t i = 0; i < m * n; ++i) e.result.floats[i] += e.input(2).floats[i % n];
+    for (int64_t i = 0; i < m * n; ++i) e.result().floats[i] += e.input(2).floats[i % n];
+  }
+  return absl::OkStatus();
+}
+
+absl::Status EvalFusedLinear(Evaluation& e) {
+  const Tensor& x = e.input(0);
+  const Tensor& weight = e.input(1);
+  const int64_t n = weight.shape[0];
+  const int64_t k = weight.shape[1];
+  const int64_t m = NumElements(Shape(x.shape.begin(), x.shape.end() - 1));
+  std::vector<double> normalized = x.floats;
+  if (const auto& norm = e.attr<std::string>("norm"); norm != "none") {
+    Normalize(norm, x.floats.data(), m, k, e.attr<double>("eps"), e.Optional(4), e.Optional(5), normalized.data());
+  }
+  std::vector<double> products(m * n);
+  Linear(normalized.data(), weight.floats.data(), m, n, k, products.data());
+  const std::string& activation = e.attr<std::string>("activation");
+  const bool gated = e.attr<bool>("gated");
+  const int64_t columns = gated ? n / 2 : n;
+  const Tensor* bias = e.Optional(2);
+  const Tensor* residual = e.Optional(3);
+  for (int64_t row = 0; row < m; ++row) {
+    auto at = [&](int64_t column) { return products[row * n + column] + (bias != nullptr ? bias->floats[column] : 0); };
+    for (int64_t c = 0; c < columns; ++c) {
+      double value = Activate(activation, at(c));
+      if (gated) value *= at(columns + c);
+      if (residual != nullptr) value += residual->floats[row * columns + c];
+      e.result().floats[row * columns + c] = value;
+    }
   }
   return absl::OkStatus();
 }
@@ -75,19 +104,19 @@ absl::Status EvalLinear(Evaluation& e) {
 absl::Status EvalMatmul(Evaluation& e) {
   const Tensor& a = e.input(0);
   const Tensor& b = e.input(1);
-  const size_t rank = e.result.shape.size();
-  const int64_t m = e.result.shape[rank - 2];
-  const int64_t n = e.result.shape[rank - 1];
+  const size_t rank = e.result().shape.size();
+  const int64_t m = e.result().shape[rank - 2];
+  const int64_t n = e.result().shape[rank - 1];
   const int64_t k = a.shape.back();
   // Walk the leading axes in units of matrices.
-  const Shape batch(e.result.shape.begin(), e.result.shape.end() - 2);
+  const Shape batch(e.result().shape.begin(), e.result().shape.end() - 2);
   const Shape batch_a(a.shape.begin(), a.shape.end() - 2);
   const Shape batch_b(b.shape.begin(), b.shape.end() - 2);
   Walk<2>(batch, {BroadcastStrides(batch_a, batch.size()), BroadcastStrides(batch_b, batch.size())}, {0, 0},
           [&](int64_t i, const std::array<int64_t, 2>& at) {
             const double* left = a.floats.data() + at[0] * m * k;
             const double* right = b.floats.data() + at[1] * k * n;
-            double* out = e.result.floats.data() + i * m * n;
+            double* out = e.result().floats.data() + i * m * n;
             ParallelFor(m, k * n, [&](int64_t begin, int64_t end) {
               for (int64_t row = begin; row < end; ++row) {
                 for (int64_t j = 0; j < k; ++j) {

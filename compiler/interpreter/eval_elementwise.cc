@@ -153,8 +153,8 @@ template <typename T, typename R, typename F>
 void MapPair(Evaluation& e, std::vector<T> Tensor::* values, std::vector<R>& result, const F& f) {
   const Tensor& a = e.input(0);
   const Tensor& b = e.input(1);
-  const size_t rank = e.result.shape.size();
-  Walk<2>(e.result.shape, {BroadcastStrides(a.shape, rank), BroadcastStrides(b.shape, rank)}, {0, 0},
+  const size_t rank = e.result().shape.size();
+  Walk<2>(e.result().shape, {BroadcastStrides(a.shape, rank), BroadcastStrides(b.shape, rank)}, {0, 0},
           [&](int64_t i, const std::array<int64_t, 2>& at) {
             result[i] = f(e.op, (a.*values)[at[0]], (b.*values)[at[1]]);
           });
@@ -162,17 +162,25 @@ void MapPair(Evaluation& e, std::vector<T> Tensor::* values, std::vector<R>& res
 
 }  // namespace
 
+double Activate(std::string_view activation, double x) {
+  if (activation == "gelu") return GeluErf(x);
+  if (activation == "gelu_tanh") return GeluTanh(x);
+  if (activation == "silu") return x * Sigmoid(x);
+  if (activation == "relu") return FloatUnary(Op::kRelu, false, x);
+  return x;
+}
+
 absl::Status EvalUnary(Evaluation& e) {
   const Tensor& x = e.input(0);
   const bool tanh_gelu = e.op == Op::kGelu && e.attr<std::string>("approximate") == "tanh";
-  for (size_t i = 0; i < x.floats.size(); ++i) e.result.floats[i] = FloatUnary(e.op, tanh_gelu, x.floats[i]);
-  for (size_t i = 0; i < x.ints.size(); ++i) e.result.ints[i] = IntUnary(e.op, x.ints[i]);
+  for (size_t i = 0; i < x.floats.size(); ++i) e.result().floats[i] = FloatUnary(e.op, tanh_gelu, x.floats[i]);
+  for (size_t i = 0; i < x.ints.size(); ++i) e.result().ints[i] = IntUnary(e.op, x.ints[i]);
   return absl::OkStatus();
 }
 
 absl::Status EvalCast(Evaluation& e) {
   const Tensor& x = e.input(0);
-  Tensor& y = e.result;
+  Tensor& y = e.result();
   if (IsFloat(x.dtype) && IsFloat(y.dtype)) {
     y.floats = x.floats;
   } else if (IsFloat(y.dtype)) {
@@ -189,18 +197,18 @@ absl::Status EvalCast(Evaluation& e) {
 
 absl::Status EvalBinary(Evaluation& e) {
   if (IsFloat(e.input(0).dtype)) {
-    MapPair(e, &Tensor::floats, e.result.floats, FloatBinary);
+    MapPair(e, &Tensor::floats, e.result().floats, FloatBinary);
   } else {
-    MapPair(e, &Tensor::ints, e.result.ints, IntBinary);
+    MapPair(e, &Tensor::ints, e.result().ints, IntBinary);
   }
   return absl::OkStatus();
 }
 
 absl::Status EvalCompare(Evaluation& e) {
   if (IsFloat(e.input(0).dtype)) {
-    MapPair(e, &Tensor::floats, e.result.ints, Compare<double>);
+    MapPair(e, &Tensor::floats, e.result().ints, Compare<double>);
   } else {
-    MapPair(e, &Tensor::ints, e.result.ints, Compare<int64_t>);
+    MapPair(e, &Tensor::ints, e.result().ints, Compare<int64_t>);
   }
   return absl::OkStatus();
 }
@@ -209,15 +217,15 @@ absl::Status EvalWhere(Evaluation& e) {
   const Tensor& condition = e.input(0);
   const Tensor& a = e.input(1);
   const Tensor& b = e.input(2);
-  const size_t rank = e.result.shape.size();
-  Walk<3>(e.result.shape,
+  const size_t rank = e.result().shape.size();
+  Walk<3>(e.result().shape,
           {BroadcastStrides(condition.shape, rank), BroadcastStrides(a.shape, rank), BroadcastStrides(b.shape, rank)},
           {0, 0, 0}, [&](int64_t i, const std::array<int64_t, 3>& at) {
             const bool holds = condition.ints[at[0]] != 0;
             if (IsFloat(a.dtype)) {
-              e.result.floats[i] = holds ? a.floats[at[1]] : b.floats[at[2]];
+              e.result().floats[i] = holds ? a.floats[at[1]] : b.floats[at[2]];
             } else {
-              e.result.ints[i] = holds ? a.ints[at[1]] : b.ints[at[2]];
+              e.result().ints[i] = holds ? a.ints[at[1]] : b.ints[at[2]];
             }
           });
   return absl::OkStatus();

@@ -34,7 +34,7 @@ absl::Status EvalReduce(Evaluation& e) {
     Walk<1>(x.shape, {strides}, {0},
             [&](int64_t i, const std::array<int64_t, 1>& at) { to[at[0]] = combine(to[at[0]], from[i]); });
   };
-  Tensor& y = e.result;
+  Tensor& y = e.result();
   if (e.op == Op::kReduceMax) {
     std::fill(y.floats.begin(), y.floats.end(), -std::numeric_limits<double>::infinity());
     std::fill(y.ints.begin(), y.ints.end(), std::numeric_limits<int64_t>::min());
@@ -67,7 +67,7 @@ absl::Status EvalSoftmax(Evaluation& e) {
   lines[axis] = length == 0 ? 0 : 1;
   Walk<1>(lines, {DenseStrides(x.shape)}, {0}, [&](int64_t, const std::array<int64_t, 1>& at) {
     const double* in = x.floats.data() + at[0];
-    double* out = e.result.floats.data() + at[0];
+    double* out = e.result().floats.data() + at[0];
     double max = in[0];
     for (int64_t i = 1; i < length; ++i) max = Greater(max, in[i * stride]);
     double sum = 0;
@@ -77,28 +77,40 @@ absl::Status EvalSoftmax(Evaluation& e) {
   return absl::OkStatus();
 }
 
-absl::Status EvalNorm(Evaluation& e) {
-  const Tensor& x = e.input(0);
-  const int64_t channels = x.shape.back();
-  const int64_t rows = channels == 0 ? 0 : x.NumElements() / channels;
-  const double eps = e.attr<double>("eps");
-  for (int64_t row = 0; row < rows; ++row) {
-    const double* in = x.floats.data() + row * channels;
-    double* out = e.result.floats.data() + row * channels;
+void Normalize(std::string_view norm, const double* x, int64_t rows, int64_t channels, double eps, const Tensor* weight,
+               const Tensor* bias, double* y) {
+  for (int64_t row = 0; row < rows; ++row, x += channels, y += channels) {
     double mean = 0;
-    if (e.op == Op::kLayerNorm) {
-      for (int64_t c = 0; c < channels; ++c) mean += in[c];
+    if (norm == "layer_norm") {
+      for (int64_t c = 0; c < channels; ++c) mean += x[c];
       mean /= static_cast<double>(channels);
     }
     double square = 0;
-    for (int64_t c = 0; c < channels; ++c) square += (in[c] - mean) * (in[c] - mean);
+    for (int64_t c = 0; c < channels; ++c) square += (x[c] - mean) * (x[c] - mean);
     const double scale = 1 / std::sqrt(square / static_cast<double>(channels) + eps);
     for (int64_t c = 0; c < channels; ++c) {
-      out[c] = (in[c] - mean) * scale;
-      if (e.HasInput(1)) out[c] *= e.input(1).floats[c];
-      if (e.HasInput(2)) out[c] += e.input(2).floats[c];
+      y[c] = (x[c] - mean) * scale;
+      if (weight != nullptr) y[c] *= weight->floats[c];
+      if (bias != nullptr) y[c] += bias->floats[c];
     }
   }
+}
+
+absl::Status EvalNorm(Evaluation& e) {
+  const Tensor& x = e.input(0);
+  const int64_t channels = x.shape.back();
+  Normalize(ir::OpName(e.op), x.floats.data(), channels == 0 ? 0 : x.NumElements() / channels, channels,
+            e.attr<double>("eps"), e.Optional(1), e.Optional(2), e.result().floats.data());
+  return absl::OkStatus();
+}
+
+absl::Status EvalAddNorm(Evaluation& e) {
+  Tensor& sum = e.result(0);
+  const int64_t channels = sum.shape.back();
+  for (size_t i = 0; i < sum.floats.size(); ++i) sum.floats[i] = e.input(0).floats[i] + e.input(1).floats[i];
+  if (e.mode == Mode::kTyped) RoundToDType(&sum);
+  Normalize(e.attr<std::string>("norm"), sum.floats.data(), channels == 0 ? 0 : sum.NumElements() / channels, channels,
+            e.attr<double>("eps"), e.Optional(2), e.Optional(3), e.result(1).floats.data());
   return absl::OkStatus();
 }
 

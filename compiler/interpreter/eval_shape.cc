@@ -39,27 +39,27 @@ int64_t Product(const Shape& shape, size_t begin, size_t end) {
 
 absl::Status EvalConstant(Evaluation& e) {
   const double value = e.attr<double>("value");
-  std::fill(e.result.floats.begin(), e.result.floats.end(), value);
-  if (!e.result.ints.empty()) std::fill(e.result.ints.begin(), e.result.ints.end(), static_cast<int64_t>(value));
+  std::fill(e.result().floats.begin(), e.result().floats.end(), value);
+  if (!e.result().ints.empty()) std::fill(e.result().ints.begin(), e.result().ints.end(), static_cast<int64_t>(value));
   return absl::OkStatus();
 }
 
 absl::Status EvalIota(Evaluation& e) {
-  Shape strides(e.result.shape.size(), 0);
+  Shape strides(e.result().shape.size(), 0);
   strides[e.attr<int64_t>("axis")] = 1;
-  const bool is_float = IsFloat(e.result.dtype);
-  Walk<1>(e.result.shape, {strides}, {0}, [&](int64_t i, const std::array<int64_t, 1>& at) {
+  const bool is_float = IsFloat(e.result().dtype);
+  Walk<1>(e.result().shape, {strides}, {0}, [&](int64_t i, const std::array<int64_t, 1>& at) {
     if (is_float) {
-      e.result.floats[i] = static_cast<double>(at[0]);
+      e.result().floats[i] = static_cast<double>(at[0]);
     } else {
-      e.result.ints[i] = at[0];
+      e.result().ints[i] = at[0];
     }
   });
   return absl::OkStatus();
 }
 
 absl::Status EvalReshape(Evaluation& e) {
-  CopyRun(e.input(0), 0, e.result.NumElements(), &e.result, 0);
+  CopyRun(e.input(0), 0, e.result().NumElements(), &e.result(), 0);
   return absl::OkStatus();
 }
 
@@ -67,12 +67,12 @@ absl::Status EvalTranspose(Evaluation& e) {
   const Shape dense = DenseStrides(e.input(0).shape);
   Shape strides;
   for (int64_t axis : e.attr<std::vector<int64_t>>("perm")) strides.push_back(dense[axis]);
-  CopyStrided(e.input(0), 0, strides, &e.result);
+  CopyStrided(e.input(0), 0, strides, &e.result());
   return absl::OkStatus();
 }
 
 absl::Status EvalExpand(Evaluation& e) {
-  CopyStrided(e.input(0), 0, BroadcastStrides(e.input(0).shape, e.result.shape.size()), &e.result);
+  CopyStrided(e.input(0), 0, BroadcastStrides(e.input(0).shape, e.result().shape.size()), &e.result());
   return absl::OkStatus();
 }
 
@@ -88,19 +88,19 @@ absl::Status EvalSlice(Evaluation& e) {
   Shape strides = DenseStrides(e.input(0).shape);
   const int64_t offset = start * strides[axis];
   strides[axis] *= e.attr<int64_t>("step");
-  CopyStrided(e.input(0), offset, strides, &e.result);
+  CopyStrided(e.input(0), offset, strides, &e.result());
   return absl::OkStatus();
 }
 
 absl::Status EvalConcat(Evaluation& e) {
   const size_t axis = e.attr<int64_t>("axis");
-  const Shape& shape = e.result.shape;
+  const Shape& shape = e.result().shape;
   const int64_t outer = Product(shape, 0, axis);
   const int64_t row = Product(shape, axis, shape.size());
   int64_t offset = 0;
   for (const Tensor* x : e.inputs) {
     const int64_t run = Product(x->shape, axis, shape.size());
-    for (int64_t i = 0; i < outer; ++i) CopyRun(*x, i * run, run, &e.result, i * row + offset);
+    for (int64_t i = 0; i < outer; ++i) CopyRun(*x, i * run, run, &e.result(), i * row + offset);
     offset += run;
   }
   return absl::OkStatus();
@@ -116,7 +116,7 @@ absl::Status EvalGather(Evaluation& e) {
       return absl::OutOfRangeError(
           absl::StrCat("index ", row, " at place ", i, " is outside a table of ", table.shape[0], " rows"));
     }
-    CopyRun(table, row * run, run, &e.result, static_cast<int64_t>(i) * run);
+    CopyRun(table, row * run, run, &e.result(), static_cast<int64_t>(i) * run);
   }
   return absl::OkStatus();
 }

@@ -172,7 +172,7 @@ class Interpreter {
                           .symbols = symbols_,
                           .inputs = {},
                           .cache = nullptr,
-                          .result = {}};
+                          .results = {}};
     for (const ir::Value* operand : node.operands()) {
       const Tensor* tensor = nullptr;
       if (operand != nullptr && operand->type().is_cache()) {
@@ -182,22 +182,28 @@ class Interpreter {
       }
       evaluation.inputs.push_back(tensor);
     }
-    const ir::Value* result = node.result();
-    if (result->type().is_tensor()) {
+    for (const ir::Value* result : node.results()) {
+      if (!result->type().is_tensor()) continue;
       FF_ASSIGN_OR_RETURN(Shape shape, Evaluate(result->tensor().shape));
-      evaluation.result = Tensor::Zeros(result->tensor().dtype, std::move(shape));
+      evaluation.results.push_back(Tensor::Zeros(result->tensor().dtype, std::move(shape)));
     }
     FF_RETURN_IF_ERROR(GetEval(node.op())(evaluation));
-    if (result->type().is_cache()) {
-      auto cache = caches_.extract(node.operand(0));
-      caches_.emplace(result, std::move(cache.mapped()));
-    } else {
+    size_t next = 0;
+    for (const ir::Value* result : node.results()) {
+      if (result->type().is_cache()) {
+        auto cache = caches_.extract(node.operand(0));
+        caches_.emplace(result, std::move(cache.mapped()));
+        continue;
+      }
+      Tensor& tensor = evaluation.result(next++);
       // Integers have a width in both modes; only floats may stay unrounded.
-      if (mode_ == Mode::kTyped || !IsFloat(evaluation.result.dtype)) RoundToDType(&evaluation.result);
-      tensors_.emplace(result, std::make_shared<const Tensor>(std::move(evaluation.result)));
+      if (mode_ == Mode::kTyped || !IsFloat(tensor.dtype)) RoundToDType(&tensor);
+      tensors_.emplace(result, std::make_shared<const Tensor>(std::move(tensor)));
     }
     for (const ir::Value* operand : node.operands()) Release(operand);
-    if (uses_left_[result] == 0) tensors_.erase(result);
+    for (const ir::Value* result : node.results()) {
+      if (uses_left_[result] == 0) tensors_.erase(result);
+    }
     return absl::OkStatus();
   }
 

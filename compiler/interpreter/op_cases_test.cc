@@ -217,9 +217,47 @@ std::vector<Case> ContractionCases() {
   };
 }
 
+std::vector<Case> FusedCases() {
+  const Tensor x = F({5, 1}, {-2.5, -0.5, 0, 0.75, 3});
+  const Tensor one = F({1, 1}, {1});
+  const Tensor row = F({1, 4}, {1, 2, 3, 6});
+  const Tensor scale = F({1, 2, 3, 4});
+  const Tensor shift = F({0.5, 0.5, 0.5, -1});
+  auto activation = [](std::string name) { return AttrMap{{"activation", std::move(name)}}; };
+  return {
+      {Op::kRope,
+       {F({2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}), F({4}, {1, 2, 3, 4}), F({2, 4}, {10, 20, 30, 40, 0, 0, 0, 1})},
+       {},
+       F({2, 4}, {-29, -76, 39, 96, 5, 12, 21, 38})},
+      {Op::kFusedLinear,
+       {x, one},
+       activation("gelu"),
+       F({5, 1}, {-0.015524163314440338, -0.15426876936299345, 0, 0.58002948571734885, 2.9959503059051097})},
+      {Op::kFusedLinear,
+       {x, one},
+       activation("gelu_tanh"),
+       F({5, 1}, {-0.015084266089998582, -0.15428599017485608, 0, 0.5799605551656203, 2.996362607918227})},
+      {Op::kFusedLinear,
+       {x, one},
+       activation("silu"),
+       F({5, 1}, {-0.18964545005310888, -0.18877033439907272, 0, 0.50938402438154473, 2.8577223804672997})},
+      // rms_norm gives 1 and -1; the products are 2 and 3 times that; the gate is the first half.
+      {Op::kFusedLinear,
+       {F({2, 1}, {3, -2}), F({2, 1}, {2, 3}), F({0.5, -10}), F({2, 1}, {1, 4})},
+       {{"norm", "rms_norm"}, {"activation", "relu"}, {"gated", true}},
+       F({2, 1}, {-16.5, 4})},
+      {Op::kFusedLinear,
+       {row, F({2, 4}, {1, 0, 1, 0, 0, 1, 0, 1}), F({0.5, -10}), F({1, 2}, {100, 200}), scale, shift},
+       {{"norm", "layer_norm"}, {"eps", 0.5}},
+       F({1, 2}, {100.5, 194.5})},
+      {Op::kAddNorm, {row, row}, {{"norm", "rms_norm"}, {"eps", 0.0}}, F({1, 4}, {2, 4, 6, 12})},
+  };
+}
+
 std::vector<Case> AllCases() {
   std::vector<Case> cases = ElementwiseCases();
-  for (const auto& more : {ShapeCases(), ContractionCases()}) cases.insert(cases.end(), more.begin(), more.end());
+  for (const auto& more : {ShapeCases(), ContractionCases(), FusedCases()})
+    cases.insert(cases.end(), more.begin(), more.end());
   return cases;
 }
 
@@ -281,7 +319,7 @@ TEST(OpCases, TypedModeRoundsIt) {
 
 // The cache's ops have a test of their own, paged_attention_test.
 TEST(OpCases, CoverTheTable) {
-  absl::flat_hash_set<Op> covered = {Op::kKvAppend, Op::kPagedAttention};
+  absl::flat_hash_set<Op> covered = {Op::kKvAppend, Op::kPagedAttention, Op::kCachedAttention};
   for (const Case& c : AllCases()) covered.insert(c.op);
   for (const ir::OpDef& def : ir::OpTable()) EXPECT_TRUE(covered.contains(def.op)) << def.name << " has no case";
 }
@@ -295,6 +333,25 @@ TEST(OpCases, RefuseIndicesOutsideTheirTable) {
     EXPECT_THAT(Evaluate(gather, Mode::kTyped).status().message(),
                 ::testing::HasSubstr("index " + std::to_string(index) + " at place 1 is outside a table of 2 rows"));
   }
+}
+
+// The second result: the norm of the sum, with every operand.
+TEST(OpCases, AddNormNormalizesTheSum) {
+  ir::GraphBuilder builder("op");
+  ir::Value* x = builder.Input("x", DType::kF32, {1, 4});
+  ir::Value* residual = builder.Input("residual", DType::kF32, {1, 4});
+  ir::Value* weight = builder.Input("weight", DType::kF32, {4});
+  ir::Value* bias = builder.Input("bias", DType::kF32, {4});
+  ir::Value* sum = builder.Add(Op::kAddNorm, {x, residual, weight, bias}, {{"norm", "layer_norm"}, {"eps", 0.5}});
+  builder.Output("norm", sum->def()->result(1));
+  absl::StatusOr<Values> outputs = Interpret(*builder.Build(),
+                                             {{"x", F({1, 4}, {0, 2, 3, 4})},
+                                              {"residual", F({1, 4}, {1, 0, 0, 2})},
+                                              {"weight", F({1, 2, 3, 4})},
+                                              {"bias", F({0.5, 0.5, 0.5, -1})}},
+                                             WeightsFrom({}), Mode::kTyped);
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(std::get<Tensor>(outputs->at("norm")).floats, ::testing::ElementsAre(-0.5, -0.5, 0.5, 5));
 }
 
 TEST(OpCases, MaxOfNothingIsAnError) {

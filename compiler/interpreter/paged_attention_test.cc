@@ -192,6 +192,79 @@ TEST(PagedAttention, TypedModeRoundsToTheCachesDType) {
   }
 }
 
+// cached_attention is slices, rope, kv_append and paged_attention in one, to the bit.
+TEST(CachedAttention, EqualsItsParts) {
+  constexpr int64_t kEven = 4;
+  constexpr int64_t kQ = kHeads * kEven;
+  constexpr int64_t kKv = kKvHeads * kEven;
+  const ir::CacheType type{2, kKvHeads, kEven, DType::kBF16};
+  const AttrMap layer = {{"layer", 1}};
+  const AttrMap scores = {{"layer", 1}, {"scale", kScale}, {"window", 5}};
+  auto run = [&](bool fused, bool turned, Mode mode) {
+    ir::GraphBuilder builder("step");
+    ir::Value* cache = builder.CacheInput("cache", type);
+    ir::Value* qkv = builder.Input("qkv", DType::kF32, {9, kQ + 2 * kKv});
+    ir::Value* row_start = builder.Input("row_start", DType::kI32, {3});
+    ir::Value* kv_len = builder.Input("kv_len", DType::kI32, {2});
+    ir::Value* table = builder.Input("block_table", DType::kI32, {2, 3});
+    ir::Value* cos = builder.Input("cos", DType::kF32, {9, kEven});
+    ir::Value* sin = builder.Input("sin", DType::kF32, {9, kEven});
+    if (fused) {
+      AttrMap attrs = scores;
+      attrs["heads"] = kHeads;
+      std::vector<ir::Value*> operands = {cache, qkv, row_start, kv_len, table};
+      if (turned) operands.insert(operands.end(), {cos, sin});
+      ir::Value* next = builder.Add(Op::kCachedAttention, operands, attrs);
+      builder.Output("cache", next);
+      builder.Output("y", next->def()->result(1));
+    } else {
+      auto part = [&](int64_t start, int64_t heads, bool turn) {
+        ir::Value* x = builder.Add(Op::kSlice, {qkv},
+                                   {{"axis", 1}, {"start", DimExpr(start)}, {"stop", DimExpr(start + heads * kEven)}});
+        x = builder.Add(Op::kReshape, {x}, {{"shape", Dims{9, heads, kEven}}});
+        if (!turn) return x;
+        const AttrMap broadcast = {{"shape", Dims{9, 1, kEven}}};
+        return builder.Add(
+            Op::kRope, {x, builder.Add(Op::kReshape, {cos}, broadcast), builder.Add(Op::kReshape, {sin}, broadcast)});
+      };
+      ir::Value* k = part(kQ, kKvHeads, turned);
+      ir::Value* v = part(kQ + kKv, kKvHeads, false);
+      ir::Value* next = builder.Add(Op::kKvAppend, {cache, k, v, row_start, kv_len, table}, layer);
+      builder.Output("cache", next);
+      ir::Value* y =
+          builder.Add(Op::kPagedAttention, {next, part(0, kHeads, turned), row_start, kv_len, table}, scores);
+      builder.Output("y", builder.Add(Op::kReshape, {y}, {{"shape", Dims{9, kQ}}}));
+    }
+    std::mt19937 random(3);
+    std::normal_distribution<double> normal;
+    auto floats = [&](Shape shape) {
+      Tensor x = Tensor::Zeros(DType::kF32, std::move(shape));
+      for (double& value : x.floats) value = normal(random);
+      return x;
+    };
+    Values inputs;
+    inputs.emplace("cache", Cache::Empty(type, 6, kPageSize));
+    inputs.emplace("qkv", floats({9, kQ + 2 * kKv}));
+    inputs.emplace("cos", floats({9, kEven}));
+    inputs.emplace("sin", floats({9, kEven}));
+    inputs.emplace("row_start", Tensor::Ints({3}, {0, 2, 9}));
+    inputs.emplace("kv_len", Tensor::Ints({2}, {2, 7}));
+    inputs.emplace("block_table", Tensor::Ints({2, 3}, {5, -1, -1, 0, 3, -1}));
+    return Interpret(*builder.Build(), std::move(inputs), WeightsFrom({}), mode);
+  };
+  for (const Mode mode : {Mode::kTyped, Mode::kWide}) {
+    for (const bool turned : {false, true}) {
+      const absl::StatusOr<Values> whole = run(true, turned, mode);
+      const absl::StatusOr<Values> parts = run(false, turned, mode);
+      ASSERT_TRUE(whole.ok()) << whole.status();
+      ASSERT_TRUE(parts.ok()) << parts.status();
+      EXPECT_EQ(std::get<Tensor>(whole->at("y")).floats, std::get<Tensor>(parts->at("y")).floats);
+      EXPECT_THAT(std::get<Cache>(whole->at("cache")).data,
+                  ::testing::Pointwise(::testing::NanSensitiveDoubleEq(), std::get<Cache>(parts->at("cache")).data));
+    }
+  }
+}
+
 TEST(PagedAttention, LeavesOtherSlotsAlone) {
   const std::unique_ptr<ir::Graph> graph = StepGraph(kCacheType, 0);
   std::mt19937 random(2);

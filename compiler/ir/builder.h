@@ -21,7 +21,7 @@ class GraphBuilder {
   Value* Input(std::string name, DType dtype, Dims shape);
   Value* CacheInput(std::string name, CacheType type);
   Value* Weight(std::string name, Dims shape, DType dtype = DType::kF32);
-  // The node's only result.
+  // The node's first result; def() of it has the others.
   Value* Add(Op op, std::vector<Value*> operands, AttrMap attrs = {}, std::string loc = "");
   void Output(std::string name, Value* value);
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::ir {
 
@@ -33,6 +34,17 @@ absl::Status RequireShape(std::string_view what, const TensorType& type, const D
 absl::Status RequireAxis(std::string_view what, int64_t axis, size_t rank) {
   if (axis >= 0 && axis < static_cast<int64_t>(rank)) return absl::OkStatus();
   return Mismatch(what, absl::StrCat("an axis of a tensor of rank ", rank), absl::StrCat(axis));
+}
+
+absl::Status RequireChannelVector(std::string_view what, Operands operands, size_t i, const DimExpr& channels) {
+  if (!IsGiven(operands, i)) return absl::OkStatus();
+  FF_RETURN_IF_ERROR(RequireFloat(what, operands[i].tensor()));
+  return RequireShape(what, operands[i].tensor(), {channels});
+}
+
+absl::Status RequireEps(const AttrMap& attrs) {
+  const double eps = Get<double>(attrs, "eps");
+  return eps >= 0 ? absl::OkStatus() : Mismatch("eps", "at least 0", AttrToString(eps));
 }
 
 absl::StatusOr<Dims> Broadcast(const Dims& a, const Dims& b) {

@@ -54,6 +54,12 @@ InferResult InferNorm(Operands operands, const AttrMap& attrs);
 InferResult InferAttention(Operands operands, const AttrMap& attrs);
 InferResult InferKvAppend(Operands operands, const AttrMap& attrs);
 InferResult InferPagedAttention(Operands operands, const AttrMap& attrs);
+InferResult InferCachedAttention(Operands operands, const AttrMap& attrs);
+
+// infer_fused.cc
+InferResult InferRope(Operands operands, const AttrMap& attrs);
+InferResult InferFusedLinear(Operands operands, const AttrMap& attrs);
+InferResult InferAddNorm(Operands operands, const AttrMap& attrs);
 
 // --- what the rules share ---
 
@@ -72,6 +78,10 @@ absl::Status RequireNumeric(std::string_view what, const TensorType& type);  // 
 absl::Status RequireRank(std::string_view what, const TensorType& type, size_t rank);
 absl::Status RequireShape(std::string_view what, const TensorType& type, const Dims& shape);
 absl::Status RequireAxis(std::string_view what, int64_t axis, size_t rank);  // 0 <= axis < rank
+
+// An optional float vector of one entry a channel.
+absl::Status RequireChannelVector(std::string_view what, Operands operands, size_t i, const DimExpr& channels);
+absl::Status RequireEps(const AttrMap& attrs);  // attribute eps, at least 0
 
 // numpy broadcasting: aligned at the last axis, dims equal or constant 1.
 absl::StatusOr<Dims> Broadcast(const Dims& a, const Dims& b);

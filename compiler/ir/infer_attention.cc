@@ -83,6 +83,35 @@ InferResult InferKvAppend(Operands operands, const AttrMap& attrs) {
   return std::vector<Type>{operands[0]};
 }
 
+InferResult InferCachedAttention(Operands operands, const AttrMap& attrs) {
+  const CacheType& cache = operands[0].cache();
+  const TensorType& qkv = operands[1].tensor();
+  FF_RETURN_IF_ERROR(RequireFloat("qkv", qkv));
+  FF_RETURN_IF_ERROR(RequireRank("qkv", qkv, 2));
+  const int64_t heads = Get<int64_t>(attrs, "heads");
+  constexpr int64_t kMostHeads = int64_t{1} << 20;  // keeps the products below from overflowing
+  if (heads < 1 || heads > kMostHeads || heads % cache.kv_heads != 0) {
+    return Mismatch("heads", absl::StrCat("a multiple of the cache's ", cache.kv_heads, " heads"), absl::StrCat(heads));
+  }
+  const DimExpr& tokens = qkv.shape[0];
+  const DimExpr dim = cache.head_dim;
+  FF_RETURN_IF_ERROR(
+      RequireShape("qkv", qkv, {tokens, DimExpr(heads) * dim + DimExpr(2) * DimExpr(cache.kv_heads) * dim}));
+  FF_RETURN_IF_ERROR(CheckRows(operands, 2));
+  FF_RETURN_IF_ERROR(CheckLayer(cache, attrs));
+  FF_RETURN_IF_ERROR(CheckScoreAttrs(attrs));
+  if (IsGiven(operands, 5) != IsGiven(operands, 6)) return Mismatch("cos, sin", "both or neither", "one");
+  for (const size_t i : {5, 6}) {
+    if (!IsGiven(operands, i)) continue;
+    const std::string_view what = i == 5 ? "cos" : "sin";
+    FF_RETURN_IF_ERROR(RequireFloat(what, operands[i].tensor()));
+    FF_RETURN_IF_ERROR(RequireShape(what, operands[i].tensor(), {tokens, dim}));
+    if (cache.head_dim % 2 != 0)
+      return Mismatch("cache", "an even head_dim, as heads are turned", operands[0].ToString());
+  }
+  return std::vector<Type>{operands[0], TensorType{qkv.dtype, {tokens, DimExpr(heads) * dim}}};
+}
+
 InferResult InferPagedAttention(Operands operands, const AttrMap& attrs) {
   const CacheType& cache = operands[0].cache();
   const TensorType& q = operands[1].tensor();

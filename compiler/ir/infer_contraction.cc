@@ -27,13 +27,6 @@ InferResult Reduce(const TensorType& x, const AttrMap& attrs) {
   return std::vector<Type>{TensorType{x.dtype, std::move(shape)}};
 }
 
-// An optional float vector of one entry a channel.
-absl::Status RequireChannelVector(std::string_view what, Operands operands, size_t i, const DimExpr& channels) {
-  if (!IsGiven(operands, i)) return absl::OkStatus();
-  FF_RETURN_IF_ERROR(RequireFloat(what, operands[i].tensor()));
-  return RequireShape(what, operands[i].tensor(), {channels});
-}
-
 }  // namespace
 
 InferResult InferReduceNumeric(Operands operands, const AttrMap& attrs) {
@@ -90,8 +83,7 @@ InferResult InferNorm(Operands operands, const AttrMap& attrs) {
   if (x.shape.empty()) return Mismatch("x", "rank 1 or more", x);
   FF_RETURN_IF_ERROR(RequireChannelVector("weight", operands, 1, x.shape.back()));
   FF_RETURN_IF_ERROR(RequireChannelVector("bias", operands, 2, x.shape.back()));
-  if (const double eps = Get<double>(attrs, "eps"); !(eps >= 0))
-    return Mismatch("eps", "at least 0", AttrToString(eps));
+  FF_RETURN_IF_ERROR(RequireEps(attrs));
   return std::vector<Type>{x};
 }
 

@@ -201,6 +201,41 @@ std::vector<OpDef> MakeTable() {
               "query i sees keys j <= i + (Skv - S); with a window w > 0, of those only j > i + (Skv - S) - w. A query "
               "that sees no key gives zeros."},
 
+      {.op = Op::kRope,
+       .name = "rope",
+       .group = "Fused",
+       .operands = {{"x"}, {"cos"}, {"sin"}},
+       .infer = InferRope,
+       .doc = "Rotary position embedding, the half-split form: x * cos + partner(x) * sin, partner(x) being "
+              "concat(-x[..., D/2:], x[..., :D/2]) for x[..., D]. D is even; cos and sin, of D channels too, broadcast "
+              "to x's shape."},
+      {.op = Op::kFusedLinear,
+       .name = "fused_linear",
+       .group = "Fused",
+       .operands = {{"x"},
+                    {"weight"},
+                    {"bias", kOptional},
+                    {"residual", kOptional},
+                    {"norm_weight", kOptional},
+                    {"norm_bias", kOptional}},
+       .attrs = {{"norm", AttrKind::kString, std::string("none")},
+                 {"eps", AttrKind::kFloat, 0.0},
+                 {"activation", AttrKind::kString, std::string("none")},
+                 {"gated", AttrKind::kBool, false}},
+       .infer = InferFusedLinear,
+       .doc = "A linear layer with what stands before and after it: h = x, or layer_norm or rms_norm of x by `norm`, "
+              "`eps`, norm_weight and norm_bias; z = h weight^T + bias for weight[N, K], bias[N]; y = f(z), f being "
+              "`activation`: none, gelu, gelu_tanh, silu or relu; with `gated`, y = f(z[..., :N/2]) * z[..., N/2:]; "
+              "the result is y + residual, in x's dtype and rounded once."},
+      {.op = Op::kAddNorm,
+       .name = "add_norm",
+       .group = "Fused",
+       .operands = {{"x"}, {"residual"}, {"weight", kOptional}, {"bias", kOptional}},
+       .attrs = {{"norm", AttrKind::kString}, {"eps", AttrKind::kFloat}},
+       .infer = InferAddNorm,
+       .doc =
+           "Two results: the sum x + residual, of equal shapes, and layer_norm or rms_norm, by `norm`, of that sum."},
+
       {.op = Op::kKvAppend,
        .name = "kv_append",
        .group = "Paged KV cache",
@@ -226,6 +261,23 @@ std::vector<OpDef> MakeTable() {
            "of token t of row r over slots 0 .. p of its row, p being the token's own slot as in kv_append; with a "
            "window w > 0 only over slots above p - w. Heads share keys as in attention."},
   };
+  table.push_back(
+      {.op = Op::kCachedAttention,
+       .name = "cached_attention",
+       .group = "Paged KV cache",
+       .operands =
+           {{"cache"}, {"qkv"}, {"row_start"}, {"kv_len"}, {"block_table"}, {"cos", kOptional}, {"sin", kOptional}},
+       .attrs = {{"layer", AttrKind::kInt},
+                 {"heads", AttrKind::kInt},
+                 {"scale", AttrKind::kFloat},
+                 {"window", AttrKind::kInt, int64_t{0}}},
+       .effect = Effect::kConsumesCache,
+       .infer = InferCachedAttention,
+       .doc =
+           "cache, qkv[T, (H + 2 Hkv) D], row_start[R+1], kv_len[R], block_table[R, P] (i32), cos[T, D], sin[T, D] -> "
+           "cache and [T, H D], H being `heads`: each token's queries, keys and values lie side by side, in this "
+           "order. Queries and keys are turned as by rope if cos and sin are given; then kv_append, then "
+           "paged_attention."});
   auto row = [&table](Op op) -> OpDef& { return table[static_cast<size_t>(op)]; };
   row(Op::kGelu).attrs = {{"approximate", AttrKind::kString, std::string("none")}};
   row(Op::kCast).attrs = {{"dtype", AttrKind::kDType}};

@@ -73,9 +73,14 @@ enum class Op : uint16_t {
   kLayerNorm,
   kRmsNorm,
   kAttention,
+  // what fusion passes make
+  kRope,
+  kFusedLinear,
+  kAddNorm,
   // the step graph's own: paged KV cache over packed tokens
   kKvAppend,
   kPagedAttention,
+  kCachedAttention,
 };
 
 enum class OperandKind : uint8_t { kRequired, kOptional, kVariadic };  // optional ones trail; variadic is last, >= 1

@@ -44,7 +44,7 @@ TEST(OpTable, RowsAreInTheOrderOfOp) {
       EXPECT_LE(def.operands[j - 1].kind, def.operands[j].kind) << def.name << ": optional operands trail";
     }
   }
-  EXPECT_EQ(static_cast<size_t>(Op::kPagedAttention) + 1, OpTable().size());
+  EXPECT_EQ(static_cast<size_t>(Op::kCachedAttention) + 1, OpTable().size());
   EXPECT_EQ(FindOp("no_such_op"), nullptr);
 }
 
@@ -208,6 +208,65 @@ TEST(InferTypes, PagedCache) {
   EXPECT_THAT(Infer(Op::kPagedAttention, read, {{"layer", -1}, {"scale", 0.125}}), HasSubstr("layer"));
   EXPECT_THAT(Infer(Op::kPagedAttention, read, {{"layer", 1}, {"scale", std::numeric_limits<double>::infinity()}}),
               HasSubstr("scale: expected a finite number"));
+}
+
+TEST(InferTypes, CachedAttention) {
+  const CacheType cache{2, 3, 64, DType::kBF16};
+  const DimExpr p = DimExpr::Symbol("P");
+  const std::vector<Type> operands = {cache,       F32({T, 15 * 64}), I32({R + 1}), I32({R}),
+                                      I32({R, p}), F32({T, 64}),      F32({T, 64})};
+  const AttrMap attrs = {{"layer", 1}, {"heads", 9}, {"scale", 0.125}};
+  AttrMap complete = attrs;
+  const auto types = InferTypes(Op::kCachedAttention, operands, &complete);
+  ASSERT_TRUE(types.ok()) << types.status();
+  EXPECT_EQ(*types, (std::vector<Type>{cache, F32({T, 9 * 64})}));
+  auto with = [&](size_t i, Type type) {
+    std::vector<Type> changed = operands;
+    changed[i] = std::move(type);
+    return Infer(Op::kCachedAttention, changed, attrs);
+  };
+  EXPECT_THAT(with(1, F32({T, 14 * 64})), HasSubstr("qkv: expected shape [T, 960]"));
+  EXPECT_THAT(with(5, F32({T, 32})), HasSubstr("cos: expected shape [T, 64]"));
+  EXPECT_THAT(with(5, Type()), HasSubstr("both or neither"));
+  EXPECT_THAT(with(3, F32({R})), HasSubstr("kv_len: expected i32"));
+  EXPECT_THAT(Infer(Op::kCachedAttention, operands, {{"layer", 1}, {"heads", 8}, {"scale", 0.125}}),
+              HasSubstr("heads: expected a multiple of the cache's 3 heads, got 8"));
+  const CacheType odd{2, 3, 5, DType::kF32};
+  EXPECT_THAT(
+      Infer(Op::kCachedAttention, {odd, F32({T, 45}), I32({R + 1}), I32({R}), I32({R, p}), F32({T, 5}), F32({T, 5})},
+            {{"layer", 0}, {"heads", 3}, {"scale", 0.125}}),
+      HasSubstr("an even head_dim"));
+}
+
+TEST(InferTypes, Fused) {
+  EXPECT_EQ(Infer(Op::kRope, {F32({B, 9, S, 64}), F32({B, 1, S, 64}), F32({S, 64})}), "f32[B, 9, S, 64]");
+  EXPECT_THAT(Infer(Op::kRope, {F32({T, 9, 5}), F32({5}), F32({5})}), HasSubstr("x: expected an even last dim"));
+  EXPECT_THAT(Infer(Op::kRope, {F32({T, 9, 6}), F32({T, 1, 1}), F32({6})}),
+              HasSubstr("cos: expected as many channels"));
+  EXPECT_THAT(Infer(Op::kRope, {F32({T, 1, 6}), F32({6}), F32({T, 9, 6})}), HasSubstr("sin: expected"));
+
+  const AttrMap norm = {{"norm", "layer_norm"}, {"eps", 1e-5}};
+  EXPECT_EQ(Infer(Op::kFusedLinear, {F32({T, 8}), BF16({6, 8})}), "f32[T, 6]");
+  EXPECT_EQ(Infer(Op::kFusedLinear, {F32({T, 8}), BF16({6, 8}), F32({6}), F32({T, 3})}, {{"gated", true}}),
+            "f32[T, 3]");
+  EXPECT_EQ(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), Type(), F32({8}), F32({8})}, norm), "f32[T, 6]");
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), F32({3})}, {{"gated", true}}), HasSubstr("bias"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({7, 8})}, {{"gated", true}}), HasSubstr("even number of rows"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), F32({T, 8})}),
+              HasSubstr("residual: expected f32[T, 6]"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), Type(), F32({8})}), HasSubstr("norm is none"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), Type(), Type(), F32({8})},
+                    {{"norm", "rms_norm"}, {"eps", 0.0}}),
+              HasSubstr("norm_bias: expected none"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8})}, {{"activation", "swish"}}),
+              HasSubstr("activation: expected none, gelu, gelu_tanh, silu, relu, got \"swish\""));
+
+  AttrMap attrs = norm;
+  const auto types = InferTypes(Op::kAddNorm, std::vector<Type>{F32({T, 8}), F32({T, 8}), F32({8}), F32({8})}, &attrs);
+  ASSERT_TRUE(types.ok()) << types.status();
+  EXPECT_EQ(*types, (std::vector<Type>{F32({T, 8}), F32({T, 8})}));
+  EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({8})}, norm), HasSubstr("residual: expected f32[T, 8]"));
+  EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({T, 8}), F32({9})}, norm), HasSubstr("weight: expected shape [8]"));
 }
 
 }  // namespace

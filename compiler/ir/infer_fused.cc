@@ -1,0 +1,75 @@
+#include <algorithm>
+#include <initializer_list>
+#include <string>
+
+#include "absl/strings/str_join.h"
+#include "compiler/ir/infer.h"
+#include "compiler/ir/status_macros.h"
+
+namespace flashflow::ir {
+namespace {
+
+absl::Status RequireOneOf(std::string_view what, const AttrMap& attrs, std::initializer_list<std::string_view> names) {
+  const std::string& name = Get<std::string>(attrs, what);
+  if (std::ranges::find(names, name) != names.end()) return absl::OkStatus();
+  return Mismatch(what, absl::StrJoin(names, ", "), QuoteString(name));
+}
+
+}  // namespace
+
+InferResult InferRope(Operands operands, const AttrMap&) {
+  const TensorType& x = operands[0].tensor();
+  FF_RETURN_IF_ERROR(RequireFloat("x", x));
+  if (x.shape.empty() || !x.shape.back().DividedBy(2).has_value()) return Mismatch("x", "an even last dim", x);
+  for (const size_t i : {1, 2}) {
+    const std::string_view what = i == 1 ? "cos" : "sin";
+    const TensorType& angle = operands[i].tensor();
+    FF_RETURN_IF_ERROR(RequireFloat(what, angle));
+    const absl::StatusOr<Dims> shape = Broadcast(x.shape, angle.shape);
+    if (!shape.ok() || *shape != x.shape || angle.shape.empty() || angle.shape.back() != x.shape.back()) {
+      return Mismatch(what, absl::StrCat("as many channels as ", DimsToString(x.shape), ", and to broadcast to it"),
+                      angle);
+    }
+  }
+  return std::vector<Type>{x};
+}
+
+InferResult InferFusedLinear(Operands operands, const AttrMap& attrs) {
+  FF_RETURN_IF_ERROR(RequireOneOf("norm", attrs, {"none", "layer_norm", "rms_norm"}));
+  FF_RETURN_IF_ERROR(RequireOneOf("activation", attrs, {"none", "gelu", "gelu_tanh", "silu", "relu"}));
+  FF_RETURN_IF_ERROR(RequireEps(attrs));
+  FF_ASSIGN_OR_RETURN(std::vector<Type> types, InferLinear(operands.subspan(0, 3), attrs));
+  TensorType y = types[0].tensor();
+  if (Get<bool>(attrs, "gated")) {
+    const std::optional<DimExpr> half = y.shape.back().DividedBy(2);
+    if (!half.has_value()) return Mismatch("weight", "an even number of rows, as it is gated", operands[1].tensor());
+    y.shape.back() = *half;
+  }
+  if (IsGiven(operands, 3) && operands[3].tensor() != y) {
+    return Mismatch("residual", Type(y).ToString(), operands[3].tensor());
+  }
+  const DimExpr& channels = operands[0].tensor().shape.back();
+  FF_RETURN_IF_ERROR(RequireChannelVector("norm_weight", operands, 4, channels));
+  FF_RETURN_IF_ERROR(RequireChannelVector("norm_bias", operands, 5, channels));
+  const std::string& norm = Get<std::string>(attrs, "norm");
+  if (norm == "none" && IsGiven(operands, 4)) return Mismatch("norm_weight", "none, as norm is none", "a value");
+  if (norm != "layer_norm" && IsGiven(operands, 5)) {
+    return Mismatch("norm_bias", absl::StrCat("none, as norm is ", norm), "a value");
+  }
+  return std::vector<Type>{y};
+}
+
+InferResult InferAddNorm(Operands operands, const AttrMap& attrs) {
+  FF_RETURN_IF_ERROR(RequireOneOf("norm", attrs, {"layer_norm", "rms_norm"}));
+  const TensorType& x = operands[0].tensor();
+  if (operands[1].tensor() != x) return Mismatch("residual", Type(x).ToString(), operands[1].tensor());
+  if (Get<std::string>(attrs, "norm") == "rms_norm" && IsGiven(operands, 3)) {
+    return Mismatch("bias", "none, as norm is rms_norm", "a value");
+  }
+  std::vector<Type> norm = {operands[0]};
+  for (size_t i = 2; i < operands.size(); ++i) norm.push_back(operands[i]);
+  FF_RETURN_IF_ERROR(InferNorm(norm, attrs).status());
+  return std::vector<Type>{x, x};
+}
+
+}  // namespace flashflow::ir
