@@ -47,8 +47,8 @@ absl::Status CheckTensor(const Tensor& tensor, DType declared) {
 
 class Interpreter {
  public:
-  Interpreter(const ir::Graph& graph, const WeightSource& weights, Mode mode)
-      : graph_(graph), weights_(weights), mode_(mode) {}
+  Interpreter(const ir::Graph& graph, const WeightSource& weights, Mode mode, const ResultHook& hook)
+      : graph_(graph), weights_(weights), mode_(mode), hook_(hook) {}
 
   absl::StatusOr<Values> Run(Values inputs) {
     CountUses();
@@ -198,6 +198,7 @@ class Interpreter {
       Tensor& tensor = evaluation.result(next++);
       // Integers have a width in both modes; only floats may stay unrounded.
       if (mode_ == Mode::kTyped || !IsFloat(tensor.dtype)) RoundToDType(&tensor);
+      if (hook_) hook_(node, &tensor);
       tensors_.emplace(result, std::make_shared<const Tensor>(std::move(tensor)));
     }
     for (const ir::Value* operand : node.operands()) Release(operand);
@@ -234,6 +235,7 @@ class Interpreter {
   const ir::Graph& graph_;
   const WeightSource& weights_;
   const Mode mode_;
+  const ResultHook& hook_;
   SymbolValues symbols_;
   absl::flat_hash_map<const ir::Value*, int64_t> uses_left_;
   absl::flat_hash_map<const ir::Value*, std::shared_ptr<const Tensor>> tensors_;
@@ -252,8 +254,9 @@ WeightSource WeightsFrom(absl::flat_hash_map<std::string, Tensor> weights) {
   };
 }
 
-absl::StatusOr<Values> Interpret(const ir::Graph& graph, Values inputs, const WeightSource& weights, Mode mode) {
-  return Interpreter(graph, weights, mode).Run(std::move(inputs));
+absl::StatusOr<Values> Interpret(const ir::Graph& graph, Values inputs, const WeightSource& weights, Mode mode,
+                                 const ResultHook& hook) {
+  return Interpreter(graph, weights, mode, hook).Run(std::move(inputs));
 }
 
 }  // namespace flashflow::interpreter

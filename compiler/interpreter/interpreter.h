@@ -23,6 +23,9 @@ using Values = absl::flat_hash_map<std::string, Value>;  // by name
 using WeightSource = std::function<absl::StatusOr<std::shared_ptr<const Tensor>>(const std::string& name)>;
 WeightSource WeightsFrom(absl::flat_hash_map<std::string, Tensor> weights);
 
+// Sees each tensor that a node computed, before anything reads it, and may change its elements: for error analysis.
+using ResultHook = std::function<void(const ir::Node& node, Tensor* result)>;
+
 // Evaluates a graph that the verifier passes, and returns its outputs. `inputs` holds one value for each input of the
 // graph and nothing else; a cache comes back, changed, as an output. Symbols take their values from the inputs' shapes.
 //
@@ -31,7 +34,8 @@ WeightSource WeightsFrom(absl::flat_hash_map<std::string, Tensor> weights);
 //
 // Errors: InvalidArgument or OutOfRange for values that do not fit, ResourceExhausted for tensors of more than 2^31
 // elements, whatever `weights` returns; each names the input, the weight, or the node with its location.
-absl::StatusOr<Values> Interpret(const ir::Graph& graph, Values inputs, const WeightSource& weights, Mode mode);
+absl::StatusOr<Values> Interpret(const ir::Graph& graph, Values inputs, const WeightSource& weights, Mode mode,
+                                 const ResultHook& hook = nullptr);
 
 }  // namespace flashflow::interpreter
 

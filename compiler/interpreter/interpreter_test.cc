@@ -183,6 +183,19 @@ graph @g {
   EXPECT_THAT(std::get<Tensor>(outputs->at("y")).floats, ElementsAre(8, 15));
 }
 
+TEST(Interpreter, AHookSeesAndChangesWhatNodesCompute) {
+  std::vector<std::string> seen;
+  const auto hook = [&seen](const ir::Node& node, Tensor* result) {
+    seen.push_back(node.loc());
+    for (double& value : result->floats) value *= 2;
+  };
+  const auto outputs = Interpret(*Parse(kLinear), {{"x", Tensor::Floats({1, 2}, {1, 3})}},
+                                 WeightsFrom({{"w", kWeight}}), Mode::kTyped, hook);
+  ASSERT_TRUE(outputs.ok()) << outputs.status();
+  EXPECT_THAT(std::get<Tensor>(outputs->at("y")).floats, ElementsAre(2, 6, 2));
+  EXPECT_THAT(seen, ElementsAre("proj (m.py:5)"));
+}
+
 TEST(Interpreter, InputsAndWeightsCanBeOutputs) {
   absl::StatusOr<Values> outputs =
       Interpret(*Parse(R"ffir(ffir 1

@@ -34,6 +34,11 @@ bool Value::HasUses() const {
 }
 
 std::unique_ptr<Graph> Graph::Clone() const {
+  absl::flat_hash_map<const Value*, const Value*> copies;
+  return Clone(&copies);
+}
+
+std::unique_ptr<Graph> Graph::Clone(absl::flat_hash_map<const Value*, const Value*>* copies_out) const {
   auto copy = std::make_unique<Graph>(name_);
   copy->symbols_ = symbols_;
   copy->metadata_ = metadata_;
@@ -49,6 +54,9 @@ std::unique_ptr<Graph> Graph::Clone() const {
     for (size_t i = 0; i < types.size(); ++i) copies[node->results()[i]] = node_copy->results_[i];
   }
   for (const Output& output : outputs_) copy->AddOutput(output.name, copies.at(output.value));
+  copies.erase(nullptr);
+  copies_out->clear();
+  copies_out->insert(copies.begin(), copies.end());
   return copy;
 }
 
@@ -63,6 +71,8 @@ void Graph::Swap(Graph& other) {
   std::swap(nodes_, other.nodes_);
   for (auto& value : values_) value->graph_ = this;
   for (auto& value : other.values_) value->graph_ = &other;
+  if (observer_ != nullptr) observer_->OnSwap();
+  if (other.observer_ != nullptr) other.observer_->OnSwap();
 }
 
 absl::Status Graph::DeclareSymbol(std::string_view name, SymbolRange range) {
@@ -98,6 +108,7 @@ Value* Graph::NewValue(ValueKind kind, Type type, std::string name) {
 }
 
 void Graph::DeleteValue(Value* value) {
+  if (observer_ != nullptr) observer_->OnDelete(value);
   auto it = std::find_if(values_.begin(), values_.end(), [value](const auto& v) { return v.get() == value; });
   CHECK(it != values_.end());
   std::swap(*it, values_.back());
@@ -162,6 +173,7 @@ void Graph::SetOutput(int index, Value* value) { outputs_[index].value = value; 
 
 void Graph::ReplaceAllUsesWith(Value* from, Value* to) {
   if (from == to) return;
+  if (observer_ != nullptr) observer_->OnReplaceAllUses(from, to);
   while (!from->uses_.empty()) {
     const Use use = from->uses_.back();
     SetOperand(use.node, use.operand_index, to);

@@ -92,6 +92,15 @@ struct Output {
 
 inline constexpr size_t kMaxSymbols = 256;
 
+// Told of changes to a graph as they happen: how a proof follows which value stands for which.
+class GraphObserver {
+ public:
+  virtual ~GraphObserver() = default;
+  virtual void OnReplaceAllUses(const Value* from, const Value* to) = 0;
+  virtual void OnDelete(const Value* value) = 0;  // its address may serve another value from now on
+  virtual void OnSwap() = 0;                      // every value is another one now
+};
+
 class Graph {
  public:
   explicit Graph(std::string name) : name_(std::move(name)) {}
@@ -100,6 +109,8 @@ class Graph {
 
   const std::string& name() const { return name_; }
   std::unique_ptr<Graph> Clone() const;
+  // The same, and which value of the copy each value became.
+  std::unique_ptr<Graph> Clone(absl::flat_hash_map<const Value*, const Value*>* copies) const;
   // Exchanges the two graphs' contents, names included: how a pass replaces a graph that it rebuilt. Values and nodes
   // keep their addresses.
   void Swap(Graph& other);
@@ -140,6 +151,9 @@ class Graph {
   void EraseInput(Value* input);    // CHECKs that it is unused
   void EraseWeight(Value* weight);  // CHECKs that it is unused
 
+  // At most one at a time; nullptr for none. It must outlive the graph or be taken off.
+  void set_observer(GraphObserver* observer) { observer_ = observer; }
+
  private:
   Value* NewValue(ValueKind kind, Type type, std::string name);
   void DeleteValue(Value* value);
@@ -153,6 +167,7 @@ class Graph {
   std::vector<Value*> weights_;
   std::vector<Output> outputs_;
   std::list<std::unique_ptr<Node>> nodes_;
+  GraphObserver* observer_ = nullptr;
 };
 
 // The numbers values are printed under: inputs first, then weights, then results in program order.

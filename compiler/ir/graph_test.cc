@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "compiler/ir/builder.h"
 #include "compiler/ir/printer.h"
@@ -138,6 +140,41 @@ TEST_F(GraphTest, ErasesSources) {
   EXPECT_TRUE(Verify(graph()).ok());
   EXPECT_DEATH(graph().EraseWeight(w_), "weight w is used");
   EXPECT_DEATH(graph().Erase(y_->def()), "a used result of linear is erased");
+}
+
+// Writes down what it is told.
+class Recorder : public GraphObserver {
+ public:
+  void OnReplaceAllUses(const Value* from, const Value* to) override { replaced.emplace_back(from, to); }
+  void OnDelete(const Value* value) override { deleted.push_back(value); }
+  void OnSwap() override { ++swaps; }
+  std::vector<std::pair<const Value*, const Value*>> replaced;
+  std::vector<const Value*> deleted;
+  int swaps = 0;
+};
+
+TEST_F(GraphTest, TellsItsObserver) {
+  Recorder recorder;
+  graph().set_observer(&recorder);
+  graph().ReplaceAllUsesWith(z_, y_);
+  const Value* z = z_;
+  graph().Erase(z_->def());
+  Graph other("other");
+  graph().Swap(other);
+  graph().set_observer(nullptr);
+  other.ReplaceAllUsesWith(y_, w_);
+  const std::vector<std::pair<const Value*, const Value*>> replaced = {{z, y_}};
+  EXPECT_EQ(recorder.replaced, replaced);
+  EXPECT_EQ(recorder.deleted, std::vector<const Value*>{z});
+  EXPECT_EQ(recorder.swaps, 1);
+}
+
+TEST_F(GraphTest, CloneSaysWhatBecameOfEachValue) {
+  absl::flat_hash_map<const Value*, const Value*> copies;
+  const std::unique_ptr<Graph> clone = graph().Clone(&copies);
+  EXPECT_EQ(copies.size(), NumberValues(graph()).size());
+  EXPECT_EQ(copies.at(w_), clone->FindWeight("w"));
+  EXPECT_EQ(copies.at(z_), clone->outputs().back().value);
 }
 
 TEST_F(GraphTest, SwapExchangesEverything) {

@@ -27,6 +27,9 @@ struct PassRecord {
   std::vector<Remark> remarks;
 };
 
+// Runs one pass and verifies the graph after it. The context's limit on rewrites holds. Errors as PassManager::Run's.
+absl::StatusOr<PassRecord> RunPass(const Pass& pass, ir::Graph* graph, PassContext* context);
+
 class PassManager {
  public:
   // Sees the graph before and after each pass that runs; `index` counts them. For dumps and for proofs of a relation.
