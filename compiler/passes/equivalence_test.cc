@@ -18,6 +18,7 @@
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
+#include "compiler/proof/decoder_runs.h"
 #include "gtest/gtest.h"
 
 namespace flashflow::passes {
@@ -44,15 +45,15 @@ absl::Status Apply(Passes passes, ir::Graph* graph, const CompileOptions& option
 struct Trial {
   explicit Trial(uint32_t seed) : random(seed), graph(RandomDecoder(seed)) {
     weights = RandomWeights(*graph, random);
-    sequences = RandomSequences(1 + static_cast<int>(seed % 4), kDecoderContext, kDecoderVocabulary, random);
+    sequences = proof::RandomSequences(1 + static_cast<int>(seed % 4), kDecoderContext, kDecoderVocabulary, random);
   }
   absl::StatusOr<Logits> Rectangular(const ir::Graph& g, Mode mode) const {
-    return RunRectangular(g, weights, sequences, kDecoderVocabulary, mode);
+    return proof::RunRectangular(g, interpreter::WeightsFrom(weights), sequences, mode);
   }
   // The same steps each time.
   absl::StatusOr<Logits> Steps(const ir::Graph& g, Mode mode) const {
     std::mt19937 copy = random;
-    return RunSteps(g, weights, sequences, kOptions.page_size, mode, copy);
+    return proof::RunSteps(g, interpreter::WeightsFrom(weights), sequences, kOptions.page_size, mode, copy);
   }
   std::mt19937 random;
   std::unique_ptr<ir::Graph> graph;
@@ -174,13 +175,14 @@ void CheckModel(const std::string& json, int64_t vocabulary) {
   ASSERT_TRUE(graph.ok()) << graph.status();
   std::mt19937 random(7);
   const Weights weights = RandomWeights(**graph, random);
-  const Sequences sequences = RandomSequences(5, 64, vocabulary, random);
-  const auto want = RunRectangular(**graph, weights, sequences, vocabulary, Mode::kWide);
+  const Sequences sequences = proof::RandomSequences(5, 64, vocabulary, random);
+  const auto want = proof::RunRectangular(**graph, interpreter::WeightsFrom(weights), sequences, Mode::kWide);
   ASSERT_TRUE(want.ok()) << want.status();
   const double tolerance = WideTolerance(**graph, 2 * 64, 1e-5);
   const absl::Status applied = Apply(StepPipeline(), graph->get());
   ASSERT_TRUE(applied.ok()) << applied;
-  const auto got = RunSteps(**graph, weights, sequences, kOptions.page_size, Mode::kWide, random);
+  const auto got =
+      proof::RunSteps(**graph, interpreter::WeightsFrom(weights), sequences, kOptions.page_size, Mode::kWide, random);
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_TRUE(RowsAgree(*got, *want, tolerance));
 }

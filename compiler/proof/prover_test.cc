@@ -1,0 +1,391 @@
+// The prover against passes that are right and passes that are wrong in one way each.
+#include "compiler/proof/prover.h"
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "compiler/frontend/import_graph.h"
+#include "compiler/frontend/test_models.h"
+#include "compiler/ir/parser.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/passes/pipeline.h"
+#include "compiler/passes/random_decoder.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::proof {
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::Op;
+using passes::Pass;
+using passes::PassContext;
+using passes::Relation;
+using ::testing::HasSubstr;
+
+std::unique_ptr<Graph> Parse(std::string_view text) {
+  auto graph = ir::Parse(text);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return graph.ok() ? *std::move(graph) : nullptr;
+}
+
+// A pass made of a rule for single nodes: what may stand for the node's result, nullptr for nothing else.
+class RulePass : public Pass {
+ public:
+  using Rule = std::function<ir::Value*(Graph*, Node*)>;
+  RulePass(Relation relation, Rule rule) : relation_(relation), rule_(std::move(rule)) {}
+  std::string_view name() const override { return "planted"; }
+  Relation relation() const override { return relation_; }
+  absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+    std::vector<Node*> nodes;
+    for (const auto& node : graph->nodes()) nodes.push_back(node.get());
+    for (Node* node : nodes) {
+      ir::Value* value = rule_(graph, node);
+      if (value == nullptr) continue;
+      if (!context->BeginRewrite()) break;
+      graph->ReplaceAllUsesWith(node->result(), value);
+    }
+    return context->rewrites() > 0;
+  }
+
+ private:
+  Relation relation_;
+  Rule rule_;
+};
+
+absl::StatusOr<PassProof> ProveRule(std::string_view text, Relation relation, RulePass::Rule rule) {
+  const auto graph = Parse(text);
+  Prover prover({}, {});
+  return prover.ProvePass(RulePass(relation, std::move(rule)), graph.get());
+}
+
+ir::Value* Add(Graph* graph, Node* before, Op op, std::vector<ir::Value*> operands, AttrMap attrs = {}) {
+  const auto node = graph->AddNode(op, std::move(operands), std::move(attrs), before->loc(), before);
+  EXPECT_TRUE(node.ok()) << node.status();
+  return (*node)->result();
+}
+
+constexpr std::string_view kNorm = R"ir(ffir 1
+  graph @g {
+    symbol B [1, 8]
+    input %x "x" : f32[B, 8]
+    weight %w "w" : f32[8]
+    %a = silu(%x) : f32[B, 8] loc "first"
+    %b = rms_norm(%a, %w) {eps = 1e-05} : f32[B, 8] loc "norm"
+    %c = neg(%b) : f32[B, 8] loc "last"
+    output "y" %c
+  })ir";
+
+// norm with another eps: a difference of 5e-6 in f32.
+TEST(ProverTest, FindsASmallDifferenceAndNamesTheNode) {
+  for (Relation relation : {Relation::kIdentical, Relation::kReassociated}) {
+    const auto proof = ProveRule(kNorm, relation, [](Graph* graph, Node* node) -> ir::Value* {
+      if (node->op() != Op::kRmsNorm) return nullptr;
+      return Add(graph, node, Op::kRmsNorm, {node->operand(0), node->operand(1)}, {{"eps", 1.1e-5}});
+    });
+    ASSERT_TRUE(proof.ok()) << proof.status();
+    ASSERT_TRUE(proof->violation.has_value()) << passes::RelationName(relation);
+    EXPECT_EQ(proof->violation->pass, "planted");
+    EXPECT_EQ(proof->violation->rewrite, 1);
+    EXPECT_THAT(proof->violation->before, HasSubstr("rms_norm at \"norm\""));
+    EXPECT_THAT(proof->violation->region, HasSubstr("eps = 1.1e-05"));
+    EXPECT_THAT(proof->violation->ToString(), HasSubstr("allowed difference"));
+  }
+}
+
+TEST(ProverTest, ReassociatedAllowsAnotherOrderAndIdenticalDoesNot) {
+  constexpr std::string_view kText = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      input %x "x" : f32[B, 64]
+      weight %w "w" : f32[16, 64]
+      weight %b "b" : f32[16]
+      %a = linear(%x, %w) : f32[B, 16]
+      %c = add(%a, %b) : f32[B, 16]
+      output "y" %c
+    })ir";
+  const RulePass::Rule rule = [](Graph* graph, Node* node) -> ir::Value* {
+    if (node->op() != Op::kAdd) return nullptr;
+    const Node* linear = node->operand(0)->def();
+    return Add(graph, node, Op::kLinear, {linear->operand(0), linear->operand(1), node->operand(1)});
+  };
+  const auto reassociated = ProveRule(kText, Relation::kReassociated, rule);
+  ASSERT_TRUE(reassociated.ok()) << reassociated.status();
+  EXPECT_FALSE(reassociated->violation.has_value()) << reassociated->violation->ToString();
+  EXPECT_EQ(reassociated->evaluated, 1);
+  const auto identical = ProveRule(kText, Relation::kIdentical, rule);
+  ASSERT_TRUE(identical.ok()) << identical.status();
+  EXPECT_TRUE(identical->violation.has_value()) << "one rounding less";
+}
+
+// Rounding to bf16 on the way is invisible in the wide mode.
+TEST(ProverTest, ReassociatedSeesALostRounding) {
+  const auto proof = ProveRule(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[8]
+      %a = cast(%x) {dtype = bf16} : bf16[8]
+      %b = cast(%a) {dtype = f32} : f32[8] loc "back"
+      output "y" %b
+    })ir",
+                               Relation::kReassociated, [](Graph*, Node* node) -> ir::Value* {
+                                 return node->loc() == "back" ? node->operand(0)->def()->operand(0) : nullptr;
+                               });
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  EXPECT_TRUE(proof->violation.has_value());
+}
+
+// add(x, neg(x)) is 0 whatever x is, though x and neg(x), both still there, could be any two values.
+TEST(ProverTest, LooksFurtherBackBeforeItAccuses) {
+  constexpr std::string_view kText = R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[8]
+      %a = silu(%x) : f32[8]
+      %b = neg(%a) : f32[8]
+      %c = add(%a, %b) : f32[8] loc "sum"
+      output "y" %c
+      output "b" %b
+    })ir";
+  const auto constant = [](double value) -> RulePass::Rule {
+    return [value](Graph* graph, Node* node) -> ir::Value* {
+      if (node->loc() != "sum") return nullptr;
+      return Add(graph, node, Op::kConstant, {}, {{"value", value}, {"dtype", DType::kF32}, {"shape", Dims{8}}});
+    };
+  };
+  const auto right = ProveRule(kText, Relation::kIdentical, constant(0));
+  ASSERT_TRUE(right.ok()) << right.status();
+  EXPECT_FALSE(right->violation.has_value()) << right->violation->ToString();
+  const auto wrong = ProveRule(kText, Relation::kIdentical, constant(1));
+  ASSERT_TRUE(wrong.ok()) << wrong.status();
+  EXPECT_TRUE(wrong->violation.has_value());
+}
+
+TEST(ProverTest, RewritesMayRestOnConstantsAndOnIntegers) {
+  const auto proof = ProveRule(R"ir(ffir 1
+    graph @g {
+      symbol S [1, 8]
+      input %x "x" : f32[S]
+      %i = iota() {axis = 0, dtype = i32, shape = dims(S)} : i32[S]
+      %z = constant() {dtype = i32, value = 0.0} : i32[]
+      %m = ge(%i, %z) : bool[S]
+      %n = neg(%x) : f32[S]
+      %y = where(%m, %n, %x) : f32[S]
+      output "y" %y
+    })ir",
+                               Relation::kIdentical, [](Graph*, Node* node) -> ir::Value* {
+                                 return node->op() == Op::kWhere ? node->operand(1) : nullptr;
+                               });
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  EXPECT_FALSE(proof->violation.has_value()) << proof->violation->ToString();
+}
+
+TEST(ProverTest, ChangesInPlaceAreClaimsToo) {
+  class InPlace : public Pass {
+   public:
+    std::string_view name() const override { return "in-place"; }
+    Relation relation() const override { return Relation::kIdentical; }
+    absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+      if (!context->BeginRewrite()) return false;
+      graph->SetOperand(graph->nodes().back().get(), 0, graph->inputs()[0]);
+      return true;
+    }
+  };
+  const auto graph = Parse(kNorm);
+  Prover prover({}, {});
+  const auto proof = prover.ProvePass(InPlace(), graph.get());
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  ASSERT_TRUE(proof->violation.has_value());
+  EXPECT_THAT(proof->violation->before, HasSubstr("neg at \"last\""));
+}
+
+TEST(ProverTest, APassThatSaysItChangedNothingChangedNothing) {
+  class Sneaky : public Pass {
+   public:
+    std::string_view name() const override { return "sneaky"; }
+    Relation relation() const override { return Relation::kIdentical; }
+    absl::StatusOr<bool> Run(Graph* graph, PassContext*) const override {
+      graph->SetOutput(0, graph->inputs()[0]);
+      return false;
+    }
+  };
+  const auto graph = Parse(kNorm);
+  Prover prover({}, {});
+  const auto proof = prover.ProvePass(Sneaky(), graph.get());
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  EXPECT_TRUE(proof->violation.has_value());
+}
+
+TEST(ProverTest, EqualRegionsAreEvaluatedOnce) {
+  std::string text = "ffir 1 graph @g { input %x0 \"x\" : f32[4]\n";
+  for (int i = 0; i < 12; ++i) {
+    const std::string n = std::to_string(i);
+    text += "weight %w" + n + " \"w" + n + "\" : f32[4, 4] %a" + n + " = linear(%x" + n + ", %w" + n + ") : f32[4]";
+    text += "%b" + n + " = neg(%a" + n + ") : f32[4] %c" + n + " = neg(%b" + n + ") : f32[4]";
+    text += "%x" + std::to_string(i + 1) + " = silu(%c" + n + ") : f32[4]\n";
+  }
+  const auto graph = Parse(text + "output \"y\" %x12 }");
+  Prover prover({}, {});
+  const auto report = prover.Prove(*passes::MakePasses({"canonicalize", "dce"}), graph.get());
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_FALSE(report->violation.has_value()) << report->violation->ToString();
+  EXPECT_EQ(report->passes[0].regions, 12);
+  EXPECT_EQ(report->passes[0].evaluated, 1);
+}
+
+std::unique_ptr<Graph> Import(const std::string& json) {
+  auto graph = frontend::ImportGraph(json);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  return *std::move(graph);
+}
+
+TEST(ProverTest, TheStepPipelineKeepsModels) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    for (const std::string& json : {frontend::Gpt2Json({}), frontend::LlamaJson({.kv_heads = 2})}) {
+      const auto graph = Import(json);
+      Prover prover({.dtype = dtype}, {});
+      const auto report = prover.Prove(passes::StepPipeline(), graph.get());
+      ASSERT_TRUE(report.ok()) << report.status();
+      EXPECT_FALSE(report->violation.has_value()) << report->violation->ToString() << report->violation->region;
+      int64_t claims = 0;
+      for (const PassProof& pass : report->passes) claims += pass.claims;
+      EXPECT_GT(claims, 50);
+      ASSERT_NE(graph->FindInput("cache"), nullptr);
+    }
+  }
+}
+
+// A step graph whose queries are scaled twice: found in a ragged batch.
+TEST(ProverTest, FindsABugInAStepGraph) {
+  const auto graph = Import(frontend::LlamaJson({.kv_heads = 2}));
+  auto passes = passes::StepPipeline();
+  passes.push_back(std::make_unique<RulePass>(Relation::kReassociated, [](Graph* graph, Node* node) -> ir::Value* {
+    if (node->op() != Op::kPagedAttention || node->attr<int64_t>("layer") != 1) return nullptr;
+    AttrMap attrs = node->attrs();
+    attrs["window"] = int64_t{7};
+    return Add(graph, node, Op::kPagedAttention, {node->operands().begin(), node->operands().end()}, attrs);
+  }));
+  Prover prover({}, {});
+  const auto report = prover.Prove(passes, graph.get());
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_TRUE(report->violation.has_value());
+  EXPECT_EQ(report->violation->pass, "planted");
+  EXPECT_THAT(report->violation->before, HasSubstr("paged_attention"));
+}
+
+// Rounds what it should not.
+TEST(ProverTest, NarrowedRoundsWhatIsDeclaredAndNothingElse) {
+  const auto graph = Parse(kNorm);
+  class Narrow : public Pass {
+   public:
+    explicit Narrow(bool wrong) : wrong_(wrong) {}
+    std::string_view name() const override { return "narrow"; }
+    Relation relation() const override { return Relation::kNarrowed; }
+    absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+      if (!context->BeginRewrite()) return false;
+      ir::Value* w = graph->FindWeight("w");
+      Node* norm = w->uses()[0].node;
+      graph->SetType(w, ir::TensorType{DType::kBF16, w->tensor().shape});
+      graph->SetOperand(norm, 1, Add(graph, norm, Op::kCast, {w}, {{"dtype", DType::kF32}}));
+      if (wrong_) {
+        ir::Value* half = Add(graph, norm, Op::kCast, {norm->operand(0)}, {{"dtype", DType::kBF16}});
+        graph->SetOperand(norm, 0, Add(graph, norm, Op::kCast, {half}, {{"dtype", DType::kF32}}));
+      }
+      return true;
+    }
+
+   private:
+    bool wrong_;
+  };
+  for (bool wrong : {false, true}) {
+    const auto clone = graph->Clone();
+    Prover prover({}, {});
+    const auto proof = prover.ProvePass(Narrow(wrong), clone.get());
+    ASSERT_TRUE(proof.ok()) << proof.status();
+    EXPECT_EQ(proof->violation.has_value(), wrong);
+  }
+}
+
+// kv-cache, then a step graph that forgets one sequence position.
+class WrongKvCache : public Pass {
+ public:
+  std::string_view name() const override { return "wrong-kv-cache"; }
+  Relation relation() const override { return Relation::kRestructured; }
+  absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+    const auto passes = *passes::MakePasses({"kv-cache"});
+    FF_RETURN_IF_ERROR(passes[0]->Run(graph, context).status());
+    for (const auto& node : graph->nodes()) {
+      if (node->op() != Op::kEmbedding || node->operand(1) != graph->FindInput("positions")) continue;
+      graph->SetOperand(node.get(), 1, graph->FindInput("token_ids"));
+      return true;
+    }
+    return absl::InternalError("there is no position table");
+  }
+};
+
+TEST(ProverTest, FindsAWrongStepGraph) {
+  const auto graph = Import(frontend::Gpt2Json({}));
+  Prover prover({}, {});
+  const auto proof = prover.ProvePass(WrongKvCache(), graph.get());
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  ASSERT_TRUE(proof->violation.has_value());
+  EXPECT_THAT(proof->violation->ToString(), HasSubstr("wrong-kv-cache is not restructured"));
+  EXPECT_THAT(proof->violation->ToString(), HasSubstr("at position"));
+}
+
+// Right up to its fifth rewrite.
+std::vector<std::unique_ptr<Pass>> PlantedAtTheFifth() {
+  auto passes = *passes::MakePasses({"canonicalize", "dce"});
+  passes.push_back(std::make_unique<RulePass>(Relation::kIdentical, [](Graph* graph, Node* node) -> ir::Value* {
+    if (node->op() != Op::kLinear) return nullptr;
+    std::vector<ir::Value*> operands(node->operands().begin(), node->operands().end());
+    int number = 0;
+    for (const auto& other : graph->nodes()) {
+      if (other.get() == node) break;
+      number += other->op() == Op::kLinear && other->result()->HasUses();
+    }
+    if (number == 4) operands.resize(2);  // loses its bias
+    return Add(graph, node, Op::kLinear, std::move(operands), node->attrs());
+  }));
+  return passes;
+}
+
+TEST(ProverTest, BisectsToTheRewrite) {
+  const auto graph = Import(frontend::Gpt2Json({}));
+  const std::string before = ir::Print(*graph);
+  const auto passes = PlantedAtTheFifth();
+  Prover prover({}, {});
+  const auto found = prover.Bisect(passes, *graph);
+  ASSERT_TRUE(found.ok()) << found.status();
+  EXPECT_EQ(found->pass_index, 2);
+  EXPECT_EQ(found->rewrite, 5);
+  EXPECT_EQ(found->violation.rewrite, 5);
+  EXPECT_THAT(found->violation.before, HasSubstr("linear"));
+  EXPECT_EQ(ir::Print(*graph), before);
+  const auto report = prover.Prove(passes, graph->Clone().get());
+  ASSERT_TRUE(report.ok()) << report.status();
+  EXPECT_EQ(report->violation->rewrite, 5);
+}
+
+TEST(ProverTest, BisectFindsNothingWhereNothingIsBroken) {
+  const auto graph = Import(frontend::Gpt2Json({}));
+  Prover prover({}, {});
+  EXPECT_EQ(prover.Bisect(passes::StepPipeline(), *graph).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(ProverTest, EveryPassKeepsRandomDecoders) {
+  for (uint32_t seed = 0; seed < 12; ++seed) {
+    const auto graph = passes::RandomDecoder(seed);
+    Prover prover({.dtype = seed % 2 == 0 ? "f32" : "bf16"}, {.seed = seed});
+    const auto report = prover.Prove(passes::StepPipeline(), graph.get());
+    ASSERT_TRUE(report.ok()) << "seed " << seed << ": " << report.status();
+    ASSERT_FALSE(report->violation.has_value()) << "seed " << seed << ": " << report->violation->ToString() << "\n"
+                                                << report->violation->region;
+  }
+}
+
+}  // namespace
+}  // namespace flashflow::proof
