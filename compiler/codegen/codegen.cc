@@ -9,10 +9,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compiler/analysis/liveness.h"
 #include "compiler/codegen/kernel_selection.h"
 #include "compiler/codegen/memory_plan.h"
@@ -90,6 +92,14 @@ class Generator {
     return value;
   }
 
+  // Whether the loader gives the value: a weight, or weights joined along axis 0 as merged layers have them.
+  bool IsWeight(const Value* value) const {
+    if (value->kind() != ValueKind::kResult) return value->kind() == ValueKind::kWeight;
+    const Node& node = *value->def();
+    return node.op() == Op::kConcat && node.attr<int64_t>("axis") == 0 && !outputs_.contains(value) &&
+           absl::c_all_of(node.operands(), [](const Value* part) { return part->kind() == ValueKind::kWeight; });
+  }
+
   // The values that are written straight into an output's memory.
   absl::Status ChooseOutputs() {
     for (const ir::Output& output : graph_.outputs()) {
@@ -108,6 +118,7 @@ class Generator {
 
   absl::Status EmitNode(const Node& node) {
     if (node.op() == Op::kReshape) return EmitAlias(node);
+    if (IsWeight(node.result())) return absl::OkStatus();  // listed when a step wants it
     OpFacts facts = {.op = ir::OpName(node.op())};
     std::vector<const Value*> operands;
     for (const Value* operand : node.operands()) {
@@ -117,7 +128,7 @@ class Generator {
       }
       operands.push_back(operand);
       facts.inputs.push_back({operand == nullptr ? std::nullopt : std::optional(operand->tensor().dtype),
-                              operand != nullptr && operand->kind() == ValueKind::kWeight});
+                              operand != nullptr && IsWeight(operand)});
     }
     for (const Value* result : node.results()) {
       if (result->type().is_tensor()) facts.outputs.push_back(result->tensor().dtype);
@@ -138,6 +149,7 @@ class Generator {
       tensors_[result] = tensor;
       step.outputs.push_back(tensor);
     }
+    FF_RETURN_IF_ERROR(EmitWorkspace(*kernels[0], node, operands, &step));
     step.attrs = node.attrs();
     step.uses_cache = facts.cache_dtype.has_value();
     step.loc = node.loc();
@@ -145,10 +157,21 @@ class Generator {
     return absl::OkStatus();
   }
 
+  // Gives the step the working memory that its kernel wants.
+  absl::Status EmitWorkspace(const KernelSpec& kernel, const Node& node, const std::vector<const Value*>& operands,
+                             plan::Step* step) {
+    std::vector<Dims> shapes;
+    for (const Value* operand : operands) shapes.push_back(operand == nullptr ? Dims() : operand->tensor().shape);
+    FF_ASSIGN_OR_RETURN(const DimExpr bytes, kernels::WorkspaceBytes(kernel, node.attrs(), shapes));
+    if (bytes == DimExpr(0)) return absl::OkStatus();
+    step->workspace = static_cast<int32_t>(plan_.tensors.size());
+    plan_.tensors.push_back({.dtype = DType::kI8, .shape = {bytes}, .storage = Storage::kArena, .index = -1});
+    return absl::OkStatus();
+  }
+
   absl::Status EmitAlias(const Node& node) {
     const Value* root = Root(node.result());
-    const int32_t target =
-        root->kind() == ValueKind::kWeight ? WeightTensor(*root, kernels::kRowMajor) : tensors_.at(root);
+    const int32_t target = IsWeight(root) ? WeightTensor(*root, kernels::kRowMajor) : tensors_.at(root);
     const plan::Tensor& shown = plan_.tensors[target];
     const int32_t tensor = AddTensor(*node.result(), shown.storage, shown.index);
     plan_.tensors[tensor].alias_of = target;
@@ -157,18 +180,22 @@ class Generator {
   }
 
   int32_t OperandTensor(const Value& value, const KernelSpec& kernel, size_t operand) {
-    if (value.kind() != ValueKind::kWeight) return tensors_.at(&value);
+    if (!IsWeight(&value)) return tensors_.at(&value);
     return WeightTensor(value, kernels::WeightLayout(kernel, static_cast<int>(operand), value.tensor().dtype));
   }
 
   int32_t WeightTensor(const Value& weight, std::string_view layout) {
     const auto [it, inserted] = weights_.try_emplace({&weight, std::string(layout)}, -1);
     if (!inserted) return it->second;
-    plan::Weight entry = {
-        .source = weight.name(), .dtype = weight.tensor().dtype, .shape = {}, .layout = std::string(layout)};
+    plan::Weight entry = {.sources = {}, .dtype = weight.tensor().dtype, .shape = {}, .layout = std::string(layout)};
+    if (weight.kind() == ValueKind::kWeight) {
+      entry.sources = {weight.name()};
+    } else {
+      for (const Value* part : weight.def()->operands()) entry.sources.push_back(part->name());
+    }
     for (const DimExpr& dim : weight.tensor().shape) entry.shape.push_back(dim.constant().value_or(-1));
     it->second = AddTensor(weight, Storage::kWeight, static_cast<int32_t>(plan_.weights.size()));
-    plan_.tensors[it->second].name = weight.name();
+    plan_.tensors[it->second].name = absl::StrJoin(entry.sources, " + ");
     plan_.weights.push_back(std::move(entry));
     return it->second;
   }

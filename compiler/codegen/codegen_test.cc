@@ -85,10 +85,32 @@ TEST(CodegenTest, TiedWeightIsListedOnceForEachLayout) {
   const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
   ASSERT_TRUE(plan.ok());
   ASSERT_EQ(plan->weights.size(), 3u);
-  EXPECT_EQ(plan->weights[0].source, "wte");
+  EXPECT_THAT(plan->weights[0].sources, ElementsAre("wte"));
   EXPECT_EQ(plan->weights[0].layout, "row_major");
-  EXPECT_EQ(plan->weights[2].source, "wte");
+  EXPECT_THAT(plan->weights[2].sources, ElementsAre("wte"));
   EXPECT_EQ(plan->weights[2].layout, "panel16");
+}
+
+// Merged layers: weights joined along axis 0 are one weight of the plan, and no step. A prologue gets its memory.
+TEST(CodegenTest, JoinedWeightsAreLoadedAsOne) {
+  std::string text(kStepGraph);
+  text.replace(text.find("  %16 = linear"), text.find("  output \"logits\"") - text.find("  %16 = linear"),
+               R"ir(  %16 = concat(%6, %6) {axis = 0} : f32[64, 8]
+  %17 = fused_linear(%15, %16, _, _, %7) {eps = 1e-05, norm = "rms_norm"} : f32[L, 64]
+)ir");
+  text.replace(text.find("\"logits\" %16"), 12, "\"logits\" %17");
+  const auto plan = GeneratePlan(*Graph(text), Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const plan::Step& step = plan->steps.back();
+  EXPECT_EQ(step.tactics[0].id, "cpu.fused_linear.panel16");
+  ASSERT_EQ(plan->weights.size(), 3u);
+  EXPECT_THAT(plan->weights[2].sources, ElementsAre("wte", "wte"));
+  EXPECT_THAT(plan->weights[2].shape, ElementsAre(64, 8));
+  EXPECT_EQ(plan->weights[2].layout, "panel16");
+  EXPECT_EQ(plan->tensors[step.inputs[1]].name, "wte + wte");
+  ASSERT_GE(step.workspace, 0);
+  EXPECT_EQ(plan->tensors[step.workspace].shape, (Dims{DimExpr::Symbol("L") * 8 * 4}));
+  for (const plan::Step& other : plan->steps) EXPECT_NE(other.op, "concat");
 }
 
 TEST(CodegenTest, LogitsAreWrittenStraightIntoTheOutput) {

@@ -92,7 +92,7 @@ TEST(CompileTest, StoredGraphIsRectangularAndInTheChosenDType) {
   const auto model = Compile(**stored, {});
   ASSERT_TRUE(model.ok()) << model.status();
   for (const plan::Weight& weight : model->plan.weights) {
-    EXPECT_EQ(weight.dtype, weight.source == "wte" ? DType::kBF16 : DType::kF32) << "only the head is a product";
+    EXPECT_EQ(weight.dtype, weight.sources[0] == "wte" ? DType::kBF16 : DType::kF32) << "only the head is a product";
   }
   EXPECT_EQ(model->plan.cache.dtype, DType::kBF16);
 }

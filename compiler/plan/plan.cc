@@ -5,8 +5,10 @@
 #include <map>
 #include <optional>
 
+#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::plan {
@@ -74,8 +76,8 @@ class Validator {
   absl::Status CheckWeights() const {
     for (size_t i = 0; i < plan_.weights.size(); ++i) {
       const Weight& weight = plan_.weights[i];
-      const std::string where = absl::StrCat("weight ", i, " (", weight.source, ")");
-      if (weight.source.empty()) return Error(where, "has no source");
+      const std::string where = absl::StrCat("weight ", i, " (", absl::StrJoin(weight.sources, " + "), ")");
+      if (weight.sources.empty() || absl::c_linear_search(weight.sources, "")) return Error(where, "has no source");
       if (weight.layout.empty()) return Error(where, "has no layout");
       if (weight.shape.size() > kMaxRank) return Error(where, "has too many dimensions");
       int64_t bytes = DTypeBytes(weight.dtype);

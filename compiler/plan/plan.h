@@ -20,7 +20,7 @@
 
 namespace flashflow::plan {
 
-inline constexpr int kPlanVersion = 1;
+inline constexpr int kPlanVersion = 2;
 inline constexpr int64_t kArenaAlignment = 256;  // bytes; every arena offset is a multiple
 
 enum class Storage : uint8_t { kInput, kWeight, kArena, kOutput };
@@ -36,9 +36,10 @@ struct Tensor {
   int32_t alias_of = -1;
 };
 
-// A weight as its kernel wants it. The engine file holds it row-major; `layout` is applied at load.
+// A weight as its kernel wants it: tensors of the engine file, which holds them row-major, one after the other along
+// axis 0 (the weights of merged layers); `layout` is applied at load.
 struct Weight {
-  std::string source;  // tensor name in the engine file
+  std::vector<std::string> sources;  // tensor names in the engine file, at least one
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   std::string layout = "row_major";  // or a packing named in kernels/registry:catalog

@@ -70,7 +70,8 @@ ordered_json PlanJson(const Plan& plan) {
   }
   ordered_json weights = ordered_json::array();
   for (const Weight& w : plan.weights) {
-    weights.push_back({{"source", w.source}, {"dtype", DTypeName(w.dtype)}, {"shape", w.shape}, {"layout", w.layout}});
+    weights.push_back(
+        {{"sources", w.sources}, {"dtype", DTypeName(w.dtype)}, {"shape", w.shape}, {"layout", w.layout}});
   }
   ordered_json steps = ordered_json::array();
   for (const Step& s : plan.steps) {
@@ -181,8 +182,8 @@ class Reader {
   }
 
   void Read(const json& value, Weight* weight) {
-    if (!Object(value, {"source", "dtype", "shape", "layout"})) return;
-    Member(value, "source", &weight->source);
+    if (!Object(value, {"sources", "dtype", "shape", "layout"})) return;
+    Member(value, "sources", &weight->sources);
     Member(value, "dtype", &weight->dtype);
     Member(value, "shape", &weight->shape);
     Member(value, "layout", &weight->layout);

@@ -20,7 +20,7 @@ void Store(const float* src, int64_t count, hwy::bfloat16_t* dst) {
 }
 
 template <typename T>
-void Append(const float* k, const float* v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool) {
+void Append(TokenHeads k, TokenHeads v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool) {
   const int64_t width = cache.kv_heads * cache.head_dim;
   const int64_t tokens = rows.row_start[rows.rows()];
   T* data = static_cast<T*>(cache.data);
@@ -31,9 +31,9 @@ void Append(const float* k, const float* v, const PagedRows& rows, const PagedLa
       const int64_t slot = rows.first_slot(row) + t - rows.row_start[row];
       const int64_t page = rows.pages(row)[slot / cache.page_size];
       for (int64_t h = 0; h < cache.kv_heads; ++h) {
-        const int64_t at = t * width + h * cache.head_dim;
-        Store(k + at, cache.head_dim, data + cache.Offset(page, false, h, slot % cache.page_size));
-        Store(v + at, cache.head_dim, data + cache.Offset(page, true, h, slot % cache.page_size));
+        const int64_t at = h * cache.head_dim;
+        Store(k.data + t * k.stride + at, cache.head_dim, data + cache.Offset(page, false, h, slot % cache.page_size));
+        Store(v.data + t * v.stride + at, cache.head_dim, data + cache.Offset(page, true, h, slot % cache.page_size));
       }
     }
   });
@@ -41,7 +41,7 @@ void Append(const float* k, const float* v, const PagedRows& rows, const PagedLa
 
 }  // namespace
 
-void KvAppend(const float* k, const float* v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool) {
+void KvAppend(TokenHeads k, TokenHeads v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool) {
   if (cache.bf16) {
     Append<hwy::bfloat16_t>(k, v, rows, cache, pool);
   } else {

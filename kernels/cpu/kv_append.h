@@ -2,13 +2,21 @@
 #ifndef KERNELS_CPU_KV_APPEND_H_
 #define KERNELS_CPU_KV_APPEND_H_
 
+#include <cstdint>
+
 #include "kernels/cpu/paged_rows.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace flashflow::cpu {
 
-// Writes k and v[tokens, kv_heads, head_dim] to the new tokens' slots, rounded to nearest even if the cache is bf16.
-void KvAppend(const float* k, const float* v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool);
+// New tokens' keys or values, [tokens, kv_heads, head_dim], tokens `stride` elements apart.
+struct TokenHeads {
+  const float* data = nullptr;
+  int64_t stride = 0;
+};
+
+// Writes k and v to the new tokens' slots, rounded to nearest even if the cache is bf16.
+void KvAppend(TokenHeads k, TokenHeads v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool);
 
 }  // namespace flashflow::cpu
 

@@ -23,8 +23,9 @@ TEST(KvAppendTest, WritesTheNewTokensSlotsAndNothingElse) {
         // A decode, a prompt, a row that waits, a chunk in the middle of a prompt.
         const TestRows rows({33, 40, 9, 71}, {1, 40, 0, 30}, page_size, &random);
         const int64_t width = kHeads * head_dim;
+        const int64_t stride = width + 3;  // of the values; the keys are dense
         std::vector<float> k(static_cast<size_t>(rows.tokens() * width));
-        std::vector<float> v(k.size());
+        std::vector<float> v(static_cast<size_t>(rows.tokens() * stride));
         for (float& value : k) value = normal(random);
         for (float& value : v) value = normal(random);
 
@@ -38,14 +39,14 @@ TEST(KvAppendTest, WritesTheNewTokensSlotsAndNothingElse) {
               const int64_t head = i / head_dim;
               const int64_t at = ((page * 2 * kHeads + head) * page_size + slot % page_size) * head_dim + i % head_dim;
               expected.Set(at, k[t * width + i]);
-              expected.Set(at + kHeads * page_size * head_dim, v[t * width + i]);
+              expected.Set(at + kHeads * page_size * head_dim, v[t * stride + i]);
             }
           }
         }
         for (int threads : kThreadCounts) {
           ThreadPool pool(threads);
           TestCache cache(bf16, rows.pages, kHeads, page_size, head_dim);
-          KvAppend(k.data(), v.data(), rows.view(), cache.layer(), &pool);
+          KvAppend({k.data(), width}, {v.data(), stride}, rows.view(), cache.layer(), &pool);
           EXPECT_TRUE(SameBits(cache.bytes(), expected.bytes()))
               << "bf16 " << bf16 << ", page_size " << page_size << ", head_dim " << head_dim;
         }
@@ -58,7 +59,7 @@ TEST(KvAppendTest, NothingToAppend) {
   ThreadPool pool(2);
   TestCache cache(false, 2, 1, 4, 8);
   const std::vector<int32_t> row_start = {0};
-  KvAppend(nullptr, nullptr, {row_start, {}, {}, 0}, cache.layer(), &pool);
+  KvAppend({}, {}, {row_start, {}, {}, 0}, cache.layer(), &pool);
 }
 
 }  // namespace

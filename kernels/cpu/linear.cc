@@ -11,20 +11,36 @@
 #include "hwy/foreach_target.h"                     // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
+#include "kernels/cpu/math-inl.h"
 #include "kernels/cpu/panel_tile-inl.h"
+#include "kernels/cpu/vector_loop-inl.h"
 
 #ifndef KERNELS_CPU_LINEAR_ONCE_
 #define KERNELS_CPU_LINEAR_ONCE_
 namespace flashflow::cpu {
 namespace {
 
-// y[m, n] = x[m, k] weight^T + bias.
-struct Problem {
+// z = x[m, k] weight^T + bias for the columns of some panels; z points to the first of them, rows are ldz apart.
+struct Panels {
   const float* x;
   const void* weight;
-  const float* bias;
+  const float* bias;  // of all columns
+  float* z;
+  size_t ldz;
+  size_t m, n, k;  // of the whole layer but for m
+  size_t begin, end;
+};
+
+// y = f(z) or f(z) * up, plus residual, for a block of rows and columns. z may be y.
+struct Epilogue {
+  Activation activation;
+  const float* z;
+  size_t ldz;
+  const float* up;  // nullptr: not gated; rows ldz apart
+  const float* residual;
   float* y;
-  size_t m, n, k;
+  size_t ldy;  // of residual too
+  size_t rows, columns;
 };
 
 // The part'th of `parts` nearly equal consecutive pieces of [0, count).
@@ -79,9 +95,8 @@ constexpr auto MakeTiles(std::index_sequence<kIndices...>) {
 template <typename W, bool kOnePrefetch>
 constexpr auto kTiles = MakeTiles<W, kOnePrefetch>(std::make_index_sequence<kTileRows * kMaxPanels>());
 
-// y's columns of panels [panel_begin, panel_end).
 template <typename W>
-void RunPanels(const Problem& problem, size_t panel_begin, size_t panel_end) {
+void RunPanels(const Panels& problem) {
   constexpr size_t kPack = sizeof(float) / sizeof(W);  // k values that lie side by side
   const size_t k_stride = kPack * kPanel;
   const size_t packs = CeilDiv(problem.k, kPack);
@@ -98,11 +113,11 @@ void RunPanels(const Problem& problem, size_t panel_begin, size_t panel_end) {
       const Piece k_packs(packs, k_blocks, k_block);
       const size_t k_begin = k_packs.begin * kPack;
       const size_t k_end = std::min(k_packs.end * kPack, problem.k);
-      for (size_t p = panel_begin; p < panel_end; p += group) {
-        const size_t panels = std::min(group, panel_end - p);
+      for (size_t p = problem.begin; p < problem.end; p += group) {
+        const size_t panels = std::min(group, problem.end - p);
         const size_t column = p * kPanel;
         const W* block = weight + p * panel_stride + k_packs.begin * k_stride;
-        const W* next_block = p + group < panel_end ? block + group * panel_stride : block;
+        const W* next_block = p + group < problem.end ? block + group * panel_stride : block;
         for (size_t i = 0; i < tiles; ++i) {
           const Piece tile_rows(rows.size(), tiles, i);
           const size_t row = rows.begin + tile_rows.begin;
@@ -122,8 +137,8 @@ void RunPanels(const Problem& problem, size_t panel_begin, size_t panel_end) {
               .k_stride = k_stride,
               .panel_stride = panel_stride,
               .k = k_end - k_begin,
-              .y = problem.y + row * problem.n + column,
-              .ldy = problem.n,
+              .y = problem.z + row * problem.ldz + (p - problem.begin) * kPanel,
+              .ldy = problem.ldz,
               .bias = problem.bias != nullptr && k_block + 1 == k_blocks ? problem.bias + column : nullptr,
               .columns = std::min(panels * kPanel, problem.n - column),
               .accumulate = k_block > 0,
@@ -139,8 +154,39 @@ void RunPanels(const Problem& problem, size_t panel_begin, size_t panel_end) {
   }
 }
 
-void RunPanelsF32(const Problem& problem, size_t begin, size_t end) { RunPanels<float>(problem, begin, end); }
-void RunPanelsBF16(const Problem& problem, size_t begin, size_t end) { RunPanels<uint16_t>(problem, begin, end); }
+void RunPanelsF32(const Panels& problem) { RunPanels<float>(problem); }
+void RunPanelsBF16(const Panels& problem) { RunPanels<uint16_t>(problem); }
+
+template <class Function>
+HWY_INLINE void Finish(const Epilogue& e, const Function& activate) {
+  for (size_t r = 0; r < e.rows; ++r) {
+    const float* z = e.z + r * e.ldz;
+    const float* up = e.up == nullptr ? nullptr : e.up + r * e.ldz;
+    const float* residual = e.residual == nullptr ? nullptr : e.residual + r * e.ldy;
+    float* y = e.y + r * e.ldy;
+    ForEachVector(e.columns, [&](size_t i, auto vector) HWY_ATTR {
+      auto v = activate(FloatD(), vector.Load(z + i));
+      if (up != nullptr) v = hn::Mul(v, vector.Load(up + i));
+      if (residual != nullptr) v = hn::Add(v, vector.Load(residual + i));
+      vector.Store(v, y + i);
+    });
+  }
+}
+
+void RunEpilogue(const Epilogue& e) {
+  switch (e.activation) {
+    case Activation::kNone:
+      return Finish(e, [](auto, auto v) HWY_ATTR { return v; });
+    case Activation::kGelu:
+      return Finish(e, [](auto d, auto v) HWY_ATTR { return Gelu(d, v); });
+    case Activation::kGeluTanh:
+      return Finish(e, [](auto d, auto v) HWY_ATTR { return GeluTanh(d, v); });
+    case Activation::kSilu:
+      return Finish(e, [](auto d, auto v) HWY_ATTR { return Silu(d, v); });
+    case Activation::kRelu:
+      return Finish(e, [](auto d, auto v) HWY_ATTR { return Relu(d, v); });
+  }
+}
 
 }  // namespace HWY_NAMESPACE
 }  // namespace flashflow::cpu
@@ -152,6 +198,7 @@ namespace {
 
 HWY_EXPORT(RunPanelsF32);
 HWY_EXPORT(RunPanelsBF16);
+HWY_EXPORT(RunEpilogue);
 
 // Multiply-adds below which a task is not worth its start.
 constexpr int64_t kGrain = int64_t{1} << 15;
@@ -160,46 +207,112 @@ constexpr int64_t kTasksPerThread = 4;
 // Columns and rows that a task has at least: the widest tile's panels, two tiles' rows.
 constexpr int64_t kTaskColumns = 3 * 16;
 constexpr int64_t kTaskRows = 16;
+// Columns of a gated layer that are computed before they are joined: gate and up fit a thread's scratch.
+constexpr int64_t kGatedColumns = 384;
+static_assert(kBlockRows * (2 * kGatedColumns + 32) * sizeof(float) <= ThreadPool::kScratchBytes);
 
-void Run(const Problem& problem, void (*run_panels)(const Problem&, size_t, size_t), ThreadPool* pool) {
-  if (problem.m == 0 || problem.n == 0) return;
-  const int64_t m = static_cast<int64_t>(problem.m);
-  const int64_t n = static_cast<int64_t>(problem.n);
+// A task: some rows and, in whole panels but for the last, some columns of y.
+class Block {
+ public:
+  Block(const LinearProblem& problem, int64_t row_begin, int64_t row_end, int64_t column_begin, int64_t column_end)
+      : problem_(problem),
+        columns_(problem.gated ? problem.n / 2 : problem.n),
+        row_begin_(row_begin),
+        row_end_(row_end),
+        column_begin_(column_begin),
+        column_end_(std::min(column_end, columns_)) {}
+
+  void Run(float* scratch) const {
+    if (!problem_.gated) return RunPlain();
+    for (int64_t row = row_begin_; row < row_end_; row += kBlockRows) {
+      const int64_t rows = std::min<int64_t>(kBlockRows, row_end_ - row);
+      for (int64_t c = column_begin_; c < column_end_; c += kGatedColumns) {
+        RunGated(row, rows, c, std::min(c + kGatedColumns, column_end_), scratch);
+      }
+    }
+  }
+
+ private:
+  void RunPlain() const {
+    float* y = problem_.y + row_begin_ * columns_ + column_begin_;
+    if (problem_.activation == Activation::kNone && problem_.residual == nullptr) {
+      return Multiply(row_begin_, row_end_ - row_begin_, column_begin_, column_end_, y, columns_);
+    }
+    for (int64_t row = row_begin_; row < row_end_; row += kBlockRows) {
+      const int64_t rows = std::min<int64_t>(kBlockRows, row_end_ - row);
+      Multiply(row, rows, column_begin_, column_end_, y, columns_);
+      FinishBlock(row, rows, column_begin_, column_end_, y, nullptr, columns_);
+      y += rows * columns_;
+    }
+  }
+
+  void RunGated(int64_t row, int64_t rows, int64_t begin, int64_t end, float* scratch) const {
+    // The second half's columns may begin inside a panel.
+    const int64_t first = (columns_ + begin) / 16 * 16;
+    const int64_t last = std::min((columns_ + end + 15) / 16 * 16, problem_.n);
+    const int64_t gate_columns = (end - begin + 15) / 16 * 16;
+    const int64_t ldz = gate_columns + (last - first + 15) / 16 * 16;
+    Multiply(row, rows, begin, std::min((end + 15) / 16 * 16, problem_.n), scratch, ldz);
+    Multiply(row, rows, first, last, scratch + gate_columns, ldz);
+    FinishBlock(row, rows, begin, end, scratch, scratch + gate_columns + (columns_ + begin - first), ldz);
+  }
+
+  // z of some rows and columns; the first column begins a panel.
+  void Multiply(int64_t row, int64_t rows, int64_t begin, int64_t end, float* z, int64_t ldz) const {
+    const auto run = problem_.bf16_weight ? HWY_DYNAMIC_POINTER(RunPanelsBF16) : HWY_DYNAMIC_POINTER(RunPanelsF32);
+    run({.x = problem_.x + row * problem_.k,
+         .weight = problem_.weight,
+         .bias = problem_.bias,
+         .z = z,
+         .ldz = static_cast<size_t>(ldz),
+         .m = static_cast<size_t>(rows),
+         .n = static_cast<size_t>(problem_.n),
+         .k = static_cast<size_t>(problem_.k),
+         .begin = static_cast<size_t>(begin / 16),
+         .end = static_cast<size_t>((end + 15) / 16)});
+  }
+
+  void FinishBlock(int64_t row, int64_t rows, int64_t begin, int64_t end, const float* z, const float* up,
+                   int64_t ldz) const {
+    const int64_t at = row * columns_ + begin;
+    HWY_DYNAMIC_DISPATCH(RunEpilogue)
+    ({.activation = problem_.activation,
+      .z = z,
+      .ldz = static_cast<size_t>(ldz),
+      .up = up,
+      .residual = problem_.residual == nullptr ? nullptr : problem_.residual + at,
+      .y = problem_.y + at,
+      .ldy = static_cast<size_t>(columns_),
+      .rows = static_cast<size_t>(rows),
+      .columns = static_cast<size_t>(end - begin)});
+  }
+
+  const LinearProblem& problem_;
+  const int64_t columns_;  // of y
+  const int64_t row_begin_, row_end_, column_begin_, column_end_;
+};
+
+}  // namespace
+
+void Linear(const LinearProblem& problem, ThreadPool* pool) {
+  const int64_t m = problem.m;
+  const int64_t n = problem.gated ? problem.n / 2 : problem.n;
+  if (m == 0 || n == 0) return;
   const int64_t threads = pool->num_threads();
-  int64_t tasks = std::max<int64_t>(m * n * static_cast<int64_t>(problem.k) / kGrain, 1);
+  int64_t tasks = std::max<int64_t>(m * problem.n * problem.k / kGrain, 1);
   if (tasks > threads) tasks = std::min(tasks / threads, kTasksPerThread) * threads;
   // Columns first: then each thread reads weights of its own.
   const int64_t columns = m < kTaskRows ? 16 : kTaskColumns;
   const int64_t units = (n + columns - 1) / columns;
   const int64_t column_parts = std::min(tasks, units);
   const int64_t row_parts = std::clamp<int64_t>(tasks / column_parts, 1, (m + kTaskRows - 1) / kTaskRows);
-  pool->Run(column_parts * row_parts, [&](int64_t i, int) {
+  pool->Run(column_parts * row_parts, [&](int64_t i, int thread) {
     const int64_t column_part = i / row_parts;
-    const int64_t row_begin = m * (i % row_parts) / row_parts;
-    const int64_t row_end = m * (i % row_parts + 1) / row_parts;
-    Problem part = problem;
-    part.m = static_cast<size_t>(row_end - row_begin);
-    part.x += row_begin * static_cast<int64_t>(problem.k);
-    part.y += row_begin * n;
-    const auto panel_at = [&](int64_t unit) { return static_cast<size_t>(std::min(unit * columns, n + 15) / 16); };
-    run_panels(part, panel_at(units * column_part / column_parts), panel_at(units * (column_part + 1) / column_parts));
+    const int64_t row_part = i % row_parts;
+    const Block block(problem, m * row_part / row_parts, m * (row_part + 1) / row_parts,
+                      units * column_part / column_parts * columns, units * (column_part + 1) / column_parts * columns);
+    block.Run(static_cast<float*>(pool->scratch(thread)));
   });
-}
-
-Problem MakeProblem(const float* x, const void* weight, const float* bias, float* y, int64_t m, int64_t n, int64_t k) {
-  return {x, weight, bias, y, static_cast<size_t>(m), static_cast<size_t>(n), static_cast<size_t>(k)};
-}
-
-}  // namespace
-
-void LinearF32(const float* x, const float* weight, const float* bias, float* y, int64_t m, int64_t n, int64_t k,
-               ThreadPool* pool) {
-  Run(MakeProblem(x, weight, bias, y, m, n, k), HWY_DYNAMIC_POINTER(RunPanelsF32), pool);
-}
-
-void LinearBF16(const float* x, const uint16_t* weight, const float* bias, float* y, int64_t m, int64_t n, int64_t k,
-                ThreadPool* pool) {
-  Run(MakeProblem(x, weight, bias, y, m, n, k), HWY_DYNAMIC_POINTER(RunPanelsBF16), pool);
 }
 
 }  // namespace flashflow::cpu

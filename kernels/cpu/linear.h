@@ -1,6 +1,7 @@
-// y = x W^T + b over packed weights: matrix-vector for decode, matrix-matrix for prefill, one arithmetic for both.
+// Linear layers over packed weights, with what may follow them in one pass: matrix-vector for decode, matrix-matrix for
+// prefill, one arithmetic for both.
 //
-// Every y[m, n] is the sum over k in ascending order in one fp32 accumulator, then plus the bias. So a row's bits do
+// Every z[m, n] is the sum over k in ascending order in one fp32 accumulator, then plus the bias. So a row's bits do
 // not depend on the other rows, on how many there are, or on the number of threads.
 #ifndef KERNELS_CPU_LINEAR_H_
 #define KERNELS_CPU_LINEAR_H_
@@ -11,13 +12,24 @@
 
 namespace flashflow::cpu {
 
-// x[m, k] and y[m, n] are row-major and must not overlap; bias[n] may be nullptr. m, n, k >= 0.
-// weight: [n, k] packed as kernels/registry/catalog.h says of panel16, aligned to 64 bytes.
-void LinearF32(const float* x, const float* weight, const float* bias, float* y, int64_t m, int64_t n, int64_t k,
-               ThreadPool* pool);
-// The same with bf16 weights in panel16_vnni2, widened exactly to fp32; x is not rounded.
-void LinearBF16(const float* x, const uint16_t* weight, const float* bias, float* y, int64_t m, int64_t n, int64_t k,
-                ThreadPool* pool);
+enum class Activation : uint8_t { kNone, kGelu, kGeluTanh, kSilu, kRelu };
+
+// z[m, n] = x[m, k] weight[n, k]^T + bias; y = f(z), or with `gated` f(z[:, :n/2]) * z[:, n/2:]; then y += residual.
+// f is as accurate as kernels/cpu/unary.h says.
+struct LinearProblem {
+  const float* x = nullptr;  // row-major, as y and residual
+  // Packed as kernels/registry/catalog.h says of panel16, or with bf16_weight of panel16_vnni2 (widened exactly to
+  // fp32; x is not rounded). Aligned to 64 bytes.
+  const void* weight = nullptr;
+  bool bf16_weight = false;
+  const float* bias = nullptr;      // [n], or nullptr
+  const float* residual = nullptr;  // of y's shape, or nullptr
+  float* y = nullptr;               // [m, n], or gated [m, n / 2]; overlaps none of the others
+  int64_t m = 0, n = 0, k = 0;      // >= 0
+  Activation activation = Activation::kNone;
+  bool gated = false;  // n is even
+};
+void Linear(const LinearProblem& problem, ThreadPool* pool);
 
 }  // namespace flashflow::cpu
 

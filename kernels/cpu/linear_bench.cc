@@ -65,13 +65,15 @@ void BM_Linear(benchmark::State& state, Shape shape, bool bf16) {
   const double before = Bandwidth();
   size_t i = 0;
   for (auto _ : state) {
-    if (bf16) {
-      LinearBF16(x.data(), static_cast<const uint16_t*>(weights->data()) + i * layer, bias.data(), y.data(), m, n, k,
-                 &Pool());
-    } else {
-      LinearF32(x.data(), static_cast<const float*>(weights->data()) + i * layer, bias.data(), y.data(), m, n, k,
-                &Pool());
-    }
+    Linear({.x = x.data(),
+            .weight = static_cast<const uint8_t*>(weights->data()) + i * layer_bytes,
+            .bf16_weight = bf16,
+            .bias = bias.data(),
+            .y = y.data(),
+            .m = m,
+            .n = n,
+            .k = k},
+           &Pool());
     i = (i + 1) % layers;
   }
   const double bandwidth = std::max(before, Bandwidth());

@@ -7,6 +7,7 @@
 #include <functional>
 #include <random>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -15,6 +16,7 @@
 #include "kernels/cpu/kernel_testing.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/thread_pool.h"
+#include "kernels/cpu/unary.h"
 
 namespace flashflow::cpu {
 namespace {
@@ -58,12 +60,18 @@ struct Operands {
 
   // y for the rows from `row` on.
   void Run(int64_t row, int64_t rows, bool with_bias, float* y, ThreadPool* pool) const {
-    const float* b = with_bias ? bias.data() : nullptr;
-    if constexpr (std::is_same_v<W, float>) {
-      LinearF32(x.data() + row * k, packed.get(), b, y, rows, n, k, pool);
-    } else {
-      LinearBF16(x.data() + row * k, packed.get(), b, y, rows, n, k, pool);
-    }
+    Linear(Problem(row, rows, with_bias, y), pool);
+  }
+
+  LinearProblem Problem(int64_t row, int64_t rows, bool with_bias, float* y) const {
+    return {.x = x.data() + row * k,
+            .weight = packed.get(),
+            .bf16_weight = !std::is_same_v<W, float>,
+            .bias = with_bias ? bias.data() : nullptr,
+            .y = y,
+            .m = rows,
+            .n = n,
+            .k = k};
   }
 
   int64_t m, n, k;
@@ -154,6 +162,56 @@ TYPED_TEST(LinearTest, RowsDoNotDependOnEachOtherOrOnThreads) {
       EXPECT_TRUE(SameBits(y, rows)) << threads << " threads";
     }
   });
+}
+
+// What follows the product, at sizes where gate and up meet inside a panel: the same bits as the layer alone, then each
+// function and sum on its own.
+TYPED_TEST(LinearTest, WhatFollowsEqualsItsParts) {
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  ThreadPool alone(1);
+  for (const int64_t n : {2, 30, 34, 96, 866, 1600}) {
+    const Operands<TypeParam> operands(130, n, 65, [&] { return normal(random); });
+    for (const bool gated : {false, true}) {
+      const int64_t columns = gated ? n / 2 : n;
+      Guarded<float> residual(static_cast<size_t>(operands.m * columns));
+      for (float& v : residual) v = normal(random);
+      for (const int64_t m : {1, 3, 130}) {
+        ForEachTarget([&] {
+          Guarded<float> z(static_cast<size_t>(m * n));
+          operands.Run(0, m, true, z.data(), &alone);
+          for (const auto& [activation, unary] :
+               {std::pair(Activation::kNone, UnaryOp::kNeg), std::pair(Activation::kGelu, UnaryOp::kGelu),
+                std::pair(Activation::kGeluTanh, UnaryOp::kGeluTanh), std::pair(Activation::kSilu, UnaryOp::kSilu),
+                std::pair(Activation::kRelu, UnaryOp::kRelu)}) {
+            std::vector<float> f(z.begin(), z.end());
+            if (activation != Activation::kNone) Unary(unary, z.data(), f.data(), m * n, &alone);
+            for (const bool with_residual : {false, true}) {
+              std::vector<float> expected(static_cast<size_t>(m * columns));
+              for (int64_t i = 0; i < m * columns; ++i) {
+                const int64_t at = i / columns * n + i % columns;
+                expected[i] = f[at];
+                if (gated) expected[i] *= z[at + columns];
+                if (with_residual) expected[i] += residual[i];
+              }
+              for (const int threads : {1, 3}) {
+                ThreadPool pool(threads);
+                Guarded<float> y(expected.size());
+                LinearProblem problem = operands.Problem(0, m, true, y.data());
+                problem.activation = activation;
+                problem.gated = gated;
+                problem.residual = with_residual ? residual.data() : nullptr;
+                Linear(problem, &pool);
+                EXPECT_TRUE(SameBits(y, expected))
+                    << m << " rows, n " << n << ", gated " << gated << ", activation " << static_cast<int>(activation)
+                    << ", residual " << with_residual << ", threads " << threads;
+              }
+            }
+          }
+        });
+      }
+    }
+  }
 }
 
 TYPED_TEST(LinearTest, EmptyProblems) {

@@ -60,6 +60,28 @@ HWY_INLINE V NormalCdf(D d, V x) {
   return hn::IfThenElse(hn::IsNaN(x), x, cdf);
 }
 
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Relu(D d, V x) {  // keeps NaN
+  return hn::IfThenZeroElse(hn::Lt(x, hn::Zero(d)), x);
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Silu(D d, V x) {
+  return hn::Mul(x, Sigmoid(d, x));
+}
+
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V Gelu(D d, V x) {
+  return hn::Mul(x, NormalCdf(d, x));
+}
+
+// (1 + tanh(u)) / 2 = sigmoid(2 u), which does not cancel for negative u.
+template <class D, class V = hn::Vec<D>>
+HWY_INLINE V GeluTanh(D d, V x) {
+  const V cubic = hn::MulAdd(hn::Mul(hn::Set(d, 0.044715f), hn::Mul(x, x)), x, x);
+  return hn::Mul(x, Sigmoid(d, hn::Mul(hn::Set(d, 1.5957691216f), cubic)));  // 2 sqrt(2 / pi)
+}
+
 // `approximation` in the lanes where |x| is at most `limit`, function(x) in the others.
 template <class D, class V = hn::Vec<D>, class Function>
 HWY_INLINE V OrScalarBeyond(D d, float limit, V x, V approximation, const Function& function) {

@@ -34,6 +34,7 @@ constexpr int64_t kFewQueries = 4;
 // kv_head * group + i % group.
 struct Block {
   const float* q;  // of the row's first token
+  int64_t q_stride;
   float* out;
   int64_t heads;
   int64_t group;  // query heads a kv head
@@ -263,15 +264,15 @@ void RunBlock(const Block& block, Scratch& scratch) {
   const int64_t queries = block.query_end - block.query_begin;
   const int64_t query_panels = (queries + 15) / 16;
   const bool few = queries <= kFewQueries;
-  const auto row_of = [&](int64_t i) {  // of q and out
+  const auto element_of = [&](int64_t i, int64_t stride) {  // of q or out, whose tokens are `stride` apart
     const int64_t query = block.query_begin + i;
-    return (query / block.group * block.heads + block.kv_head * block.group + query % block.group) * dim;
+    return query / block.group * stride + (block.kv_head * block.group + query % block.group) * dim;
   };
 
   for (int64_t i = 0; i < query_panels * 16; ++i) {
     // Lanes without a query do as the last one.
     const int64_t query = std::min(i, queries - 1);
-    const float* q = block.q + row_of(query);
+    const float* q = block.q + element_of(query, block.q_stride);
     if (!few) {
       float* lane = scratch.q + i / 16 * 16 * dim + i % 16;
       for (int64_t c = 0; c < dim; ++c) lane[c * 16] = q[c] * block.scale;
@@ -357,7 +358,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
   }
   for (int64_t i = 0; i < queries; ++i) {
     ScaleRow(scratch.out + i * padded, 1.0f / scratch.sum[i], padded);
-    std::copy_n(scratch.out + i * padded, dim, block.out + row_of(i));
+    std::copy_n(scratch.out + i * padded, dim, block.out + element_of(i, block.heads * dim));
   }
 }
 
@@ -379,8 +380,8 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 }  // namespace
 
-void PagedAttention(const float* q, int64_t heads, const PagedRows& rows, const PagedLayer& cache, float scale,
-                    int64_t window, float* out, ThreadPool* pool) {
+void PagedAttention(const float* q, int64_t q_stride, int64_t heads, const PagedRows& rows, const PagedLayer& cache,
+                    float scale, int64_t window, float* out, ThreadPool* pool) {
   const auto run_block = cache.bf16 ? HWY_DYNAMIC_POINTER(RunBlockBF16) : HWY_DYNAMIC_POINTER(RunBlockF32);
   const int64_t group = heads / cache.kv_heads;
   const int64_t token_elements = heads * cache.head_dim;
@@ -398,7 +399,8 @@ void PagedAttention(const float* q, int64_t heads, const PagedRows& rows, const 
     const int64_t queries = rows.tokens(row) * group;
     const int64_t row_blocks = CeilDiv(queries, kBlockQueries);
     const Block block = {
-        .q = q + rows.row_start[row] * token_elements,
+        .q = q + rows.row_start[row] * q_stride,
+        .q_stride = q_stride,
         .out = out + rows.row_start[row] * token_elements,
         .heads = heads,
         .group = group,

@@ -56,7 +56,7 @@ struct Problem {
   }
 
   void Run(const PagedRows& view, const float* queries, float* out, ThreadPool* pool) const {
-    PagedAttention(queries, heads, view, cache.layer(), scale, shape.window, out, pool);
+    PagedAttention(queries, heads * shape.head_dim, heads, view, cache.layer(), scale, shape.window, out, pool);
   }
 
   // Checks every output against doubles. A score is off by at most its d + 1 roundings, weights by twice that plus

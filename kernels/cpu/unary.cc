@@ -43,18 +43,14 @@ void UnaryRange(UnaryOp op, const float* x, float* y, size_t count) {
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return SinAll(d, v); });
     case UnaryOp::kCos:
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return CosAll(d, v); });
-    case UnaryOp::kRelu:  // keeps NaN
-      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::IfThenZeroElse(hn::Lt(v, hn::Zero(d)), v); });
+    case UnaryOp::kRelu:
+      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return Relu(d, v); });
     case UnaryOp::kGelu:
-      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Mul(v, NormalCdf(d, v)); });
+      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return Gelu(d, v); });
     case UnaryOp::kGeluTanh:
-      // (1 + tanh(u)) / 2 = sigmoid(2 u), which does not cancel for negative u.
-      return Each(x, y, count, [](auto d, auto v) HWY_ATTR {
-        const auto cubic = hn::MulAdd(hn::Mul(hn::Set(d, 0.044715f), hn::Mul(v, v)), v, v);
-        return hn::Mul(v, Sigmoid(d, hn::Mul(hn::Set(d, 1.5957691216f), cubic)));  // 2 sqrt(2 / pi)
-      });
+      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return GeluTanh(d, v); });
     case UnaryOp::kSilu:
-      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Mul(v, Sigmoid(d, v)); });
+      return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return Silu(d, v); });
   }
 }
 

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
 
 namespace flashflow::kernels {
 namespace {
@@ -16,6 +17,20 @@ constexpr DTypeSet kF32Only = {DType::kF32};
 constexpr DTypeSet kI32Only = {DType::kI32};
 constexpr DTypeSet kF32OrBF16 = {DType::kF32, DType::kBF16};
 constexpr DTypeSet kAny = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8, DType::kI32, DType::kI64, DType::kBool};
+
+// fused_linear: x once it is normalized.
+absl::StatusOr<DimExpr> NormalizedBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
+  FF_ASSIGN_OR_RETURN(const std::string norm, GetAttr<std::string>(attrs, "norm"));
+  if (norm == "none") return DimExpr(0);
+  if (inputs.empty()) return absl::InvalidArgumentError("fused_linear without x");
+  return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
+}
+
+// cached_attention: queries and keys once they are turned, for which all of qkv has room.
+absl::StatusOr<DimExpr> TurnedBytes(const AttrMap&, absl::Span<const Dims> inputs) {
+  if (inputs.size() < 6 || inputs[4].empty()) return DimExpr(0);
+  return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
+}
 
 std::vector<KernelSpec> MakeCatalog() {
   const std::vector<OperandSpec> f32_result = {{"result", kF32Only}};
@@ -69,6 +84,31 @@ std::vector<KernelSpec> MakeCatalog() {
        .inputs = {{"x", kF32Only}, {"weight", kF32OrBF16}, {"bias", kF32Only, /*optional=*/true}},
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kF32, kPanel16}, {1, DType::kBF16, kPanel16Vnni2}}},
+      {.id = "cpu.fused_linear.panel16",
+       .device = "cpu",
+       .ops = {"fused_linear"},
+       .inputs = {{"x", kF32Only},
+                  {"weight", kF32OrBF16},
+                  {"bias", kF32Only, /*optional=*/true},
+                  {"residual", kF32Only, /*optional=*/true},
+                  {"norm_weight", kF32Only, /*optional=*/true},
+                  {"norm_bias", kF32Only, /*optional=*/true}},
+       .outputs = f32_result,
+       .weight_layouts = {{1, DType::kF32, kPanel16}, {1, DType::kBF16, kPanel16Vnni2}},
+       .workspace_bytes = NormalizedBytes},
+      {.id = "cpu.add_norm",
+       .device = "cpu",
+       .ops = {"add_norm"},
+       .inputs = {{"x", kF32Only},
+                  {"residual", kF32Only},
+                  {"weight", kF32Only, /*optional=*/true},
+                  {"bias", kF32Only, /*optional=*/true}},
+       .outputs = {{"sum", kF32Only}, {"norm", kF32Only}}},
+      {.id = "cpu.rope",
+       .device = "cpu",
+       .ops = {"rope"},
+       .inputs = {{"x", kF32Only}, {"cos", kF32Only}, {"sin", kF32Only}},
+       .outputs = f32_result},
       {.id = "cpu.layer_norm",
        .device = "cpu",
        .ops = {"layer_norm"},
@@ -94,6 +134,19 @@ std::vector<KernelSpec> MakeCatalog() {
        .outputs = f32_result,
        .uses_cache = true,
        .cache_dtypes = kF32OrBF16},
+      {.id = "cpu.cached_attention",
+       .device = "cpu",
+       .ops = {"cached_attention"},
+       .inputs = {{"qkv", kF32Only},
+                  {"row_start", kI32Only},
+                  {"kv_len", kI32Only},
+                  {"block_table", kI32Only},
+                  {"cos", kF32Only, /*optional=*/true},
+                  {"sin", kF32Only, /*optional=*/true}},
+       .outputs = f32_result,
+       .uses_cache = true,
+       .cache_dtypes = kF32OrBF16,
+       .workspace_bytes = TurnedBytes},
   };
 }
 
@@ -137,6 +190,10 @@ std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype) {
     if (rule.operand == input && rule.dtype == dtype) return rule.layout;
   }
   return kRowMajor;
+}
+
+absl::StatusOr<DimExpr> WorkspaceBytes(const KernelSpec& spec, const AttrMap& attrs, absl::Span<const Dims> inputs) {
+  return spec.workspace_bytes == nullptr ? DimExpr(0) : spec.workspace_bytes(attrs, inputs);
 }
 
 absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const int64_t> shape, DType dtype) {

@@ -10,6 +10,8 @@
 
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "compiler/ir/attr.h"
+#include "compiler/ir/dim_expr.h"
 #include "compiler/ir/dtype.h"
 
 namespace flashflow::kernels {
@@ -65,6 +67,8 @@ struct KernelSpec {
   bool uses_cache = false;
   DTypeSet cache_dtypes = {};
   std::vector<WeightLayoutRule> weight_layouts = {};
+  // As WorkspaceBytes; nullptr: none.
+  absl::StatusOr<DimExpr> (*workspace_bytes)(const AttrMap& attrs, absl::Span<const Dims> inputs) = nullptr;
 };
 
 // All kernels, ordered by device, op and preference.
@@ -76,6 +80,10 @@ std::vector<const KernelSpec*> KernelsForOp(std::string_view op, std::string_vie
 bool AcceptsInput(const KernelSpec& spec, int input, DType dtype);
 // The layout for operand `input` as a weight of this dtype.
 std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype);
+
+// Bytes of working memory that a step of the kernel needs, from the shapes of its inputs (empty for absent ones); 0 if
+// none. InvalidArgument for attributes or shapes that the kernel's op does not have.
+absl::StatusOr<DimExpr> WorkspaceBytes(const KernelSpec& spec, const AttrMap& attrs, absl::Span<const Dims> inputs);
 
 // Bytes of a weight in `layout`. InvalidArgument for an unknown layout, a shape or dtype that the layout does not
 // take, a negative dim, or a size past int64.

@@ -27,6 +27,7 @@
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/paged_rows.h"
+#include "kernels/cpu/rope.h"
 #include "kernels/cpu/softmax.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/unary.h"
@@ -527,27 +528,27 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
     }
     if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
     const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
-    if (weight.dtype == DType::kBF16) {
-      cpu::LinearBF16(F32(x), static_cast<const uint16_t*>(weight.data), bias_data, MutableF32(y), Product(lead), n, k,
-                      pool);
-    } else {
-      cpu::LinearF32(F32(x), F32(weight), bias_data, MutableF32(y), Product(lead), n, k, pool);
-    }
+    cpu::Linear({.x = F32(x),
+                 .weight = weight.data,
+                 .bf16_weight = weight.dtype == DType::kBF16,
+                 .bias = bias_data,
+                 .y = MutableF32(y),
+                 .m = Product(lead),
+                 .n = n,
+                 .k = k},
+                pool);
     return absl::OkStatus();
   };
 }
 
-absl::StatusOr<LaunchFn> BindNorm(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const double eps, GetAttr<double>(request.attrs, "eps"));
-  const bool rms = request.op == "rms_norm";
-  return [eps = static_cast<float>(eps), rms](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& x = context.inputs[0];
-    const TensorView& y = context.outputs[0];
-    if (x.rank < 1) return Mismatch("x", x, "rank 1 or more");
-    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
+// layer_norm or rms_norm of rows.
+struct NormFn {
+  bool rms = false;
+  float eps = 0;
+
+  absl::Status operator()(const TensorView& x, const TensorView* weight, const TensorView* bias, float* y,
+                          cpu::ThreadPool* pool) const {
     const int64_t columns = x.dims[x.rank - 1];
-    const TensorView* weight = Optional(context, 1);
-    const TensorView* bias = Optional(context, 2);
     if (weight != nullptr) FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
     if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
     const float* weight_data = weight != nullptr ? F32(*weight) : nullptr;
@@ -555,11 +556,141 @@ absl::StatusOr<LaunchFn> BindNorm(const BindRequest& request) {
     const int64_t rows = Product(DimsOf(x).first(x.rank - 1));
     if (columns == 0) return absl::OkStatus();
     if (rms) {
-      cpu::RmsNorm(F32(x), weight_data, eps, MutableF32(y), rows, columns, pool);
+      cpu::RmsNorm(F32(x), weight_data, eps, y, rows, columns, pool);
     } else {
-      cpu::LayerNorm(F32(x), weight_data, bias_data, eps, MutableF32(y), rows, columns, pool);
+      cpu::LayerNorm(F32(x), weight_data, bias_data, eps, y, rows, columns, pool);
     }
     return absl::OkStatus();
+  }
+};
+
+absl::StatusOr<NormFn> NormOf(std::string_view norm, const AttrMap& attrs) {
+  if (norm != "layer_norm" && norm != "rms_norm") {
+    return absl::InvalidArgumentError(absl::StrCat("norm is \"", norm, "\", expected layer_norm or rms_norm"));
+  }
+  FF_ASSIGN_OR_RETURN(const double eps, GetAttr<double>(attrs, "eps"));
+  return NormFn{norm == "rms_norm", static_cast<float>(eps)};
+}
+
+absl::StatusOr<cpu::Activation> ActivationOf(const AttrMap& attrs) {
+  using Activation = cpu::Activation;
+  static constexpr std::pair<std::string_view, Activation> kNames[] = {{"none", Activation::kNone},
+                                                                       {"gelu", Activation::kGelu},
+                                                                       {"gelu_tanh", Activation::kGeluTanh},
+                                                                       {"silu", Activation::kSilu},
+                                                                       {"relu", Activation::kRelu}};
+  FF_ASSIGN_OR_RETURN(const std::string name, GetAttr<std::string>(attrs, "activation"));
+  const auto* found = std::ranges::find(kNames, name, &std::pair<std::string_view, Activation>::first);
+  if (found != std::end(kNames)) return found->second;
+  return absl::InvalidArgumentError(absl::StrCat("no activation is named \"", name, "\""));
+}
+
+absl::Status CheckWorkspace(const LaunchContext& context, int64_t elements) {
+  const auto bytes = static_cast<size_t>(elements) * sizeof(float);
+  if (context.workspace_bytes >= bytes && (context.workspace != nullptr || bytes == 0)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("its working memory has ", context.workspace_bytes, " bytes, expected ", bytes));
+}
+
+absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const std::string norm_name, GetAttr<std::string>(request.attrs, "norm"));
+  std::optional<NormFn> norm;
+  if (norm_name != "none") {
+    FF_ASSIGN_OR_RETURN(norm, NormOf(norm_name, request.attrs));
+  }
+  FF_ASSIGN_OR_RETURN(const cpu::Activation activation, ActivationOf(request.attrs));
+  FF_ASSIGN_OR_RETURN(const bool gated, GetAttr<bool>(request.attrs, "gated"));
+  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& weight = context.inputs[1];
+    const TensorView* bias = Optional(context, 2);
+    const TensorView* residual = Optional(context, 3);
+    const TensorView& y = context.outputs[0];
+    if (weight.rank != 2 || (gated && weight.dims[0] % 2 != 0)) {
+      return Mismatch("weight", weight, gated ? "rank 2 and an even number of rows" : "rank 2");
+    }
+    const int64_t n = weight.dims[0];
+    const int64_t k = weight.dims[1];
+    if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
+    const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
+    std::vector<int64_t> y_dims(lead.begin(), lead.end());
+    y_dims.push_back(gated ? n / 2 : n);
+    FF_RETURN_IF_ERROR(CheckDims("result", y, y_dims));
+    if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
+    if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, y_dims));
+    const float* rows = F32(x);
+    if (norm.has_value()) {
+      FF_RETURN_IF_ERROR(CheckWorkspace(context, x.NumElements()));
+      auto* normalized = static_cast<float*>(context.workspace);
+      FF_RETURN_IF_ERROR((*norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
+      rows = normalized;
+    }
+    cpu::Linear({.x = rows,
+                 .weight = weight.data,
+                 .bf16_weight = weight.dtype == DType::kBF16,
+                 .bias = bias != nullptr ? F32(*bias) : nullptr,
+                 .residual = residual != nullptr ? F32(*residual) : nullptr,
+                 .y = MutableF32(y),
+                 .m = Product(lead),
+                 .n = n,
+                 .k = k,
+                 .activation = activation,
+                 .gated = gated},
+                pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindAddNorm(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const std::string norm_name, GetAttr<std::string>(request.attrs, "norm"));
+  FF_ASSIGN_OR_RETURN(const NormFn norm, NormOf(norm_name, request.attrs));
+  return [norm](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& residual = context.inputs[1];
+    const TensorView& sum = context.outputs[0];
+    if (x.rank < 1) return Mismatch("x", x, "rank 1 or more");
+    FF_RETURN_IF_ERROR(CheckDims("residual", residual, DimsOf(x)));
+    FF_RETURN_IF_ERROR(CheckDims("sum", sum, DimsOf(x)));
+    FF_RETURN_IF_ERROR(CheckDims("norm", context.outputs[1], DimsOf(x)));
+    const Strides strides = DenseStrides(x);
+    cpu::Binary(cpu::BinaryOp::kAdd, F32(x), First(strides, x.rank), F32(residual), First(strides, x.rank),
+                MutableF32(sum), First(x.dims, x.rank), pool);
+    return norm(sum, Optional(context, 2), Optional(context, 3), MutableF32(context.outputs[1]), pool);
+  };
+}
+
+absl::StatusOr<LaunchFn> BindRope(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& cos = context.inputs[1];
+    const TensorView& sin = context.inputs[2];
+    const TensorView& y = context.outputs[0];
+    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
+    if (x.rank < 1 || x.dims[x.rank - 1] % 2 != 0) return Mismatch("x", x, "an even last dim");
+    const int64_t channels = x.dims[x.rank - 1];
+    for (const auto& [what, angle] : {std::pair("cos", &cos), std::pair("sin", &sin)}) {
+      if (angle->rank < 1 || angle->dims[angle->rank - 1] != channels) {
+        return Mismatch(what, *angle, absl::StrCat("a last dim of ", channels));
+      }
+    }
+    FF_ASSIGN_OR_RETURN(const Strides cos_strides, BroadcastStrides("cos", cos, y));
+    FF_ASSIGN_OR_RETURN(const Strides sin_strides, BroadcastStrides("sin", sin, y));
+    const Strides dense = DenseStrides(x);
+    const int rows = x.rank - 1;
+    cpu::Rope({F32(x), First(dense, rows)}, {F32(cos), First(cos_strides, rows)}, {F32(sin), First(sin_strides, rows)},
+              MutableF32(y), First(dense, rows), First(x.dims, rows), channels, pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindNorm(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const NormFn norm, NormOf(request.op, request.attrs));
+  return [norm](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    if (x.rank < 1) return Mismatch("x", x, "rank 1 or more");
+    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
+    return norm(x, Optional(context, 1), Optional(context, 2), MutableF32(y), pool);
   };
 }
 
@@ -612,7 +743,8 @@ absl::StatusOr<LaunchFn> BindKvAppend(const BindRequest& request) {
     FF_RETURN_IF_ERROR(CheckDims("k", k, {k.dims[0], cache.kv_heads, cache.head_dim}));
     FF_RETURN_IF_ERROR(CheckDims("v", v, DimsOf(k)));
     FF_ASSIGN_OR_RETURN(const cpu::PagedRows rows, PagedRowsOf(context, 2, k.dims[0]));
-    cpu::KvAppend(F32(k), F32(v), rows, cache, pool);
+    const int64_t stride = cache.kv_heads * cache.head_dim;
+    cpu::KvAppend({F32(k), stride}, {F32(v), stride}, rows, cache, pool);
     return absl::OkStatus();
   };
 }
@@ -635,7 +767,64 @@ absl::StatusOr<LaunchFn> BindPagedAttention(const BindRequest& request) {
     FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(q)));
     FF_ASSIGN_OR_RETURN(const cpu::PagedRows rows, PagedRowsOf(context, 1, q.dims[0]));
     if (q.NumElements() == 0) return absl::OkStatus();
-    cpu::PagedAttention(F32(q), q.dims[1], rows, cache, static_cast<float>(scale), window,
+    cpu::PagedAttention(F32(q), q.dims[1] * q.dims[2], q.dims[1], rows, cache, static_cast<float>(scale), window,
+                        MutableF32(context.outputs[0]), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindCachedAttention(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t layer, GetAttr<int64_t>(request.attrs, "layer"));
+  FF_ASSIGN_OR_RETURN(const int64_t heads, GetAttr<int64_t>(request.attrs, "heads"));
+  FF_ASSIGN_OR_RETURN(const double scale, GetAttr<double>(request.attrs, "scale"));
+  FF_ASSIGN_OR_RETURN(const int64_t window, GetAttr<int64_t>(request.attrs, "window"));
+  constexpr int64_t kMostHeads = int64_t{1} << 20;
+  if (window < 0) return absl::InvalidArgumentError(absl::StrCat("window is ", window, ", expected 0 or more"));
+  if (heads < 1 || heads > kMostHeads) return absl::InvalidArgumentError(absl::StrCat("heads is ", heads));
+  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& qkv = context.inputs[0];
+    const TensorView* cos = Optional(context, 4);
+    const TensorView* sin = Optional(context, 5);
+    FF_ASSIGN_OR_RETURN(const cpu::PagedLayer cache, PagedLayerOf(*context.cache, layer));
+    const int64_t dim = cache.head_dim;
+    if (dim > cpu::kMaxHeadDim) {
+      return absl::UnimplementedError(
+          absl::StrCat("head_dim ", dim, " is above the CPU's limit of ", cpu::kMaxHeadDim));
+    }
+    if (heads % cache.kv_heads != 0) {
+      return absl::InvalidArgumentError(absl::StrCat(heads, " heads over ", cache.kv_heads, " in the cache"));
+    }
+    const int64_t width = (heads + 2 * cache.kv_heads) * dim;
+    if (qkv.rank != 2 || qkv.dims[1] != width) return Mismatch("qkv", qkv, absl::StrCat("[tokens, ", width, "]"));
+    const int64_t tokens = qkv.dims[0];
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], {tokens, heads * dim}));
+    FF_ASSIGN_OR_RETURN(const cpu::PagedRows rows, PagedRowsOf(context, 1, tokens));
+    if (tokens == 0) return absl::OkStatus();
+    const float* q = F32(qkv);
+    int64_t q_stride = width;
+    const float* k = q + heads * dim;
+    const float* v = k + cache.kv_heads * dim;
+    if ((cos == nullptr) != (sin == nullptr)) return absl::InvalidArgumentError("cos without sin, or sin without cos");
+    if (cos != nullptr) {
+      if (dim % 2 != 0) return absl::InvalidArgumentError(absl::StrCat("head_dim ", dim, " is odd, and heads turn"));
+      FF_RETURN_IF_ERROR(CheckDims("cos", *cos, {tokens, dim}));
+      FF_RETURN_IF_ERROR(CheckDims("sin", *sin, {tokens, dim}));
+      // Queries and keys lie side by side: one run turns both.
+      const int64_t turned_heads = heads + cache.kv_heads;
+      q_stride = turned_heads * dim;
+      FF_RETURN_IF_ERROR(CheckWorkspace(context, tokens * q_stride));
+      auto* turned = static_cast<float*>(context.workspace);
+      const std::array<int64_t, 2> dims = {tokens, turned_heads};
+      const std::array<int64_t, 2> x_strides = {width, dim};
+      const std::array<int64_t, 2> angle_strides = {dim, 0};
+      const std::array<int64_t, 2> y_strides = {q_stride, dim};
+      cpu::Rope({q, x_strides}, {F32(*cos), angle_strides}, {F32(*sin), angle_strides}, turned, y_strides, dims, dim,
+                pool);
+      q = turned;
+      k = turned + heads * dim;
+    }
+    cpu::KvAppend({k, q_stride}, {v, width}, rows, cache, pool);
+    cpu::PagedAttention(q, q_stride, heads, rows, cache, static_cast<float>(scale), window,
                         MutableF32(context.outputs[0]), pool);
     return absl::OkStatus();
   };
@@ -661,10 +850,14 @@ constexpr Binding kBindings[] = {
     {"cpu.gather_rows", 1, BindGatherRows},
     {"cpu.softmax", 1, BindSoftmax},
     {"cpu.linear.panel16", 1, BindLinear},
+    {"cpu.fused_linear.panel16", 1, BindFusedLinear},
+    {"cpu.add_norm", 1, BindAddNorm},
+    {"cpu.rope", 1, BindRope},
     {"cpu.layer_norm", 1, BindNorm},
     {"cpu.rms_norm", 1, BindNorm},
     {"cpu.kv_append", 1, BindKvAppend},
     {"cpu.paged_attention", 1, BindPagedAttention},
+    {"cpu.cached_attention", 1, BindCachedAttention},
 };
 
 }  // namespace

@@ -73,7 +73,12 @@ class CpuLaunchersTest : public testing::Test {
     for (const TensorView& view : outputs) output_dtypes.push_back(view.dtype);
     absl::StatusOr<std::unique_ptr<BoundKernel>> kernel = Bind(id, op, attrs, input_dtypes, output_dtypes);
     if (!kernel.ok()) return kernel.status();
-    return (*kernel)->Launch({.inputs = inputs, .outputs = outputs, .cache = cache_, .device = &pool_});
+    return (*kernel)->Launch({.inputs = inputs,
+                              .outputs = outputs,
+                              .cache = cache_,
+                              .workspace = workspace_.data(),
+                              .workspace_bytes = workspace_.size() * sizeof(float),
+                              .device = &pool_});
   }
 
   void ExpectBindError(std::string_view id, std::string_view op, const AttrMap& attrs,
@@ -94,6 +99,7 @@ class CpuLaunchersTest : public testing::Test {
   Launchers launchers_;
   cpu::ThreadPool pool_{2};
   const CacheView* cache_ = nullptr;
+  std::vector<float> workspace_ = std::vector<float>(64, NAN);
 };
 
 constexpr DType kF32 = DType::kF32;
@@ -475,6 +481,111 @@ TEST_F(CpuCacheKernelsTest, OperandsThatDoNotFitTheCacheAreRefused) {
   ExpectBindError("cpu.paged_attention", "paged_attention",
                   {{"layer", int64_t{0}}, {"scale", 1.0}, {"window", int64_t{-1}}}, {kF32, kI32, kI32, kI32}, {kF32},
                   "window is -1");
+}
+
+// cached_attention is rope of queries and keys, kv_append and paged_attention.
+TEST_F(CpuCacheKernelsTest, CachedAttentionEqualsItsParts) {
+  // Per token two query heads, a key, a value.
+  F qkv{{3, 8}, {1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 4, 1, 5, 9, 3, 4, 2, 7, 1, 8, 2, 8, 5, 6}};
+  F cos{{3, 2}, {1, 1, 0.5, 0.5, 0, 0}}, sin{{3, 2}, {0, 0, 2, 2, 1, 1}};
+  const AttrMap attrs = {{"layer", int64_t{1}}, {"heads", int64_t{2}}, {"scale", 0.25}, {"window", int64_t{2}}};
+  const auto fused = [&](bool turned) {
+    std::vector<TensorView> inputs = {qkv.view(), row_start_.view(), kv_len_.view(), block_table_.view()};
+    if (turned) inputs.insert(inputs.end(), {cos.view(), sin.view()});
+    F out{{3, 4}, std::vector<float>(12, NAN)};
+    EXPECT_EQ(Run("cpu.cached_attention", "cached_attention", attrs, inputs, {out.view()}), absl::OkStatus());
+    return out.data;
+  };
+  for (const bool turned : {false, true}) {
+    std::fill(memory_.begin(), memory_.end(), NAN);
+    const std::vector<float> got = fused(turned);
+    const std::vector<float> filled = memory_;
+    std::fill(memory_.begin(), memory_.end(), NAN);
+    for (int t = 0; t < 3; ++t) {
+      for (int head = 0; head < 4; ++head) {
+        float* x = qkv.data.data() + t * 8 + head * 2;
+        float turn[2] = {x[0], x[1]};
+        if (turned && head < 3) {
+          turn[0] = x[0] * cos.data[t * 2] - x[1] * sin.data[t * 2];
+          turn[1] = x[1] * cos.data[t * 2 + 1] + x[0] * sin.data[t * 2 + 1];
+        }
+        float* to = head < 2 ? &q_.data[t * 4 + head * 2] : head == 2 ? &k_.data[t * 2] : &v_.data[t * 2];
+        std::copy_n(turn, 2, to);
+      }
+    }
+    ASSERT_TRUE(Append(1).ok());
+    EXPECT_EQ(std::memcmp(filled.data(), memory_.data(), memory_.size() * sizeof(float)), 0);
+    ASSERT_EQ(
+        Run("cpu.paged_attention", "paged_attention", {{"layer", int64_t{1}}, {"scale", 0.25}, {"window", int64_t{2}}},
+            {q_.view(), row_start_.view(), kv_len_.view(), block_table_.view()}, {out_.view()}),
+        absl::OkStatus());
+    EXPECT_EQ(got, out_.data) << "turned " << turned;
+  }
+
+  const auto error = [&](const std::vector<TensorView>& inputs, const std::string& message) {
+    F out{{3, 4}, std::vector<float>(12)};
+    const absl::Status status = Run("cpu.cached_attention", "cached_attention", attrs, inputs, {out.view()});
+    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
+  };
+  F narrow{{3, 6}, std::vector<float>(18)}, few{{2, 2}, std::vector<float>(4)};
+  const TensorView r = row_start_.view(), l = kv_len_.view(), b = block_table_.view();
+  error({narrow.view(), r, l, b}, "qkv is f32[3, 6], expected [tokens, 8]");
+  error({qkv.view(), r, l, b, cos.view()}, "cos without sin");
+  error({qkv.view(), r, l, b, cos.view(), few.view()}, "sin is f32[2, 2]");
+  workspace_.resize(17);
+  error({qkv.view(), r, l, b, cos.view(), sin.view()}, "its working memory has 68 bytes, expected 72");
+  block_table_.data = {3, 4};
+  error({qkv.view(), r, l, b}, "the cache has 4 pages");
+}
+
+TEST_F(CpuLaunchersTest, FusedLinear) {
+  // rms_norm gives 1 and -1; the products are 2 and 3 times that; the gate is the first half.
+  F x{{2, 1}, {3, -2}}, bias{{2}, {0.5, -10}}, residual{{2, 1}, {1, 4}}, y{{2, 1}, {NAN, NAN}};
+  alignas(64) float packed[16] = {2, 3};
+  const TensorView weight = View(packed, kF32, {2, 1});
+  const AttrMap attrs = {{"norm", "rms_norm"}, {"eps", 0.0}, {"activation", "relu"}, {"gated", true}};
+  const auto run = [&](const AttrMap& with, const TensorView& w, TensorView r) {
+    return Run("cpu.fused_linear.panel16", "fused_linear", with, {x.view(), w, bias.view(), r}, {y.view()});
+  };
+  ASSERT_EQ(run(attrs, weight, residual.view()), absl::OkStatus());
+  EXPECT_EQ(y.data, (std::vector<float>{-16.5, 4}));
+  F scale{{1}, {2}};
+  ASSERT_EQ(Run("cpu.fused_linear.panel16", "fused_linear", attrs, {x.view(), weight, Absent(), Absent(), scale.view()},
+                {y.view()}),
+            absl::OkStatus());
+  EXPECT_EQ(y.data, (std::vector<float>{24, 0}));
+
+  F wide{{2, 2}, std::vector<float>(4)};
+  ExpectError(run(attrs, weight, wide.view()), "residual is f32[2, 2], expected [2, 1]");
+  ExpectError(run(attrs, View(packed, kF32, {3, 1}), residual.view()), "an even number of rows");
+  AttrMap swish = attrs;
+  swish["activation"] = "swish";
+  ExpectError(run(swish, weight, residual.view()), "no activation is named \"swish\"");
+  AttrMap norm = attrs;
+  norm["norm"] = "batch_norm";
+  ExpectError(run(norm, weight, residual.view()), "norm is \"batch_norm\"");
+  workspace_.resize(1);
+  ExpectError(run(attrs, weight, residual.view()), "its working memory has 4 bytes, expected 8");
+}
+
+TEST_F(CpuLaunchersTest, AddNormAndRope) {
+  F x{{1, 4}, {0, 2, 3, 4}}, residual{{1, 4}, {1, 0, 0, 2}}, weight{{4}, {1, 2, 3, 4}}, bias{{4}, {0.5, 0.5, 0.5, -1}};
+  F sum{{1, 4}, std::vector<float>(4)}, norm{{1, 4}, std::vector<float>(4)}, wide{{2, 4}, std::vector<float>(8)};
+  const AttrMap attrs = {{"norm", "layer_norm"}, {"eps", 0.5}};
+  ASSERT_EQ(Run("cpu.add_norm", "add_norm", attrs, {x.view(), residual.view(), weight.view(), bias.view()},
+                {sum.view(), norm.view()}),
+            absl::OkStatus());
+  EXPECT_EQ(sum.data, (std::vector<float>{1, 2, 3, 6}));
+  EXPECT_EQ(norm.data, (std::vector<float>{-0.5, -0.5, 0.5, 5}));
+  ExpectError(Run("cpu.add_norm", "add_norm", attrs, {x.view(), wide.view()}, {sum.view(), norm.view()}),
+              "residual is");
+
+  // Two heads of one token, angles that they share.
+  F heads{{1, 2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}}, cos{{1, 1, 4}, {1, 2, 3, 4}}, sin{{4}, {10, 20, 30, 40}};
+  F turned{{1, 2, 4}, std::vector<float>(8, NAN)}, three{{3}, {1, 2, 3}};
+  ASSERT_EQ(Run("cpu.rope", "rope", {}, {heads.view(), cos.view(), sin.view()}, {turned.view()}), absl::OkStatus());
+  EXPECT_EQ(turned.data, (std::vector<float>{-29, -76, 39, 96, -65, -148, 171, 272}));
+  ExpectError(Run("cpu.rope", "rope", {}, {heads.view(), three.view(), sin.view()}, {turned.view()}), "cos is f32[3]");
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
 #include "runtime/engine/engine_file.h"
@@ -46,9 +47,11 @@ class Device {
   // Zeroed memory, aligned for any kernel. ResourceExhausted names `purpose` and the size. Zero bytes are allowed.
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) = 0;
 
-  // Verifies the stored weight and brings it into the layout of `wanted`. Precondition: the dtypes and shapes of both
-  // are equal. DataLoss for damage, InvalidArgument for a layout that the device does not know.
-  virtual absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file, const engine::EngineWeight& stored,
+  // Verifies the stored parts and brings them, one after the other, into the layout of `wanted`. Precondition: they
+  // have its dtype, and its shape once they are joined along axis 0. DataLoss for damage, InvalidArgument for a layout
+  // that the device does not know.
+  virtual absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file,
+                                                  absl::Span<const engine::EngineWeight* const> parts,
                                                   const plan::Weight& wanted) = 0;
 
   // Whether host code may read and write device memory in place.

@@ -9,6 +9,7 @@
 #include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::runtime {
@@ -140,7 +141,7 @@ absl::Status Executor::PrepareShapes() {
                                      [](int64_t a, const DimExpr& b) { return DimExpr(a) == b; });
         if (tensor.dtype != weight.view.dtype || !same) {
           return Invalid("tensor ", i, " is ", DTypeName(tensor.dtype), DimsToString(tensor.shape), ", which weight \"",
-                         plan_.weights[index].source, "\" is not");
+                         absl::StrJoin(plan_.weights[index].sources, " + "), "\" is not");
         }
         places_[i] = {static_cast<char*>(weight.view.data), weight.bytes};
         break;
@@ -177,7 +178,7 @@ absl::Status Executor::BindSteps() {
       input_dtypes.push_back(index < 0 ? std::nullopt : std::optional(plan_.tensors[static_cast<size_t>(index)].dtype));
       if (index < 0) continue;
       const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(index)];
-      if (step.op == "linear" && tensor.storage == plan::Storage::kWeight) {
+      if ((step.op == "linear" || step.op == "fused_linear") && tensor.storage == plan::Storage::kWeight) {
         linear_weight_bytes_ += weights_[static_cast<size_t>(tensor.index)].bytes;
       }
     }

@@ -42,7 +42,7 @@ plan::Plan LookupPlan() {
       {"", DType::kI8, {T * 16}, Storage::kArena, -1},     {"logits", DType::kF32, {L, 3}, Storage::kOutput, 0}};
   plan.inputs = {0, 1};
   plan.outputs = {5};
-  plan.weights = {{"table", DType::kF32, {3, 3}, "row_major"}};
+  plan.weights = {{{"table"}, DType::kF32, {3, 3}, "row_major"}};
   plan.steps = {{.op = "lookup",
                  .tactics = {{"fake.better", 1}, {"fake.lookup", 2}},
                  .inputs = {2, 0, -1},

@@ -43,13 +43,18 @@ class FakeDevice final : public Device {
       return absl::ResourceExhaustedError(absl::StrCat("no room for ", purpose));
     return std::make_unique<FakeBuffer>(bytes);
   }
-  absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file, const engine::EngineWeight& stored,
+  absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file,
+                                          absl::Span<const engine::EngineWeight* const> parts,
                                           const plan::Weight& wanted) override {
-    if (absl::Status status = file.Verify(stored); !status.ok()) return status;
+    std::string bytes;
+    for (const engine::EngineWeight* part : parts) {
+      if (absl::Status status = file.Verify(*part); !status.ok()) return status;
+      bytes.append(part->bytes);
+    }
     LoadedWeight loaded;
-    loaded.bytes = static_cast<int64_t>(stored.bytes.size());
-    loaded.buffer = std::make_unique<FakeBuffer>(stored.bytes.size());
-    std::memcpy(loaded.buffer->data(), stored.bytes.data(), stored.bytes.size());
+    loaded.bytes = static_cast<int64_t>(bytes.size());
+    loaded.buffer = std::make_unique<FakeBuffer>(bytes.size());
+    std::memcpy(loaded.buffer->data(), bytes.data(), bytes.size());
     loaded.view.data = loaded.buffer->data();
     loaded.view.dtype = wanted.dtype;
     loaded.view.rank = static_cast<int>(wanted.shape.size());

@@ -14,7 +14,8 @@
 namespace flashflow::runtime {
 
 // One for each of the plan's weights, in their order. They may lie in the file's mapping: `file` must outlive them.
-// NotFound for a weight that the file lacks, InvalidArgument for one of another dtype or shape than the plan's, and
+// NotFound for a weight that the file lacks, InvalidArgument for one of another dtype or shape than the plan's (of its
+// sources together), and
 // the errors of Device::LoadWeight; each names the weight and the file.
 absl::StatusOr<std::vector<LoadedWeight>> LoadWeights(const engine::EngineFile& file,
                                                       absl::Span<const plan::Weight> weights, Device* device);

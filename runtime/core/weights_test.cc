@@ -16,6 +16,7 @@
 namespace flashflow::runtime {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class WeightsTest : public ::testing::Test {
@@ -39,22 +40,34 @@ class WeightsTest : public ::testing::Test {
 };
 
 TEST_F(WeightsTest, OneForEachOfThePlans) {
-  const plan::Weight w = {"w", DType::kF32, {2, 2}, "row_major"};
+  const plan::Weight w = {{"w"}, DType::kF32, {2, 2}, "row_major"};
   const auto loaded = Load({w, w});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
   ASSERT_EQ(loaded->size(), 2);
   EXPECT_EQ(static_cast<const float*>((*loaded)[1].view.data)[3], 4);
 }
 
+TEST_F(WeightsTest, PartsAreJoinedAlongTheFirstAxis) {
+  const auto loaded = Load({{{"w", "w", "w"}, DType::kF32, {6, 2}, "row_major"}});
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const auto* data = static_cast<const float*>((*loaded)[0].view.data);
+  EXPECT_THAT(std::vector<float>(data, data + 12), ElementsAre(1, 2, 3, 4, 1, 2, 3, 4, 1, 2, 3, 4));
+  for (const std::vector<int64_t>& shape : {std::vector<int64_t>{5, 2}, {7, 2}, {2, 2}, {6, 1}, {12}, {}}) {
+    const absl::Status status = Load({{{"w", "w", "w"}, DType::kF32, shape, "row_major"}}).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("weight \"w\" is f32[2, 2] but the plan wants a part of f32"));
+  }
+}
+
 TEST_F(WeightsTest, WhatDoesNotFitIsNamed) {
   const auto error = [&](const plan::Weight& weight) { return Load({weight}).status(); };
-  absl::Status status = error({"v", DType::kF32, {2, 2}, "row_major"});
+  absl::Status status = error({{"v"}, DType::kF32, {2, 2}, "row_major"});
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(status.message()), HasSubstr("\"v\""));
-  status = error({"w", DType::kF32, {4}, "row_major"});
+  status = error({{"w"}, DType::kF32, {4}, "row_major"});
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("weight \"w\" is f32[2, 2] but the plan wants f32[4]"));
-  EXPECT_EQ(error({"w", DType::kBF16, {2, 2}, "row_major"}).code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(error({{"w"}, DType::kBF16, {2, 2}, "row_major"}).code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(WeightsTest, DamageIsNamed) {
@@ -62,7 +75,7 @@ TEST_F(WeightsTest, DamageIsNamed) {
   file.seekp(-1, std::ios::end);
   file.put('\x7f');
   file.close();
-  const absl::Status status = Load({{"w", DType::kF32, {2, 2}, "row_major"}}).status();
+  const absl::Status status = Load({{{"w"}, DType::kF32, {2, 2}, "row_major"}}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()), HasSubstr("\"w\""));
 }

@@ -69,25 +69,38 @@ class CpuDevice final : public Device {
     return std::make_unique<CpuBuffer>(*std::move(buffer));
   }
 
-  absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file, const engine::EngineWeight& stored,
+  absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file,
+                                          absl::Span<const engine::EngineWeight* const> parts,
                                           const plan::Weight& wanted) override {
-    CHECK(stored.dtype == wanted.dtype && stored.shape == wanted.shape);
-    FF_RETURN_IF_ERROR(file.CheckCrc(stored, Crc32c(stored.bytes)));
+    size_t bytes = 0;
+    for (const engine::EngineWeight* part : parts) {
+      CHECK(part->dtype == wanted.dtype);
+      FF_RETURN_IF_ERROR(file.CheckCrc(*part, Crc32c(part->bytes)));
+      bytes += part->bytes.size();
+    }
+    std::string_view stored = parts[0]->bytes;
+    std::unique_ptr<Buffer> joined;
+    if (parts.size() > 1) {
+      FF_ASSIGN_OR_RETURN(joined, Allocate(bytes, "a weight in several parts"));
+      auto* to = static_cast<char*>(joined->data());
+      stored = std::string_view(to, bytes);
+      for (const engine::EngineWeight* part : parts) to = std::copy(part->bytes.begin(), part->bytes.end(), to);
+    }
     LoadedWeight loaded;
     loaded.view.dtype = wanted.dtype;
     loaded.view.rank = static_cast<int>(wanted.shape.size());
     std::copy(wanted.shape.begin(), wanted.shape.end(), loaded.view.dims.begin());
     if (wanted.layout == kernels::kRowMajor) {
       // The mapping is read-only, and so are weights to every kernel.
-      loaded.view.data = const_cast<char*>(stored.bytes.data());
-      loaded.bytes = static_cast<int64_t>(stored.bytes.size());
+      loaded.view.data = const_cast<char*>(stored.data());
+      loaded.bytes = static_cast<int64_t>(stored.size());
+      loaded.buffer = std::move(joined);
       return loaded;
     }
     FF_ASSIGN_OR_RETURN(loaded.bytes, kernels::PackedBytes(wanted.layout, wanted.shape, wanted.dtype));
     FF_ASSIGN_OR_RETURN(loaded.buffer, Allocate(static_cast<size_t>(loaded.bytes), "a packed weight"));
     loaded.view.data = loaded.buffer->data();
-    const auto row_major =
-        absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.bytes.data()), stored.bytes.size());
+    const auto row_major = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.data()), stored.size());
     const auto packed =
         absl::MakeSpan(static_cast<std::byte*>(loaded.buffer->data()), static_cast<size_t>(loaded.bytes));
     FF_RETURN_IF_ERROR(kernels::PackCpuWeight(wanted.layout, wanted.shape, wanted.dtype, row_major, packed, &pool_));

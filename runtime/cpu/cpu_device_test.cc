@@ -62,11 +62,11 @@ TEST(CpuDeviceTest, WeightsAreVerifiedAndPacked) {
   };
   ASSERT_EQ(engine::WriteEngine(path, {"test", {}, {{"w", DType::kF32, {kRows, kColumns}}}}, source), absl::OkStatus());
   const auto device = CreateCpuDevice(3);
-  plan::Weight wanted{"w", DType::kF32, {kRows, kColumns}, std::string(kernels::kPanel16)};
+  plan::Weight wanted{{"w"}, DType::kF32, {kRows, kColumns}, std::string(kernels::kPanel16)};
   {
     const auto file = engine::EngineFile::Open(path);
     const engine::EngineWeight& stored = **(*file)->weight("w");
-    const auto packed = (*device)->LoadWeight(**file, stored, wanted);
+    const auto packed = (*device)->LoadWeight(**file, {&stored}, wanted);
     ASSERT_TRUE(packed.ok()) << packed.status();
     EXPECT_EQ(packed->bytes, 48 * kColumns * 4);
     const auto* data = static_cast<const float*>(packed->view.data);
@@ -74,12 +74,20 @@ TEST(CpuDeviceTest, WeightsAreVerifiedAndPacked) {
       EXPECT_EQ(data[((n / 16) * kColumns + k) * 16 + n % 16], values[static_cast<size_t>(n * kColumns + k)]);
     }
     wanted.layout = kernels::kRowMajor;
-    const auto mapped = (*device)->LoadWeight(**file, stored, wanted);
+    const auto mapped = (*device)->LoadWeight(**file, {&stored}, wanted);
     ASSERT_TRUE(mapped.ok());
     EXPECT_EQ(mapped->view.data, stored.bytes.data());
     EXPECT_EQ(mapped->buffer, nullptr);
+    plan::Weight twice{{"w", "w"}, DType::kF32, {2 * kRows, kColumns}, std::string(kernels::kPanel16)};
+    const auto joined = (*device)->LoadWeight(**file, {&stored, &stored}, twice);
+    ASSERT_TRUE(joined.ok()) << joined.status();
+    const auto* joined_data = static_cast<const float*>(joined->view.data);
+    for (const auto& [n, k] : {std::pair<int64_t, int64_t>{0, 0}, {40, 0}, {57, 3}, {79, kColumns - 1}}) {
+      EXPECT_EQ(joined_data[((n / 16) * kColumns + k) * 16 + n % 16],
+                values[static_cast<size_t>(n % kRows * kColumns + k)]);
+    }
     wanted.layout = "spiral";
-    EXPECT_EQ((*device)->LoadWeight(**file, stored, wanted).status().code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_EQ((*device)->LoadWeight(**file, {&stored}, wanted).status().code(), absl::StatusCode::kInvalidArgument);
   }
   for (int64_t from_end : {int64_t{1}, int64_t{5} << 20, int64_t{10} << 20}) {
     std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
@@ -90,7 +98,7 @@ TEST(CpuDeviceTest, WeightsAreVerifiedAndPacked) {
     file.close();
     const auto damaged = engine::EngineFile::Open(path);
     wanted.layout = kernels::kRowMajor;
-    EXPECT_EQ((*device)->LoadWeight(**damaged, **(*damaged)->weight("w"), wanted).status().code(),
+    EXPECT_EQ((*device)->LoadWeight(**damaged, {*(*damaged)->weight("w")}, wanted).status().code(),
               absl::StatusCode::kDataLoss);
     std::fstream mend(path, std::ios::in | std::ios::out | std::ios::binary);
     mend.seekp(-from_end, std::ios::end);
