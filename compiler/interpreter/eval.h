@@ -60,9 +60,11 @@ absl::Status EvalExpand(Evaluation& e);
 absl::Status EvalSlice(Evaluation& e);
 absl::Status EvalConcat(Evaluation& e);
 absl::Status EvalGather(Evaluation& e);  // embedding and gather_rows
+absl::Status EvalIndex(Evaluation& e);
 
 // eval_reduce.cc
 absl::Status EvalReduce(Evaluation& e);
+absl::Status EvalCumsum(Evaluation& e);
 absl::Status EvalSoftmax(Evaluation& e);
 absl::Status EvalNorm(Evaluation& e);  // layer_norm and rms_norm
 absl::Status EvalAddNorm(Evaluation& e);

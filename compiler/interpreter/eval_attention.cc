@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "compiler/interpreter/eval.h"
 #include "compiler/interpreter/parallel.h"
+#include "compiler/interpreter/strides.h"
 #include "compiler/ir/float_convert.h"
 #include "compiler/ir/status_macros.h"
 
@@ -15,26 +16,34 @@ namespace {
 
 // Where key or value j of the row in hand lies.
 using At = std::function<const double*(int64_t j)>;
+// What is added to the score of key j: -infinity if it is not seen.
+using Bias = std::function<double(int64_t j)>;
 
-// out[0, v_dim) = softmax over j in [begin, end) of scale * q . key(j), times value(j). Zeros if the range is empty.
+constexpr double kUnseen = -std::numeric_limits<double>::infinity();
+
+// out[0, v_dim) = softmax over j in [begin, end) of scale * q . key(j) + bias(j), times value(j). Zeros if no key is
+// seen. `bias` may be empty.
 void Attend(const double* q, int64_t dim, const At& key, const At& value, int64_t v_dim, int64_t begin, int64_t end,
-            double scale, double* out) {
+            double scale, const Bias& bias, double* out) {
   std::fill_n(out, v_dim, 0.0);
-  if (begin >= end) return;
-  std::vector<double> scores(end - begin);
+  std::vector<int64_t> seen;
+  std::vector<double> scores;
   double max = -std::numeric_limits<double>::infinity();
   for (int64_t j = begin; j < end; ++j) {
+    const double added = bias ? bias(j) : 0;
+    if (added == kUnseen) continue;
     const double* k = key(j);
     double dot = 0;
     for (int64_t d = 0; d < dim; ++d) dot += q[d] * k[d];
-    scores[j - begin] = dot * scale;
-    max = std::max(max, scores[j - begin]);
+    seen.push_back(j);
+    scores.push_back(dot * scale + added);
+    max = std::max(max, scores.back());
   }
   double sum = 0;
   for (double& score : scores) sum += score = std::exp(score - max);
-  for (int64_t j = begin; j < end; ++j) {
-    const double* v = value(j);
-    const double share = scores[j - begin] / sum;
+  for (size_t i = 0; i < seen.size(); ++i) {
+    const double* v = value(seen[i]);
+    const double share = scores[i] / sum;
     for (int64_t d = 0; d < v_dim; ++d) out[d] += share * v[d];
   }
 }
@@ -121,7 +130,7 @@ void AttendToCache(Evaluation& e, const Rows& rows, const double* q, int64_t hea
           };
         };
         const int64_t place = (t * heads + head) * dim;
-        Attend(q + place, dim, at(0), at(1), dim, begin, own + 1, e.attr<double>("scale"),
+        Attend(q + place, dim, at(0), at(1), dim, begin, own + 1, e.attr<double>("scale"), /*bias=*/{},
                e.result().floats.data() + place);
       }
     }
@@ -143,6 +152,8 @@ absl::Status EvalAttention(Evaluation& e) {
   const bool causal = e.attr<bool>("causal");
   const int64_t window = e.attr<int64_t>("window");
   const double scale = e.attr<double>("scale");
+  const Tensor* mask = e.HasInput(3) ? &e.input(3) : nullptr;
+  const Shape mask_strides = mask == nullptr ? Shape(4, 0) : BroadcastStrides(mask->shape, 4);
   ParallelFor(q.shape[0] * heads, queries * keys * (dim + v_dim), [&](int64_t first, int64_t last) {
     for (int64_t bh = first; bh < last; ++bh) {
       const int64_t kv_head = bh / heads * kv_heads + bh % heads / (heads / kv_heads);
@@ -152,9 +163,18 @@ absl::Status EvalAttention(Evaluation& e) {
         const int64_t own = i + keys - queries;  // the key at the query's own position
         const int64_t end = causal ? std::min(own + 1, keys) : keys;
         const int64_t begin = window > 0 ? std::max<int64_t>(own - window + 1, 0) : 0;
+        const int64_t mask_row = bh / heads * mask_strides[0] + bh % heads * mask_strides[1] + i * mask_strides[2];
+        Bias bias;
+        if (mask != nullptr) {
+          bias = [mask, mask_row, step = mask_strides[3]](int64_t j) {
+            const int64_t at = mask_row + j * step;
+            if (mask->dtype != DType::kBool) return mask->floats[at];
+            return mask->ints[at] != 0 ? 0.0 : kUnseen;
+          };
+        }
         Attend(
             q.floats.data() + (bh * queries + i) * dim, dim, [&](int64_t j) { return k_head + j * dim; },
-            [&](int64_t j) { return v_head + j * v_dim; }, v_dim, begin, end, scale,
+            [&](int64_t j) { return v_head + j * v_dim; }, v_dim, begin, end, scale, bias,
             e.result().floats.data() + (bh * queries + i) * v_dim);
       }
     }

@@ -39,6 +39,8 @@ double FloatUnary(Op op, bool tanh_gelu, double x) {
       return 1 / x;
     case Op::kTanh:
       return std::tanh(x);
+    case Op::kErf:
+      return std::erf(x);
     case Op::kSigmoid:
       return Sigmoid(x);
     case Op::kSin:

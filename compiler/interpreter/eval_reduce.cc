@@ -58,6 +58,23 @@ absl::Status EvalReduce(Evaluation& e) {
   return absl::OkStatus();
 }
 
+absl::Status EvalCumsum(Evaluation& e) {
+  const Tensor& x = e.input(0);
+  const auto axis = static_cast<size_t>(e.attr<int64_t>("axis"));
+  const int64_t length = x.shape[axis];
+  const int64_t stride = DenseStrides(x.shape)[axis];
+  for (int64_t i = 0; i < x.NumElements(); ++i) {
+    const bool first = i / stride % length == 0;
+    if (IsFloat(x.dtype)) {
+      e.result().floats[i] = x.floats[i] + (first ? 0 : e.result().floats[i - stride]);
+    } else {
+      const uint64_t before = first ? 0 : static_cast<uint64_t>(e.result().ints[i - stride]);
+      e.result().ints[i] = static_cast<int64_t>(static_cast<uint64_t>(x.ints[i]) + before);  // wraps around
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status EvalSoftmax(Evaluation& e) {
   const Tensor& x = e.input(0);
   const int64_t axis = e.attr<int64_t>("axis");

@@ -121,4 +121,27 @@ absl::Status EvalGather(Evaluation& e) {
   return absl::OkStatus();
 }
 
+absl::Status EvalIndex(Evaluation& e) {
+  const Tensor& x = e.input(0);
+  const size_t indices = e.inputs.size() - 1;
+  const size_t rank = e.result().shape.size() - (x.shape.size() - indices);
+  const Shape lead(e.result().shape.begin(), e.result().shape.begin() + static_cast<int64_t>(rank));
+  const int64_t run = Product(x.shape, indices, x.shape.size());
+  std::vector<int64_t> rows(NumElements(lead), 0);  // which run of x stands at each place
+  for (size_t k = 0; k < indices; ++k) {
+    const Tensor& index = e.input(k + 1);
+    absl::Status status;
+    Walk<1>(lead, {BroadcastStrides(index.shape, rank)}, {0}, [&](int64_t i, const std::array<int64_t, 1>& at) {
+      const int64_t value = index.ints[at[0]];
+      if (value < -x.shape[k] || value >= x.shape[k]) {
+        status = absl::OutOfRangeError(absl::StrCat("index ", value, " is outside axis ", k, " of ", x.shape[k]));
+      }
+      rows[i] = rows[i] * x.shape[k] + (value < 0 ? value + x.shape[k] : value);
+    });
+    FF_RETURN_IF_ERROR(status);
+  }
+  for (size_t i = 0; i < rows.size(); ++i) CopyRun(x, rows[i] * run, run, &e.result(), static_cast<int64_t>(i) * run);
+  return absl::OkStatus();
+}
+
 }  // namespace flashflow::interpreter

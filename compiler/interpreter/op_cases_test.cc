@@ -61,6 +61,7 @@ std::vector<Case> ElementwiseCases() {
       {Op::kSqrt, {F({-1, kInf})}, {}, F({kNan, kInf})},
       {Op::kRsqrt, {roots}, {}, F({2, 0.70710678118654752, 0.33333333333333333})},
       {Op::kReciprocal, {F({4, -0.5, 0})}, {}, F({0.25, -2, kInf})},
+      {Op::kErf, {F({-0.5, 0, 2})}, {}, F({-0.52049987781304654, 0, 0.99532226501895273})},
       {Op::kTanh,
        {x},
        {},
@@ -155,6 +156,9 @@ std::vector<Case> ShapeCases() {
        {{"dtype", DType::kBF16}},
        Tensor::Floats({1, 3}, {1, 2, 3}, DType::kBF16)},
       {Op::kGatherRows, {cube, I({1})}, {}, I({1, 2, 2}, {4, 5, 6, 7})},
+      {Op::kIndex, {x, I({2}, {1, -2})}, {}, F({2, 3}, {4, 5, 6, 1, 2, 3})},
+      {Op::kIndex, {x, I({2, 1}, {0, 1}), I({2}, {2, -3}, DType::kI64)}, {}, F({2, 2}, {3, 1, 6, 4})},
+      {Op::kIndex, {cube, I(Shape{}, {1}), I({1}, {0})}, {}, I({1, 2}, {4, 5})},
   };
 }
 
@@ -179,6 +183,8 @@ std::vector<Case> ContractionCases() {
       {Op::kReduceMax, {x}, axes({1}, false), F({3, 5})},
       {Op::kReduceMax, {F({2, 2}, {-3, kNan, -5, -4})}, axes({1}, false), F({kNan, -4})},
       {Op::kReduceMax, {I({-3, -2})}, axes({0}, false), I(Shape{}, {-2})},
+      {Op::kCumsum, {x}, {{"axis", 1}}, F({2, 3}, {1, 3, 6, 4, 9, 3})},
+      {Op::kCumsum, {I({2, 2}, {1, 2, 3, 4})}, {{"axis", 0}}, I({2, 2}, {1, 2, 4, 6})},
       {Op::kSoftmax,
        {F({1, 2, 4})},
        {{"axis", 0}},
@@ -214,6 +220,16 @@ std::vector<Case> ContractionCases() {
        {q, F({1, 1, 1, 1}, {2}), F({1, 1, 1, 1}, {10})},
        attention(true, 0),
        F({1, 2, 2, 1}, {0, 10, 0, 10})},
+      // The first query of each head sees the second key only, the second one nothing; then a penalty that makes the
+      // first key and query as good as the second.
+      {Op::kAttention,
+       {q, k, v, I({2, 2}, {0, 1, 0, 0}, DType::kBool)},
+       attention(false, 0),
+       F({1, 2, 2, 1}, {20, 0, 20, 0})},
+      {Op::kAttention,
+       {q, k, v, F({1, 2, 2, 2}, {1, 0, 2, 0, 0, 0, 0, 1})},
+       attention(false, 0),
+       F({1, 2, 2, 1}, {15, 15, 15, 15})},
   };
 }
 
@@ -352,6 +368,15 @@ TEST(OpCases, AddNormNormalizesTheSum) {
                                              WeightsFrom({}), Mode::kTyped);
   ASSERT_TRUE(outputs.ok()) << outputs.status();
   EXPECT_THAT(std::get<Tensor>(outputs->at("norm")).floats, ::testing::ElementsAre(-0.5, -0.5, 0.5, 5));
+}
+
+TEST(OpCases, IndexRefusesPlacesOutsideAnAxis) {
+  const Tensor x = F({2, 3}, {1, 2, 3, 4, 5, 6});
+  for (int64_t index : {-4, 3}) {
+    const Case c = {Op::kIndex, {x, I({0}), I({index})}, {}, F({0})};
+    EXPECT_THAT(Evaluate(c, Mode::kTyped).status().message(),
+                ::testing::HasSubstr("index " + std::to_string(index) + " is outside axis 1 of 3"));
+  }
 }
 
 TEST(OpCases, MaxOfNothingIsAnError) {

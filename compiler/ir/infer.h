@@ -41,10 +41,12 @@ InferResult InferSlice(Operands operands, const AttrMap& attrs);
 InferResult InferConcat(Operands operands, const AttrMap& attrs);
 InferResult InferEmbedding(Operands operands, const AttrMap& attrs);
 InferResult InferGatherRows(Operands operands, const AttrMap& attrs);
+InferResult InferIndex(Operands operands, const AttrMap& attrs);
 
 // infer_contraction.cc
 InferResult InferReduceNumeric(Operands operands, const AttrMap& attrs);
 InferResult InferReduceFloat(Operands operands, const AttrMap& attrs);
+InferResult InferCumsum(Operands operands, const AttrMap& attrs);
 InferResult InferSoftmax(Operands operands, const AttrMap& attrs);
 InferResult InferMatmul(Operands operands, const AttrMap& attrs);
 InferResult InferLinear(Operands operands, const AttrMap& attrs);

@@ -67,6 +67,16 @@ InferResult InferAttention(Operands operands, const AttrMap& attrs) {
   if (!Get<bool>(attrs, "causal") && Get<int64_t>(attrs, "window") != 0) {
     return Mismatch("window", "0, as the attention is not causal", absl::StrCat(Get<int64_t>(attrs, "window")));
   }
+  if (IsGiven(operands, 3)) {
+    const TensorType& mask = operands[3].tensor();
+    const Dims scores = {q.shape[0], q.shape[1], q.shape[2], k.shape[2]};
+    if (mask.dtype != DType::kBool && mask.dtype != q.dtype) {
+      return Mismatch("mask", absl::StrCat("bool or ", DTypeName(q.dtype)), mask);
+    }
+    if (absl::StatusOr<Dims> shape = Broadcast(scores, mask.shape); !shape.ok() || *shape != scores) {
+      return Mismatch("mask", absl::StrCat("a shape that broadcasts to ", DimsToString(scores)), mask);
+    }
+  }
   return std::vector<Type>{TensorType{q.dtype, {q.shape[0], q.shape[1], q.shape[2], v.shape[3]}}};
 }
 

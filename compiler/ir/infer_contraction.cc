@@ -39,6 +39,13 @@ InferResult InferReduceFloat(Operands operands, const AttrMap& attrs) {
   return Reduce(operands[0].tensor(), attrs);
 }
 
+InferResult InferCumsum(Operands operands, const AttrMap& attrs) {
+  const TensorType& x = operands[0].tensor();
+  FF_RETURN_IF_ERROR(RequireNumeric("x", x));
+  FF_RETURN_IF_ERROR(RequireAxis("axis", Get<int64_t>(attrs, "axis"), x.shape.size()));
+  return std::vector<Type>{x};
+}
+
 InferResult InferSoftmax(Operands operands, const AttrMap& attrs) {
   const TensorType& x = operands[0].tensor();
   FF_RETURN_IF_ERROR(RequireFloat("x", x));

@@ -145,4 +145,20 @@ InferResult InferGatherRows(Operands operands, const AttrMap&) {
   return std::vector<Type>{TensorType{x.dtype, std::move(shape)}};
 }
 
+InferResult InferIndex(Operands operands, const AttrMap&) {
+  const TensorType& x = operands[0].tensor();
+  const size_t indices = operands.size() - 1;
+  if (indices > x.shape.size()) {
+    return Mismatch("indices", absl::StrCat(x.shape.size(), " at most, as x has axes"), absl::StrCat(indices));
+  }
+  Dims shape;
+  for (size_t i = 1; i < operands.size(); ++i) {
+    const TensorType& index = operands[i].tensor();
+    if (index.dtype != DType::kI32 && index.dtype != DType::kI64) return Mismatch("indices", "i32 or i64", index);
+    FF_ASSIGN_OR_RETURN(shape, Broadcast(shape, index.shape));
+  }
+  shape.insert(shape.end(), x.shape.begin() + static_cast<int64_t>(indices), x.shape.end());
+  return std::vector<Type>{TensorType{x.dtype, std::move(shape)}};
+}
+
 }  // namespace flashflow::ir

@@ -49,6 +49,7 @@ std::vector<OpDef> MakeTable() {
       Unary(Op::kRsqrt, "rsqrt", InferFloatUnary, "1 / sqrt(x)."),
       Unary(Op::kReciprocal, "reciprocal", InferFloatUnary, "1 / x."),
       Unary(Op::kTanh, "tanh", InferFloatUnary, "tanh(x)."),
+      Unary(Op::kErf, "erf", InferFloatUnary, "The error function of x."),
       Unary(Op::kSigmoid, "sigmoid", InferFloatUnary, "1 / (1 + e^-x)."),
       Unary(Op::kSin, "sin", InferFloatUnary, "sin(x), x in radians."),
       Unary(Op::kCos, "cos", InferFloatUnary, "cos(x), x in radians."),
@@ -147,11 +148,26 @@ std::vector<OpDef> MakeTable() {
        .operands = {{"x"}, {"rows"}},
        .infer = InferGatherRows,
        .doc = "x[N, ...], rows[L] (i32) -> [L, ...]: row rows[i] of x. 0 <= rows[i] < N."},
+      {.op = Op::kIndex,
+       .name = "index",
+       .group = "Lookups",
+       .operands = {{"x"}, {"indices", kVariadic}},
+       .infer = InferIndex,
+       .doc = "x[N0, N1, ..., rest], k indices (i32 or i64) that broadcast to one shape [...] -> [..., rest]: "
+              "x[indices0, indices1, ...], one index for each of x's first k axes. An index i of axis a counts from "
+              "the end where it is negative; -Na <= i < Na."},
 
       Reduction(Op::kReduceSum, "reduce_sum", InferReduceNumeric, "The sum over `axes`."),
       Reduction(Op::kReduceMean, "reduce_mean", InferReduceFloat, "The mean over `axes`."),
       Reduction(Op::kReduceMax, "reduce_max", InferReduceNumeric,
                 "The greatest element over `axes`, which hold at least one; NaN if any is NaN."),
+      {.op = Op::kCumsum,
+       .name = "cumsum",
+       .group = "Reductions and contractions",
+       .operands = {{"x"}},
+       .attrs = {{"axis", AttrKind::kInt}},
+       .infer = InferCumsum,
+       .doc = "Each element plus all before it along `axis`."},
       {.op = Op::kSoftmax,
        .name = "softmax",
        .group = "Reductions and contractions",
@@ -192,14 +208,16 @@ std::vector<OpDef> MakeTable() {
       {.op = Op::kAttention,
        .name = "attention",
        .group = "Reductions and contractions",
-       .operands = {{"q"}, {"k"}, {"v"}},
+       .operands = {{"q"}, {"k"}, {"v"}, {"mask", kOptional}},
        .attrs = {{"causal", AttrKind::kBool}, {"scale", AttrKind::kFloat}, {"window", AttrKind::kInt, int64_t{0}}},
        .infer = InferAttention,
-       .doc = "q[B, H, S, D], k[B, Hkv, Skv, D], v[B, Hkv, Skv, Dv] -> [B, H, S, Dv]: softmax over keys j of scale * "
-              "q[i] . k[j], times v[j]. H is a multiple of Hkv, and query head h reads kv head h / (H / Hkv). With "
-              "causal, "
-              "query i sees keys j <= i + (Skv - S); with a window w > 0, of those only j > i + (Skv - S) - w. A query "
-              "that sees no key gives zeros."},
+       .doc =
+           "q[B, H, S, D], k[B, Hkv, Skv, D], v[B, Hkv, Skv, Dv] -> [B, H, S, Dv]: softmax over keys j of scale * "
+           "q[i] . k[j], times v[j]. H is a multiple of Hkv, and query head h reads kv head h / (H / Hkv). With "
+           "causal, "
+           "query i sees keys j <= i + (Skv - S); with a window w > 0, of those only j > i + (Skv - S) - w. A mask "
+           "broadcasts to [B, H, S, Skv]: of bool, only keys where it is true are seen; of q's dtype, it is added to "
+           "the scaled products. A query that sees no key gives zeros."},
 
       {.op = Op::kRope,
        .name = "rope",

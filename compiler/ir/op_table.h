@@ -27,6 +27,7 @@ enum class Op : uint16_t {
   kRsqrt,
   kReciprocal,
   kTanh,
+  kErf,
   kSigmoid,
   kSin,
   kCos,
@@ -63,10 +64,12 @@ enum class Op : uint16_t {
   // lookups
   kEmbedding,
   kGatherRows,
+  kIndex,
   // reductions and contractions
   kReduceSum,
   kReduceMean,
   kReduceMax,
+  kCumsum,
   kSoftmax,
   kMatmul,
   kLinear,

@@ -170,6 +170,17 @@ TEST(InferTypes, ReductionsAndContractions) {
   EXPECT_THAT(Infer(Op::kRmsNorm, {F32({B, 8}), F32({8}), F32({8})}, {{"eps", 0.0}}), HasSubstr("(x, weight?)"));
 }
 
+TEST(InferTypes, IndexAndCumsum) {
+  EXPECT_EQ(Infer(Op::kIndex, {F32({B, S, 8}), I32({B, 1}), I32({3})}), "f32[B, 3, 8]");
+  EXPECT_EQ(Infer(Op::kIndex, {F32({B, S}), I32({}), I32({})}), "f32[]");
+  EXPECT_THAT(Infer(Op::kIndex, {F32({B}), I32({}), I32({})}), HasSubstr("indices: expected 1 at most"));
+  EXPECT_THAT(Infer(Op::kIndex, {F32({B}), F32({B})}), HasSubstr("indices: expected i32 or i64"));
+  EXPECT_THAT(Infer(Op::kIndex, {F32({B, S}), I32({B}), I32({S})}), HasSubstr("do not broadcast"));
+  EXPECT_EQ(Infer(Op::kCumsum, {I32({B, S})}, {{"axis", 1}}), "i32[B, S]");
+  EXPECT_THAT(Infer(Op::kCumsum, {I32({B, S})}, {{"axis", 2}}), HasSubstr("an axis of a tensor of rank 2"));
+  EXPECT_THAT(Infer(Op::kCumsum, {Bool({B})}, {{"axis", 0}}), HasSubstr("float or integer"));
+}
+
 TEST(InferTypes, Attention) {
   const AttrMap attrs = {{"causal", true}, {"scale", 0.125}};
   EXPECT_EQ(Infer(Op::kAttention, {F32({B, 9, S, 64}), F32({B, 3, T, 64}), F32({B, 3, T, 32})}, attrs),
@@ -183,6 +194,15 @@ TEST(InferTypes, Attention) {
   EXPECT_THAT(Infer(Op::kAttention, {F32({B, 9, S, 64}), F32({B, 3, T, 64}), F32({B, 3, T, 64})},
                     {{"causal", false}, {"scale", 1.0}, {"window", 4}}),
               HasSubstr("window: expected 0"));
+  const auto masked = [&](Type mask) {
+    AttrMap full = {{"causal", false}, {"scale", 0.5}};
+    return Infer(Op::kAttention, {F32({B, 9, S, 64}), F32({B, 3, T, 64}), F32({B, 3, T, 64}), std::move(mask)}, full);
+  };
+  EXPECT_EQ(masked(Bool({B, 1, S, T})), "f32[B, 9, S, 64]");
+  EXPECT_EQ(masked(F32({S, 1})), "f32[B, 9, S, 64]");
+  EXPECT_THAT(masked(I32({S, T})), HasSubstr("mask: expected bool or f32, got i32[S, T]"));
+  EXPECT_THAT(masked(Bool({T, S})), HasSubstr("mask: expected a shape that broadcasts to [B, 9, S, T]"));
+  EXPECT_THAT(masked(Bool({2, B, 1, S, T})), HasSubstr("mask: expected a shape that broadcasts"));
 }
 
 TEST(InferTypes, PagedCache) {
