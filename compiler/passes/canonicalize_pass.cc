@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "compiler/ir/status_macros.h"
+#include "compiler/passes/rewrite.h"
 
 namespace flashflow::passes {
 namespace {
@@ -16,19 +17,6 @@ using ir::Value;
 
 // The value that may stand for the node's result, or nullptr where the rule does not apply.
 using Rewrite = absl::StatusOr<Value*>;
-using Rule = Rewrite (*)(Graph* graph, Node* node);
-
-// The operand's defining node if it is of this op.
-Node* DefinedBy(const Node* node, int operand, Op op) {
-  if (operand >= node->num_operands() || node->operand(operand) == nullptr) return nullptr;
-  Node* def = node->operand(operand)->def();
-  return def != nullptr && def->op() == op ? def : nullptr;
-}
-
-bool IsConstant(const Node* node, int operand, double value) {
-  const Node* def = DefinedBy(node, operand, Op::kConstant);
-  return def != nullptr && def->attr<double>("value") == value;
-}
 
 // The operand, if it has the result's type.
 Value* SameType(const Node* node, int operand) {
@@ -40,7 +28,7 @@ Rewrite Replace(Graph* graph, Node* node, Op op, std::vector<Value*> operands, A
   return replacement->result();
 }
 
-Rewrite NothingChanges(Graph*, Node* node) {
+Rewrite NothingChanges(Graph*, Node* node, PassContext*) {
   switch (node->op()) {
     case Op::kReshape:
     case Op::kCast:
@@ -62,19 +50,19 @@ Rewrite NothingChanges(Graph*, Node* node) {
   }
 }
 
-Rewrite NeutralElement(Graph*, Node* node) {
+Rewrite NeutralElement(Graph*, Node* node, PassContext*) {
   switch (node->op()) {
     case Op::kMul:
-      if (IsConstant(node, 0, 1)) return SameType(node, 1);
-      return IsConstant(node, 1, 1) ? SameType(node, 0) : nullptr;
+      if (IsConstant(node->operand(0), 1)) return SameType(node, 1);
+      return IsConstant(node->operand(1), 1) ? SameType(node, 0) : nullptr;
     case Op::kDiv:
     case Op::kPow:
-      return IsConstant(node, 1, 1) ? SameType(node, 0) : nullptr;
+      return IsConstant(node->operand(1), 1) ? SameType(node, 0) : nullptr;
     case Op::kAdd:
-      if (IsConstant(node, 0, 0)) return SameType(node, 1);
-      return IsConstant(node, 1, 0) ? SameType(node, 0) : nullptr;
+      if (IsConstant(node->operand(0), 0)) return SameType(node, 1);
+      return IsConstant(node->operand(1), 0) ? SameType(node, 0) : nullptr;
     case Op::kSub:
-      return IsConstant(node, 1, 0) ? SameType(node, 0) : nullptr;
+      return IsConstant(node->operand(1), 0) ? SameType(node, 0) : nullptr;
     default:
       return nullptr;
   }
@@ -87,15 +75,15 @@ bool Holds(DType to, DType from) {
   return IsInteger(from) && IsInteger(to) && DTypeBytes(to) > DTypeBytes(from);
 }
 
-Rewrite Undone(Graph*, Node* node) {
+Rewrite Undone(Graph*, Node* node, PassContext*) {
   switch (node->op()) {
     case Op::kNeg:
     case Op::kLogicalNot: {
-      const Node* inner = DefinedBy(node, 0, node->op());
+      const Node* inner = DefinedBy(node->operand(0), node->op());
       return inner == nullptr ? nullptr : inner->operand(0);
     }
     case Op::kCast: {
-      const Node* inner = DefinedBy(node, 0, Op::kCast);
+      const Node* inner = DefinedBy(node->operand(0), Op::kCast);
       if (inner == nullptr || inner->operand(0)->type() != node->result()->type()) return nullptr;
       return Holds(inner->result()->tensor().dtype, node->result()->tensor().dtype) ? inner->operand(0) : nullptr;
     }
@@ -104,13 +92,13 @@ Rewrite Undone(Graph*, Node* node) {
   }
 }
 
-Rewrite Joined(Graph* graph, Node* node) {
+Rewrite Joined(Graph* graph, Node* node, PassContext*) {
   if (node->op() == Op::kReshape) {
-    const Node* inner = DefinedBy(node, 0, Op::kReshape);
+    const Node* inner = DefinedBy(node->operand(0), Op::kReshape);
     return inner == nullptr ? nullptr : Replace(graph, node, Op::kReshape, {inner->operand(0)}, node->attrs());
   }
   if (node->op() == Op::kTranspose) {
-    const Node* inner = DefinedBy(node, 0, Op::kTranspose);
+    const Node* inner = DefinedBy(node->operand(0), Op::kTranspose);
     if (inner == nullptr) return nullptr;
     std::vector<int64_t> perm = node->attr<std::vector<int64_t>>("perm");
     for (int64_t& axis : perm) axis = inner->attr<std::vector<int64_t>>("perm")[axis];
@@ -119,7 +107,7 @@ Rewrite Joined(Graph* graph, Node* node) {
   return nullptr;
 }
 
-Rewrite TransposeOfUnitAxes(Graph* graph, Node* node) {
+Rewrite TransposeOfUnitAxes(Graph* graph, Node* node, PassContext*) {
   if (node->op() != Op::kTranspose) return nullptr;
   const Dims& shape = node->operand(0)->tensor().shape;
   int64_t last = -1;
@@ -131,48 +119,27 @@ Rewrite TransposeOfUnitAxes(Graph* graph, Node* node) {
   return Replace(graph, node, Op::kReshape, {node->operand(0)}, {{"shape", node->result()->tensor().shape}});
 }
 
-Rewrite ZeroBias(Graph* graph, Node* node) {
-  if (node->op() != Op::kLinear || !IsConstant(node, 2, 0)) return nullptr;
+Rewrite ZeroBias(Graph* graph, Node* node, PassContext*) {
+  if (node->op() != Op::kLinear || node->num_operands() < 3 || !IsConstant(node->operand(2), 0)) return nullptr;
   return Replace(graph, node, Op::kLinear, {node->operand(0), node->operand(1)});
 }
 
-Rewrite MatmulOfTransposedWeight(Graph* graph, Node* node) {
+Rewrite MatmulOfTransposedWeight(Graph* graph, Node* node, PassContext*) {
   if (node->op() != Op::kMatmul) return nullptr;
-  const Node* transpose = DefinedBy(node, 1, Op::kTranspose);
+  const Node* transpose = DefinedBy(node->operand(1), Op::kTranspose);
   if (transpose == nullptr || transpose->operand(0)->kind() != ir::ValueKind::kWeight) return nullptr;
   if (transpose->attr<std::vector<int64_t>>("perm") != std::vector<int64_t>{1, 0}) return nullptr;
   return Replace(graph, node, Op::kLinear, {node->operand(0), transpose->operand(0)});
 }
 
-constexpr Rule kRules[] = {NothingChanges, NeutralElement,          Undone, Joined, TransposeOfUnitAxes,
-                           ZeroBias,       MatmulOfTransposedWeight};
-
-// One sweep in program order; whether another may change more.
-absl::StatusOr<bool> Sweep(Graph* graph, PassContext* context) {
-  bool changed = false;
-  std::vector<Node*> nodes;
-  for (const auto& node : graph->nodes()) nodes.push_back(node.get());
-  for (Node* node : nodes) {
-    if (node->results().size() != 1 || !node->result()->HasUses()) continue;
-    for (Rule rule : kRules) {
-      FF_ASSIGN_OR_RETURN(Value * replacement, rule(graph, node));
-      if (replacement == nullptr) continue;
-      if (!context->BeginRewrite()) return false;
-      graph->ReplaceAllUsesWith(node->result(), replacement);
-      changed = true;
-      break;
-    }
-  }
-  return changed;
-}
+constexpr RewriteRule kRules[] = {NothingChanges, NeutralElement,          Undone, Joined, TransposeOfUnitAxes,
+                                  ZeroBias,       MatmulOfTransposedWeight};
 
 }  // namespace
 
 absl::StatusOr<bool> CanonicalizePass::Run(ir::Graph* graph, PassContext* context) const {
-  while (true) {  // ends: every rule removes a used node or replaces it by one that fewer rules fit
-    FF_ASSIGN_OR_RETURN(const bool swept, Sweep(graph, context));
-    if (!swept) return context->rewrites() > 0;
-  }
+  // Ends: every rule removes a used node or replaces it by one that fewer rules fit.
+  return ApplyRules(graph, kRules, context);
 }
 
 }  // namespace flashflow::passes

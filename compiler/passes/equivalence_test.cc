@@ -10,6 +10,8 @@
 #include "compiler/ir/float_convert.h"
 #include "compiler/ir/printer.h"
 #include "compiler/passes/canonicalize_pass.h"
+#include "compiler/passes/constant_fold_pass.h"
+#include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/decoder_runs.h"
 #include "compiler/passes/ir_check.h"
@@ -18,6 +20,7 @@
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
+#include "compiler/passes/simplify_pass.h"
 #include "compiler/proof/decoder_runs.h"
 #include "gtest/gtest.h"
 
@@ -61,20 +64,47 @@ struct Trial {
   Sequences sequences;
 };
 
-TEST(EquivalenceTest, CanonicalizeAndDceAreIdentical) {
-  int removed = 0;
+// Runs the passes over random decoders, whose results must stay the same bits in both modes; gives the number of nodes
+// that they and dce removed.
+void CheckIdentical(Passes (*passes)(), int64_t* removed) {
+  *removed = 0;
   for (uint32_t seed = 0; seed < kSeeds; ++seed) {
     const Trial trial(seed);
-    const auto before = trial.Rectangular(*trial.graph, Mode::kTyped);
-    ASSERT_TRUE(before.ok()) << before.status();
-    const size_t nodes = trial.graph->nodes().size();
-    ASSERT_EQ(Apply(MakePassList<CanonicalizePass, DcePass>(), trial.graph.get()), absl::OkStatus());
-    removed += static_cast<int>(nodes - trial.graph->nodes().size());
-    const auto after = trial.Rectangular(*trial.graph, Mode::kTyped);
-    ASSERT_TRUE(after.ok()) << after.status();
-    ASSERT_TRUE(RowsAgree(*after, *before, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+    const std::unique_ptr<ir::Graph> original = trial.graph->Clone();
+    ASSERT_EQ(Apply(passes(), trial.graph.get()), absl::OkStatus());
+    *removed += static_cast<int64_t>(original->nodes().size() - trial.graph->nodes().size());
+    for (Mode mode : {Mode::kTyped, Mode::kWide}) {
+      const auto before = trial.Rectangular(*original, mode);
+      ASSERT_TRUE(before.ok()) << before.status();
+      const auto after = trial.Rectangular(*trial.graph, mode);
+      ASSERT_TRUE(after.ok()) << after.status();
+      ASSERT_TRUE(RowsAgree(*after, *before, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+    }
   }
+}
+
+TEST(EquivalenceTest, CanonicalizeAndDceAreIdentical) {
+  int64_t removed = 0;
+  CheckIdentical([] { return MakePassList<CanonicalizePass, DcePass>(); }, &removed);
   EXPECT_GT(removed, 5 * kSeeds) << "the random graphs should give the passes something to do";
+}
+
+TEST(EquivalenceTest, ConstantFoldIsIdentical) {
+  int64_t removed = 0;
+  CheckIdentical([] { return MakePassList<ConstantFoldPass, DcePass>(); }, &removed);
+  EXPECT_GT(removed, kSeeds);
+}
+
+TEST(EquivalenceTest, SimplifyIsIdentical) {
+  int64_t removed = 0;
+  CheckIdentical([] { return MakePassList<ConstantFoldPass, SimplifyPass, DcePass>(); }, &removed);
+  EXPECT_GT(removed, 5 * kSeeds);
+}
+
+TEST(EquivalenceTest, CseIsIdentical) {
+  int64_t removed = 0;
+  CheckIdentical([] { return MakePassList<CsePass, DcePass>(); }, &removed);
+  EXPECT_GT(removed, 5 * kSeeds);
 }
 
 TEST(EquivalenceTest, KvCacheRowsEqualTheFullGraphs) {

@@ -512,6 +512,7 @@ class Packer {
   }
 
   absl::StatusOr<Packed> PackAttention(const Node& node) {
+    if (node.num_operands() > 3) return Refusal("the attention has a mask that is not known to be causal");
     if (!node.attr<bool>("causal")) return Refusal("the attention is not causal");
     for (int i = 0; i < 3; ++i) {
       if (Operand(node, i).axes != TokenAxes{0, 2}) {

@@ -1,5 +1,6 @@
 #include "compiler/passes/pass.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -26,7 +27,9 @@ std::string Remark::ToString() const {
 }
 
 void PassContext::Refuse(const ir::Graph& graph, const ir::Node* node, std::string reason) {
-  remarks_.push_back({pass_, node == nullptr ? "" : ir::Describe(graph, *node), std::move(reason)});
+  Remark remark = {pass_, node == nullptr ? "" : ir::Describe(graph, *node), std::move(reason)};
+  // A pass that sweeps several times meets the same node again.
+  if (std::ranges::find(remarks_, remark) == remarks_.end()) remarks_.push_back(std::move(remark));
 }
 
 }  // namespace flashflow::passes

@@ -34,6 +34,7 @@ struct Remark {
   std::string node;  // as ir::Describe; empty: the graph as a whole
   std::string reason;
   std::string ToString() const;
+  friend bool operator==(const Remark&, const Remark&) = default;
 };
 
 // What a pass is given beside the graph, and where it reports. Made by the pass manager for each run of a pass.

@@ -5,10 +5,13 @@
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/canonicalize_pass.h"
+#include "compiler/passes/constant_fold_pass.h"
+#include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/kv_cache_pass.h"
 #include "compiler/passes/last_token_head_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/simplify_pass.h"
 
 namespace flashflow::passes {
 namespace {
@@ -20,19 +23,24 @@ std::unique_ptr<Pass> Make() {
   return std::make_unique<T>();
 }
 
+// A comment at the end of a list keeps it at one row a line.
 constexpr MakePass kAllPasses[] = {
-    Make<CanonicalizePass>, Make<DcePass>, Make<KvCachePass>, Make<LastTokenHeadPass>, Make<NarrowWeightsPass>,
+    Make<CanonicalizePass>, Make<ConstantFoldPass>,  Make<CsePass>,           Make<DcePass>,
+    Make<KvCachePass>,      Make<LastTokenHeadPass>, Make<NarrowWeightsPass>, Make<SimplifyPass>,
+    //
 };
 
 constexpr MakePass kStepPipeline[] = {
-    Make<CanonicalizePass>,  Make<DcePass>,          Make<KvCachePass>, Make<LastTokenHeadPass>,
-    Make<NarrowWeightsPass>, Make<CanonicalizePass>, Make<DcePass>,
+    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>,      Make<CsePass>,
+    Make<DcePass>,          Make<KvCachePass>,      Make<LastTokenHeadPass>, Make<NarrowWeightsPass>,
+    Make<CanonicalizePass>, Make<CsePass>,          Make<DcePass>,
+    //
 };
 
 constexpr MakePass kStoragePipeline[] = {
-    Make<CanonicalizePass>,
-    Make<DcePass>,
-    Make<NarrowWeightsPass>,
+    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>,
+    Make<CsePass>,          Make<DcePass>,          Make<NarrowWeightsPass>,
+    //
 };
 
 std::vector<std::unique_ptr<Pass>> MakeAll(absl::Span<const MakePass> list) {

@@ -84,7 +84,31 @@ class Generator {
 
   // Something that changes nothing.
   Value* Noise(Value* x) {
-    switch (Pick(8)) {
+    switch (Pick(14)) {
+      case 8:  // there and back by powers of two
+        return Add(Op::kDiv, {Scaled(x, 0.25), Constant(0.25)});
+      case 9:
+        return Add(Op::kSub, {x, Add(Op::kNeg, {Scaled(x, 0.5)})});
+      case 10: {  // a condition that holds everywhere
+        Value* places = Add(Op::kIota, {}, {{"dtype", DType::kI64}, {"shape", Dims{kWidth}}, {"axis", int64_t{0}}});
+        Value* always = Add(Op::kGe, {places, Constant(0, DType::kI64)});
+        return Add(Op::kWhere, {always, x, Old()});
+      }
+      case 11: {  // cut and joined again
+        const auto part = [&](int64_t start, int64_t stop) {
+          return Add(Op::kSlice, {x}, {{"axis", int64_t{2}}, {"start", DimExpr(start)}, {"stop", DimExpr(stop)}});
+        };
+        return Add(Op::kConcat, {part(0, 5), part(5, 6), part(6, kWidth)}, {{"axis", int64_t{2}}});
+      }
+      case 12:  // the same twice
+        return Add(Op::kMaximum,
+                   {Add(Op::kNeg, {Add(Op::kNeg, {x})}), Add(Op::kMul, {Constant(-1), Add(Op::kNeg, {x})})});
+      case 13: {
+        Value* weight = Weight({1, 1, kWidth});
+        Value* repeated = Add(Op::kExpand, {weight}, {{"shape", Dims{1, 4, kWidth}}});
+        Value* first = Add(Op::kSlice, {repeated}, {{"axis", int64_t{1}}, {"start", DimExpr(2)}, {"stop", DimExpr(3)}});
+        return Add(Op::kMul, {x, Add(Op::kMul, {first, Constant(0.5)})});
+      }
       case 0:
         return Reshape(x, x->tensor().shape);
       case 1:

@@ -1,0 +1,79 @@
+#include "compiler/passes/cse_pass.h"
+
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/ir_check.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+TEST(CsePassTest, MergesChainsOfEqualNodes) {
+  EXPECT_TRUE(CheckPasses(MakePassList<CsePass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 4]
+      %a = transpose(%x) {perm = [1, 0]} : f32[4, 2]
+      %b = exp(%a) : f32[4, 2]
+      %c = transpose(%x) {perm = [1, 0]} : f32[4, 2]
+      %d = exp(%c) : f32[4, 2]
+      %y = sub(%b, %d) : f32[4, 2]
+      output "y" %y
+      // CHECK: %1 = transpose(%0)
+      // CHECK-NEXT: %2 = exp(%1)
+      // CHECK-NEXT: %3 = sub(%2, %2)
+    })ir"));
+}
+
+TEST(CsePassTest, KeepsWhatDiffersInAttributesOrInTheOrderOfOperands) {
+  const PassRun run = RunPasses(MakePassList<CsePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 2]
+      %p = constant() {dtype = f32, value = 0.0} : f32[]
+      %n = constant() {dtype = f32, value = -0.0} : f32[]
+      %s0 = softmax(%x) {axis = 0} : f32[2, 2]
+      %s1 = softmax(%x) {axis = 1} : f32[2, 2]
+      %a = sub(%s0, %s1) : f32[2, 2]
+      %b = sub(%s1, %s0) : f32[2, 2]
+      %c = mul(%a, %b) : f32[2, 2]
+      %d = div(%c, %p) : f32[2, 2]
+      %e = div(%c, %n) : f32[2, 2]
+      %y = concat(%d, %e) {axis = 0} : f32[4, 2]
+      output "y" %y
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
+}
+
+TEST(CsePassTest, RefusesToMergeReadsOfTheCache) {
+  EXPECT_TRUE(CheckRefused<CsePass>(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      symbol R [1, 4]
+      symbol P [1, 4]
+      input %q "q" : f32[T, 2, 4]
+      input %row_start "row_start" : i32[R + 1]
+      input %kv_len "kv_len" : i32[R]
+      input %table "table" : i32[R, P]
+      input %cache "cache" : cache[1, 2, 4, f32]
+      %a = paged_attention(%cache, %q, %row_start, %kv_len, %table) {layer = 0, scale = 0.5} : f32[T, 2, 4]
+      %b = paged_attention(%cache, %q, %row_start, %kv_len, %table) {layer = 0, scale = 0.5} : f32[T, 2, 4]
+      %y = add(%a, %b) : f32[T, 2, 4]
+      output "y" %y
+      output "cache" %cache
+    })ir",
+                                    "operations on the cache are never merged"));
+}
+
+TEST(CsePassTest, RefusesToGiveTwoOutputsOneValue) {
+  EXPECT_TRUE(CheckRefused<CsePass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[4]
+      %a = exp(%x) : f32[4]
+      %b = exp(%x) : f32[4]
+      output "a" %a
+      output "b" %b
+    })ir",
+                                    "both are outputs"));
+}
+
+}  // namespace
+}  // namespace flashflow::passes

@@ -1,0 +1,141 @@
+#include "compiler/passes/simplify_pass.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/ir_check.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ::testing::AssertionResult;
+
+// `body` over %0 = x : f32[T, 4, 6], %1 = u : f32[T, 4, 6], %2 = i : i32[T], %3 = b : bool[T]; its result is %y.
+std::string Graph(std::string_view body) {
+  return absl::StrCat(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %x "x" : f32[T, 4, 6]
+      input %u "u" : f32[T, 4, 6]
+      input %i "i" : i32[T]
+      input %b "b" : bool[T]
+      )ir",
+                      body, "\noutput \"y\" %y\n");
+}
+
+// The nodes that are left, as CHECK lines in order.
+AssertionResult Simplifies(std::string_view body, std::initializer_list<std::string_view> nodes) {
+  std::string checks = "// CHECK: input %3\n";
+  for (std::string_view node : nodes) absl::StrAppend(&checks, "// CHECK-NEXT: ", node, "\n");
+  return CheckPasses(MakePassList<SimplifyPass, DcePass>(), absl::StrCat(Graph(body), checks, "}"));
+}
+
+AssertionResult Keeps(std::string_view body) {
+  const PassRun run = RunPasses(MakePassList<SimplifyPass>(), absl::StrCat(Graph(body), "}"));
+  if (!run.error.empty()) return ::testing::AssertionFailure() << run.error;
+  if (run.before != run.after) return ::testing::AssertionFailure() << run.after;
+  return ::testing::AssertionSuccess();
+}
+
+TEST(SimplifyPassTest, DividesByPowersOfTwoOnly) {
+  EXPECT_TRUE(
+      Simplifies("%c = constant() {dtype = f32, value = 8.0} : f32[]\n%y = div(%x, %c) : f32[T, 4, 6]",
+                 {"%4 = constant() {dtype = f32, value = 0.125} : f32[]", "%5 = mul(%0, %4)", "output \"y\" %5"}));
+  for (std::string_view number :
+       {"3.0", "0.0", "inf", "1.7014118346046923e+38"}) {  // the last is 2^127: 2^-127 is subnormal
+    EXPECT_TRUE(Keeps(
+        absl::StrCat("%c = constant() {dtype = f32, value = ", number, "} : f32[]\n%y = div(%x, %c) : f32[T, 4, 6]")))
+        << number;
+  }
+}
+
+TEST(SimplifyPassTest, MovesNegations) {
+  EXPECT_TRUE(Simplifies("%c = constant() {dtype = f32, value = -1.0} : f32[]\n%y = mul(%c, %x) : f32[T, 4, 6]",
+                         {"%4 = neg(%0)", "output"}));
+  EXPECT_TRUE(
+      Simplifies("%n = neg(%u) : f32[T, 4, 6]\n%y = add(%n, %x) : f32[T, 4, 6]", {"%4 = sub(%0, %1)", "output"}));
+  EXPECT_TRUE(
+      Simplifies("%n = neg(%u) : f32[T, 4, 6]\n%y = sub(%x, %n) : f32[T, 4, 6]", {"%4 = add(%0, %1)", "output"}));
+}
+
+TEST(SimplifyPassTest, Chooses) {
+  EXPECT_TRUE(Simplifies("%c = constant() {dtype = bool, value = 0.0} : bool[]\n%y = where(%c, %x, %u) : f32[T, 4, 6]",
+                         {"output \"y\" %1"}));
+  EXPECT_TRUE(
+      Simplifies("%c = constant() {dtype = bool, value = 1.0, shape = dims(2, 1, 1, 1)} : bool[2, 1, 1, 1]\n"
+                 "%y = where(%c, %x, %u) : f32[2, T, 4, 6]",
+                 {"%4 = expand(%0) {shape = dims(2, T, 4, 6)}", "output"}));
+  EXPECT_TRUE(
+      Simplifies("%r = reshape(%b) {shape = dims(T, 1, 1)} : bool[T, 1, 1]\n%y = where(%r, %x, %x) : f32[T, 4, 6]",
+                 {"output \"y\" %0"}));
+  EXPECT_TRUE(Simplifies("%c = constant() {dtype = bool, value = 1.0} : bool[]\n%y = logical_and(%b, %c) : bool[T]",
+                         {"output \"y\" %3"}));
+  EXPECT_TRUE(Simplifies("%c = constant() {dtype = bool, value = 0.0} : bool[]\n%y = logical_and(%c, %b) : bool[T]",
+                         {"%4 = constant() {dtype = bool, shape = dims(T), value = 0.0} : bool[T]", "output"}));
+  EXPECT_TRUE(Simplifies("%c = constant() {dtype = bool, value = 1.0} : bool[]\n%y = logical_or(%b, %c) : bool[T]",
+                         {"%4 = constant() {dtype = bool, shape = dims(T), value = 1.0} : bool[T]", "output"}));
+  EXPECT_TRUE(Simplifies("%y = maximum(%x, %x) : f32[T, 4, 6]", {"output \"y\" %0"}));
+}
+
+TEST(SimplifyPassTest, IntegersCancel) {
+  EXPECT_TRUE(Simplifies("%y = sub(%i, %i) : i32[T]",
+                         {"%4 = constant() {dtype = i32, shape = dims(T), value = 0.0} : i32[T]", "output"}));
+  EXPECT_TRUE(Simplifies("%y = le(%i, %i) : bool[T]",
+                         {"%4 = constant() {dtype = bool, shape = dims(T), value = 1.0} : bool[T]", "output"}));
+}
+
+TEST(SimplifyPassTest, RefusesToCancelFloats) {
+  for (std::string_view body :
+       {"%y = sub(%x, %x) : f32[T, 4, 6]", "%y = eq(%x, %x) : bool[T, 4, 6]",
+        "%c = constant() {dtype = f32, value = 0.0} : f32[]\n%y = mul(%x, %c) : f32[T, 4, 6]"}) {
+    EXPECT_TRUE(CheckRefused<SimplifyPass>(absl::StrCat(Graph(body), "}"), "NaN and infinity")) << body;
+  }
+}
+
+TEST(SimplifyPassTest, JoinsSlices) {
+  EXPECT_TRUE(
+      Simplifies("%a = slice(%x) {axis = 2, start = dim(1), stop = dim(5)} : f32[T, 4, 4]\n"
+                 "%y = slice(%a) {axis = 2, start = dim(1), stop = dim(3)} : f32[T, 4, 2]",
+                 {"%4 = slice(%0) {axis = 2, start = dim(2), stop = dim(4)}", "output"}));
+  EXPECT_TRUE(
+      Simplifies("%a = concat(%x, %u) {axis = 0} : f32[2*T, 4, 6]\n"
+                 "%y = slice(%a) {axis = 0, start = dim(T + 1), stop = dim(2*T)} : f32[T - 1, 4, 6]",
+                 {"%4 = slice(%1) {axis = 0, start = dim(1), stop = dim(T)}", "output"}));
+  EXPECT_TRUE(Simplifies(
+      "%a = slice(%x) {axis = 2, start = dim(1), stop = dim(3)} : f32[T, 4, 2]\n"
+      "%c = slice(%x) {axis = 2, start = dim(3), stop = dim(6)} : f32[T, 4, 3]\n"
+      "%y = concat(%u, %a, %c) {axis = 2} : f32[T, 4, 11]",
+      {"%4 = slice(%0) {axis = 2, start = dim(1), stop = dim(6)}", "%5 = concat(%1, %4) {axis = 2}", "output"}));
+  // Neither inside one part nor continuing one another.
+  EXPECT_TRUE(
+      Keeps("%a = concat(%x, %u) {axis = 2} : f32[T, 4, 12]\n"
+            "%y = slice(%a) {axis = 2, start = dim(5), stop = dim(7)} : f32[T, 4, 2]"));
+  EXPECT_TRUE(
+      Keeps("%a = slice(%x) {axis = 2, start = dim(0), stop = dim(3)} : f32[T, 4, 3]\n"
+            "%c = slice(%x) {axis = 2, start = dim(3), stop = dim(6)} : f32[T, 4, 3]\n"
+            "%y = concat(%c, %a) {axis = 2} : f32[T, 4, 6]"));
+}
+
+TEST(SimplifyPassTest, LeavesRepeatingToBroadcasting) {
+  EXPECT_TRUE(
+      Simplifies("%r = reshape(%i) {shape = dims(T, 1)} : i32[T, 1]\n"
+                 "%e = expand(%r) {shape = dims(T, 4)} : i32[T, 4]\n"
+                 "%k = iota() {axis = 1, dtype = i32, shape = dims(T, 4)} : i32[T, 4]\n"
+                 "%y = add(%e, %k) : i32[T, 4]",
+                 {"%4 = reshape(%2)", "%5 = iota()", "%6 = add(%4, %5)", "output"}));
+  EXPECT_TRUE(
+      Keeps("%r = reshape(%i) {shape = dims(T, 1)} : i32[T, 1]\n"
+            "%e = expand(%r) {shape = dims(T, 4)} : i32[T, 4]\n"
+            "%y = add(%e, %r) : i32[T, 4]"));
+}
+
+TEST(SimplifyPassTest, DropsTheWiderStepOfACast) {
+  EXPECT_TRUE(Simplifies("%a = cast(%b) {dtype = i64} : i64[T]\n%y = cast(%a) {dtype = f32} : f32[T]",
+                         {"%4 = cast(%3) {dtype = f32} : f32[T]", "output"}));
+  EXPECT_TRUE(Keeps("%a = cast(%x) {dtype = bf16} : bf16[T, 4, 6]\n%y = cast(%a) {dtype = f32} : f32[T, 4, 6]"));
+}
+
+}  // namespace
+}  // namespace flashflow::passes
