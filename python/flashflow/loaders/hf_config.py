@@ -12,12 +12,13 @@ __all__ = ["HF_MODEL_TYPES", "config_from_hf"]
 
 _HINT = "FlashFlow would compute something else than this model; use a checkpoint without it"
 
-# Bookkeeping, training and tokenizer fields: no part of the forward pass in eval mode.
+# Bookkeeping, training and tokenizer fields: no part of the forward pass in eval mode. A name that begins with an
+# underscore is the writing library's own bookkeeping, too.
 _HARMLESS_TEXT = """
-    _name_or_path architectures attention_dropout bos_token_id chunk_size_feed_forward dtype eos_token_id id2label
+    architectures attention_dropout bos_token_id chunk_size_feed_forward dtype eos_token_id finetuning_task id2label
     initializer_range is_decoder is_llama_config label2id model_type name_or_path output_attentions
-    output_hidden_states pad_token_id pretraining_tp problem_type return_dict sep_token_id task_specific_params
-    tokenizer_class torch_dtype transformers.js_config transformers_version unk_token_id use_cache
+    output_hidden_states output_past pad_token_id pretraining_tp problem_type return_dict sep_token_id
+    task_specific_params tokenizer_class torch_dtype transformers.js_config transformers_version unk_token_id use_cache
 """
 _GPT2_HARMLESS_TEXT = """
     attn_pdrop embd_pdrop n_ctx reorder_and_upcast_attn resid_pdrop summary_activation summary_first_dropout
@@ -67,7 +68,7 @@ class _Fields:
     def refuse_unread(self, harmless: frozenset[str]) -> None:
         """Refuses what nobody asked for, unless it is harmless or switched off (null, false, 0 or empty)."""
         for name, value in sorted(self._fields.items()):
-            if value and name not in self._read and name not in harmless:
+            if value and name not in self._read and name not in harmless and not name.startswith("_"):
                 raise UnsupportedError(f"config.json: {name} = {value!r} is not supported", op=name, hint=_HINT)
 
 

@@ -192,6 +192,11 @@ def test_switched_off_fields_are_accepted(folder):
     load_hf_folder(folder)
 
 
+def test_bookkeeping_of_the_library_that_wrote_the_config_is_accepted(folder):
+    change_config(folder, _name_or_path="x", _model_name_or_path="x", _num_labels=1, output_past=True)
+    load_hf_folder(folder)
+
+
 def test_contradictions_between_config_and_weights_name_the_tensor(folder):
     change_config(folder, intermediate_size=50)
     with pytest.raises(
