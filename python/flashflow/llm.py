@@ -109,6 +109,7 @@ class LLM:
             report("opening", None)
             return core().Engine(str(path), **options)
 
+        core().check_device(device, options["threads"])  # before minutes of work for an engine that it could not open
         report(f"finding {model}", None)
         source = resolve(os.fspath(model))
         if source.kind == "engine":

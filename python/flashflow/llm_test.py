@@ -16,6 +16,7 @@ from flashflow import LLM, SamplingParams
 from flashflow.errors import (
     DataLossError,
     FailedPreconditionError,
+    FlashFlowError,
     InvalidArgumentError,
     NotFoundError,
     UnsupportedError,
@@ -242,6 +243,13 @@ def test_option_that_cannot_be_honored_is_refused_by_name(places, module, option
     ((name, value),) = options.items()
     with pytest.raises(error, match=str(value) if error is FailedPreconditionError else f"{name} is {value!r}"):
         LLM(places[0], cache_dir=places[1], **options)
+
+
+@pytest.mark.parametrize(("options", "message"), [({"device": "cuda"}, "^device"), ({"threads": 10**5}, "^threads")])
+def test_device_is_refused_before_an_engine_is_built_for_it(places, module, tmp_path, options, message):
+    with pytest.raises(FlashFlowError, match=message):
+        LLM(places[0], cache_dir=tmp_path, **options)
+    assert not list(tmp_path.iterdir())
 
 
 def test_unknown_model_is_refused(tmp_path):

@@ -134,6 +134,8 @@ std::string_view FinishReasonName(FinishReason reason) {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
+absl::Status Engine::CheckDevice(const EngineOptions& options) { return CreateDevice(options).status(); }
+
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, const EngineOptions& options) {
   auto impl = std::make_unique<Impl>();
   FF_ASSIGN_OR_RETURN(impl->device, CreateDevice(options));

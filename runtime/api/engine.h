@@ -69,6 +69,8 @@ class Engine {
   // InvalidArgument naming an option out of range; FailedPrecondition for a device that this build or machine lacks;
   // ResourceExhausted naming what was asked, what there is and what to lower.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const std::string& path, const EngineOptions& options = {});
+  // What Open would say of the options' device and threads: ask before building an engine to open.
+  static absl::Status CheckDevice(const EngineOptions& options);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

@@ -427,6 +427,10 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
     EXPECT_EQ(status.code(), code) << status;
     return std::string(status.message());
   };
+  for (const EngineOptions& options : {EngineOptions{.device = "cuda"}, EngineOptions{.threads = -1}}) {
+    EXPECT_EQ(Engine::CheckDevice(options), Engine::Open("/nonexistent.ff", options).status());
+  }
+  EXPECT_TRUE(Engine::CheckDevice({.threads = 1}).ok());
   EXPECT_THAT(error({.device = "tpu"}, absl::StatusCode::kInvalidArgument), HasSubstr("\"tpu\""));
   EXPECT_THAT(error({.device = "cuda"}, absl::StatusCode::kFailedPrecondition), HasSubstr("CPU only"));
   EXPECT_THAT(error({.threads = -1}, absl::StatusCode::kInvalidArgument), HasSubstr("threads is -1"));

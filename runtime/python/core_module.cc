@@ -540,6 +540,12 @@ PYBIND11_MODULE(_core, m) {
           "finish_reason", [](const TokenEvent& event) { return runtime::FinishReasonName(event.finish_reason); },
           "Empty while the request goes on; else \"eos\", \"stop\" or \"length\", and this is its last event.");
 
+  m.def(
+      "check_device",
+      [](const std::string& device, int threads) {
+        Check(Released([&] { return Engine::CheckDevice({.device = device, .threads = threads}); }));
+      },
+      py::arg("device") = "auto", py::arg("threads") = 0, "Raises what Engine would of its device and threads.");
   py::class_<Engine>(m, "Engine", "An opened .ff file. Safe to use from several threads.")
       .def(py::init(&OpenEngine), py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0,
            py::arg("max_batch") = 16, py::arg("kv_cache_bytes") = 0)

@@ -159,6 +159,10 @@ def test_opening_errors_name_the_file(tmp_path: Path) -> None:
 def test_bad_options(tmp_path: Path, weights: Weights) -> None:
     with pytest.raises(errors.FailedPreconditionError, match="CPU only"):
         _core.Engine(str(ENGINE), device="cuda")
+    with pytest.raises(errors.FailedPreconditionError, match="^device.*CPU only"):
+        _core.check_device("cuda")
+    with pytest.raises(errors.InvalidArgumentError, match="^threads is 100000"):
+        _core.check_device(threads=100_000)
     with pytest.raises(errors.InvalidArgumentError, match="max_batch"):
         _core.Engine(str(ENGINE), max_batch=0)
     with pytest.raises(errors.InvalidArgumentError, match="page_sizes"):
