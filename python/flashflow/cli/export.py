@@ -11,6 +11,7 @@ import typer
 from flashflow.cli.console import ProgressLine
 from flashflow.cli.verb import MODEL_HELP, DebugOption, Dtype, verb
 from flashflow.errors import InvalidArgumentError
+from flashflow.output_folder import make_output_folder
 
 
 @verb
@@ -20,11 +21,11 @@ def export_fx_graph(
     debug: DebugOption = False,
 ) -> None:
     """Export a model's FX graph: what torch.export sees, before the compiler."""
+    make_output_folder(out.parent, "--out")
     progress = ProgressLine()
     progress(f"exporting {model}")
     from flashflow.frontend.export_fx_graph import export_fx_graph as export
 
-    out.parent.mkdir(parents=True, exist_ok=True)
     graph = export(model, out)
     progress.done(f"{len(graph['nodes'])} nodes, {len(graph['weights'])} weights")
     typer.echo(out)
@@ -55,10 +56,9 @@ def export_checkpoint(
     source = resolve(model)
     if source.kind == "engine":
         raise InvalidArgumentError(f"{model} is an engine already", op="--model")
-    loaded = source.load()
     path = out if out is not None else Path(out_dir or ".") / f"{_file_name(source.name)}.ff"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    build_engine(loaded, path, "float32" if dtype is Dtype.AUTO else dtype.value, progress)
+    make_output_folder(path.parent, "--out-dir" if out is None else "--out")
+    build_engine(source.load(), path, "float32" if dtype is Dtype.AUTO else dtype.value, progress)
     progress.done(f"{path.stat().st_size / 1e6:.1f} MB")
     typer.echo(path)
 

@@ -42,6 +42,18 @@ def checkpoints(save_dir: Path) -> list[Path]:
     return [path for _, path in sorted(steps)]
 
 
+def newest_checkpoint(save_dir: Path) -> Path:
+    """The folder to resume from.
+
+    Raises:
+        NotFoundError: there is none.
+    """
+    saved = checkpoints(save_dir)
+    if not saved:
+        raise NotFoundError(f"{save_dir} has no checkpoint to resume from", op="--resume")
+    return saved[-1]
+
+
 def save_checkpoint(
     save_dir: Path,
     step: int,

@@ -12,8 +12,9 @@ from flashflow.loaders.checkpoint import save_checkpoint
 from flashflow.loaders.loaded_model import GenerationInfo
 from flashflow.models.config import GptSmallConfig
 from flashflow.models.gpt_small import GptSmall
+from flashflow.output_folder import make_output_folder
 from flashflow.tokenizers.gpt2 import END_OF_TEXT_ID, gpt2_tokenizer
-from flashflow.training.checkpoint import checkpoints
+from flashflow.training.checkpoint import checkpoints, newest_checkpoint
 from flashflow.training.config import TrainConfig
 from flashflow.training.data import Dataset, tokenize_file
 from flashflow.training.trainer import Trainer
@@ -31,7 +32,9 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool) 
     Raises:
         InvalidArgumentError, NotFoundError, DataLossError: as the message says.
     """
-    if not resume and checkpoints(save_dir):
+    if resume:
+        newest_checkpoint(save_dir)
+    elif checkpoints(save_dir):
         raise InvalidArgumentError(
             f"{save_dir} already holds a training run",
             op="--save-dir",
@@ -43,6 +46,7 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool) 
             f"--seq-len is {config.seq_len}: the context of preset {config.preset} is {model_config.context_length}",
             op="--seq-len",
         )
+    make_output_folder(save_dir, "--save-dir")
     tokenizer = gpt2_tokenizer()
     tokens = tokenize_file(data, tokenizer, save_dir / "tokens")
     dataset = Dataset.split(tokens, config.seq_len)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashflow.errors import DataLossError, InvalidArgumentError
+from flashflow.errors import DataLossError, InvalidArgumentError, NotFoundError
 from flashflow.loaders.resolve import resolve
 from flashflow.tokenizers.gpt2 import END_OF_TEXT_ID
 from flashflow.training.checkpoint import checkpoints
@@ -54,6 +54,14 @@ def test_folder_with_a_run_is_not_overwritten(data, tmp_path):
         make_trainer(data, tmp_path, CONFIG, resume=False)
     assert "--resume" in caught.value.hint
     assert len(checkpoints(tmp_path)) == 2
+
+
+def test_what_makes_a_run_impossible_leaves_no_folder(data, tmp_path):
+    with pytest.raises(NotFoundError, match="no checkpoint to resume from"):
+        make_trainer(data, tmp_path / "run", CONFIG, resume=True)
+    with pytest.raises(InvalidArgumentError, match="--save-dir: the folder .*text.txt cannot be made"):
+        make_trainer(data, data, CONFIG, resume=False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_sequence_past_the_context_is_refused(data, tmp_path):

@@ -15,9 +15,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from flashflow.errors import FailedPreconditionError, InvalidArgumentError, NotFoundError
+from flashflow.errors import FailedPreconditionError, InvalidArgumentError
 from flashflow.log import logger
-from flashflow.training.checkpoint import checkpoints, load_trainer_state, restore_checkpoint, save_checkpoint
+from flashflow.training.checkpoint import load_trainer_state, newest_checkpoint, restore_checkpoint, save_checkpoint
 from flashflow.training.config import TrainConfig
 from flashflow.training.data import Dataset
 from flashflow.training.optimizer import make_adamw
@@ -81,18 +81,16 @@ class Trainer:
             NotFoundError: there is none.
             InvalidArgumentError: it is of a run with other data or hyperparameters.
         """
-        saved = checkpoints(self.save_dir)
-        if not saved:
-            raise NotFoundError(f"{self.save_dir} has no checkpoint to resume from", op="--resume")
-        state = load_trainer_state(saved[-1])
+        newest = newest_checkpoint(self.save_dir)
+        state = load_trainer_state(newest)
         self.config.check_resumes(state["config"])
         if state.get("data_hash") != self.data_hash:
             raise InvalidArgumentError("the run to resume was trained on other data", op="--data")
         if state["step"] > self.config.steps:
             raise InvalidArgumentError(
-                f"--steps is {self.config.steps}, but {saved[-1]} is already at step {state['step']}", op="--steps"
+                f"--steps is {self.config.steps}, but {newest} is already at step {state['step']}", op="--steps"
             )
-        restore_checkpoint(saved[-1], self.model, self.optimizer)
+        restore_checkpoint(newest, self.model, self.optimizer)
         self.step = state["step"]
         self._drop_metrics_after(self.step)
 
