@@ -4,6 +4,7 @@ Speeds on shared machines drift from minute to minute, so every suite runs ours 
 reports medians and their ratio. Each table starts with the machine and the read bandwidth measured in the same run.
 """
 
+import enum
 import json
 import os
 import platform
@@ -16,9 +17,17 @@ import typer
 from tools.bench import cpu_suite
 from tools.bench.report import Row, render
 
-from flashflow import __version__
+from flashflow import FlashFlowError, __version__
+from flashflow.output_folder import make_output_folder
 
-app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False)
+app = typer.Typer(add_completion=False, help=__doc__, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+class Dtype(str, enum.Enum):
+    """--dtype"""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
 
 
 def machine() -> dict[str, str | int]:
@@ -43,8 +52,11 @@ def machine() -> dict[str, str | int]:
 @app.command()
 def main(
     suite: Annotated[str, typer.Option(help="Which suite to run: cpu.")] = "cpu",
-    model: Annotated[list[str] | None, typer.Option(help="smollm2-135m, gpt2-124m (random); repeatable.")] = None,
-    dtype: Annotated[list[str] | None, typer.Option(help="float32, bfloat16; repeatable.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="smollm2-135m, gpt2-124m (random weights), a folder or a .gguf; repeatable."),
+    ] = None,
+    dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of the decode figure.")] = 32,
     repeats: Annotated[int, typer.Option(min=1, max=100, help="Turns of A B A B ...; medians are reported.")] = 7,
@@ -54,16 +66,16 @@ def main(
 ) -> None:
     """Runs a suite and prints one table."""
     if suite != "cpu":
-        print(f"error: unknown suite '{suite}'\n  hint: known suites: cpu", file=sys.stderr)
-        raise typer.Exit(2)
-    here = Path(os.environ.get("BUILD_WORKING_DIRECTORY", "."))
+        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu")
+    if json_out:
+        make_output_folder(json_out.parent, "--json")
     threads = threads or len(os.sched_getaffinity(0))
     info = machine() | {"threads": threads}
     rows: list[Row] = []
     for name in model or ["smollm2-135m", "gpt2-124m"]:
         rows += cpu_suite.run(
             name,
-            dtypes=dtype or ["float32", "bfloat16"],
+            dtypes=[d.value for d in dtype or Dtype],
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,
             repeats=repeats,
@@ -74,8 +86,14 @@ def main(
     print(" · ".join(f"{key} {value}" for key, value in info.items()))
     print(render(rows))
     if json_out:
-        (here / json_out).write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1))
+        json_out.write_text(json.dumps({"machine": info, "rows": [asdict(row) for row in rows]}, indent=1))
 
 
 if __name__ == "__main__":
-    app()
+    # `bazel run` starts programs elsewhere: paths are relative to where the user stands.
+    if folder := os.environ.get("BUILD_WORKING_DIRECTORY"):
+        os.chdir(folder)
+    try:
+        app(prog_name="bench")
+    except FlashFlowError as error:
+        sys.exit(f"error: {error}")
