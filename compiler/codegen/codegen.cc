@@ -34,9 +34,29 @@ using kernels::KernelSpec;
 using plan::Plan;
 using plan::Storage;
 
+// The plan's arena for symbols of at most the values `most`; aliases lie where what they alias does.
+absl::StatusOr<MemoryPlan> PlaceTensors(const Plan& plan, absl::Span<const analysis::LiveRange> ranges,
+                                        const SymbolValues& most) {
+  SymbolRanges symbols;
+  for (const auto& [name, value] : most) symbols[name] = {0, value};
+  std::vector<int64_t> bytes;
+  for (const plan::Tensor& tensor : plan.tensors) {
+    const DimExpr size = NumElements(tensor.shape) * DTypeBytes(tensor.dtype);
+    FF_ASSIGN_OR_RETURN(const SymbolRange bounds, size.Bounds(symbols));
+    bytes.push_back(bounds.max);
+  }
+  MemoryPlan memory = PlanMemory(ranges, bytes, plan::kArenaAlignment);
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const plan::Tensor& tensor = plan.tensors[i];
+    if (tensor.storage == Storage::kArena && tensor.alias_of >= 0) memory.offsets[i] = memory.offsets[tensor.alias_of];
+  }
+  return memory;
+}
+
 class Generator {
  public:
-  Generator(const Graph& graph, const passes::CompileOptions& options) : graph_(graph), options_(options) {}
+  Generator(const Graph& graph, const passes::CompileOptions& options, bool is_step_graph)
+      : graph_(graph), options_(options), is_step_graph_(is_step_graph) {}
 
   absl::StatusOr<Plan> Run() {
     FF_RETURN_IF_ERROR(EmitHeader());
@@ -48,7 +68,7 @@ class Generator {
       }
     }
     FF_RETURN_IF_ERROR(EmitOutputs());
-    FF_RETURN_IF_ERROR(EmitBuckets());
+    if (is_step_graph_) FF_RETURN_IF_ERROR(EmitBuckets());
     if (absl::Status status = plan::Validate(plan_); !status.ok()) {
       return absl::InternalError(absl::StrCat("codegen made a plan that is not valid: ", status.message()));
     }
@@ -59,6 +79,7 @@ class Generator {
   absl::Status EmitHeader() {
     plan_.device_key = absl::StrCat(options_.device, "/", kernels::kCatalogVersion);
     plan_.symbols = graph_.symbols();
+    if (!is_step_graph_) return absl::OkStatus();
     FF_ASSIGN_OR_RETURN(plan_.limits.context_length, GetAttr<int64_t>(graph_.metadata(), "context_length"));
     plan_.limits.max_tokens = options_.max_tokens;
     plan_.limits.max_rows = std::min(options_.max_rows, options_.max_tokens);
@@ -71,7 +92,10 @@ class Generator {
     for (const Value* input : graph_.inputs()) {
       if (input->type().is_cache()) {
         const ir::CacheType& cache = input->type().cache();
-        if (plan_.cache.layers > 0) return absl::InvalidArgumentError("the graph has two KV caches, expected one");
+        if (plan_.cache.layers > 0 || !is_step_graph_) {
+          return absl::InvalidArgumentError(absl::StrCat("the graph has a KV cache, \"", input->name(), "\", expected ",
+                                                         is_step_graph_ ? "one" : "none"));
+        }
         plan_.cache.layers = cache.layers;
         plan_.cache.kv_heads = cache.kv_heads;
         plan_.cache.head_dim = cache.head_dim;
@@ -221,21 +245,7 @@ class Generator {
     const std::vector<analysis::LiveRange> ranges = analysis::ArenaLiveRanges(plan_);
     for (int64_t tokens = 1;; tokens = std::min(2 * tokens, options_.max_tokens)) {
       plan::Bucket bucket = {.max_tokens = tokens, .arena_bytes = 0, .offsets = {}};
-      SymbolRanges symbols;
-      for (const auto& [name, value] : plan::BucketSymbols(plan_, bucket)) symbols[name] = {0, value};
-      std::vector<int64_t> bytes;
-      for (const plan::Tensor& tensor : plan_.tensors) {
-        const DimExpr size = NumElements(tensor.shape) * DTypeBytes(tensor.dtype);
-        FF_ASSIGN_OR_RETURN(const SymbolRange bounds, size.Bounds(symbols));
-        bytes.push_back(bounds.max);
-      }
-      MemoryPlan memory = PlanMemory(ranges, bytes, plan::kArenaAlignment);
-      for (size_t i = 0; i < plan_.tensors.size(); ++i) {
-        const plan::Tensor& tensor = plan_.tensors[i];
-        if (tensor.storage == Storage::kArena && tensor.alias_of >= 0) {
-          memory.offsets[i] = memory.offsets[tensor.alias_of];
-        }
-      }
+      FF_ASSIGN_OR_RETURN(MemoryPlan memory, PlaceTensors(plan_, ranges, plan::BucketSymbols(plan_, bucket)));
       bucket.arena_bytes = memory.arena_bytes;
       bucket.offsets = std::move(memory.offsets);
       plan_.buckets.push_back(std::move(bucket));
@@ -245,6 +255,7 @@ class Generator {
 
   const Graph& graph_;
   const passes::CompileOptions& options_;
+  const bool is_step_graph_;
   Plan plan_;
   absl::flat_hash_map<const Value*, int32_t> tensors_;                          // of inputs and results
   absl::flat_hash_map<std::pair<const Value*, std::string>, int32_t> weights_;  // by layout
@@ -255,7 +266,17 @@ class Generator {
 
 absl::StatusOr<Plan> GeneratePlan(const Graph& graph, const passes::CompileOptions& options) {
   FF_RETURN_IF_ERROR(passes::CheckOptions(options));
-  return Generator(graph, options).Run();
+  return Generator(graph, options, /*is_step_graph=*/true).Run();
+}
+
+absl::StatusOr<Plan> GenerateGraphPlan(const Graph& graph, const passes::CompileOptions& options) {
+  FF_RETURN_IF_ERROR(passes::CheckOptions(options));
+  return Generator(graph, options, /*is_step_graph=*/false).Run();
+}
+
+absl::StatusOr<plan::ArenaLayout> PlanArena(const Plan& plan, const SymbolValues& most) {
+  FF_ASSIGN_OR_RETURN(MemoryPlan memory, PlaceTensors(plan, analysis::ArenaLiveRanges(plan), most));
+  return plan::ArenaLayout{most, memory.arena_bytes, std::move(memory.offsets)};
 }
 
 }  // namespace flashflow::codegen

@@ -1,8 +1,9 @@
-// From a step graph to a Plan: kernels, weight layouts and memory.
+// From a graph to a Plan: kernels, weight layouts and memory.
 #ifndef COMPILER_CODEGEN_CODEGEN_H_
 #define COMPILER_CODEGEN_CODEGEN_H_
 
 #include "absl/status/statusor.h"
+#include "compiler/ir/dim_expr.h"
 #include "compiler/ir/graph.h"
 #include "compiler/passes/options.h"
 #include "compiler/plan/plan.h"
@@ -17,6 +18,14 @@ namespace flashflow::codegen {
 // Unimplemented for an op without a kernel (names it, its dtypes, its location and why each kernel was refused);
 // InvalidArgument for a graph that is not of this form.
 absl::StatusOr<plan::Plan> GeneratePlan(const ir::Graph& graph, const passes::CompileOptions& options);
+
+// The same for a rectangular graph: any symbols, any tensors as inputs and outputs, no cache. The plan has no limits
+// and no buckets; PlanArena makes its arenas.
+absl::StatusOr<plan::Plan> GenerateGraphPlan(const ir::Graph& graph, const passes::CompileOptions& options);
+
+// The arena of a rectangular graph's plan for symbols of at most the values `most`. NotFound for a symbol of the plan
+// without a value; OutOfRange for sizes past int64.
+absl::StatusOr<plan::ArenaLayout> PlanArena(const plan::Plan& plan, const SymbolValues& most);
 
 }  // namespace flashflow::codegen
 

@@ -147,14 +147,14 @@ graph @tiny {
   symbol T [1, 16]
   metadata context_length = 64
   input %0 "token_ids" : i32[T]
-  weight %1 "w" : f32[T, 4]
-  %2 = reduce_max(%1) {axes = [1]} : f32[T] loc "max (tiny.py:9)"
+  weight %1 "w" : i64[T, 4]
+  %2 = neg(%1) : i64[T, 4] loc "neg (tiny.py:9)"
   output "logits" %2
 }
 )ir");
   const absl::Status status = GeneratePlan(*graph, Options()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented);
-  EXPECT_THAT(status.message(), HasSubstr("reduce_max"));
+  EXPECT_THAT(status.message(), HasSubstr("neg(i64)"));
   EXPECT_THAT(status.message(), HasSubstr("tiny.py:9"));
 }
 
@@ -176,6 +176,57 @@ TEST(CodegenTest, MissingContextLengthAndBadOptionsAreErrors) {
   passes::CompileOptions options = Options();
   options.max_tokens = 0;
   EXPECT_THAT(GeneratePlan(*Graph(kStepGraph), options).status().message(), HasSubstr("max_tokens"));
+}
+
+constexpr std::string_view kRectangular = R"ir(ffir 1
+graph @mlp {
+  symbol B [1, 64]
+  symbol N [1, 32]
+  input %0 "x" : f32[B, N, 8]
+  input %1 "ids" : i64[N]
+  weight %2 "up" : f32[16, 8]
+  weight %3 "table" : f32[9, 16]
+  %4 = linear(%0, %2) : f32[B, N, 16]
+  %5 = embedding(%3, %1) {dtype = f32} : f32[N, 16]
+  %6 = add(%4, %5) : f32[B, N, 16]
+  %7 = reshape(%6) {shape = dims(B*N, 16)} : f32[B*N, 16]
+  %8 = ge(%6, %4) : bool[B, N, 16]
+  output "rows" %7
+  output "grew" %8
+}
+)ir";
+
+TEST(CodegenTest, ARectangularGraphHasNoLimitsAndAnArenaForAnySizes) {
+  const auto plan = GenerateGraphPlan(*Graph(kRectangular), Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_FALSE(plan::IsStepPlan(*plan));
+  EXPECT_EQ(plan->limits.context_length, 0);
+  EXPECT_TRUE(plan->buckets.empty());
+  EXPECT_THAT(plan->symbols,
+              ElementsAre(testing::Pair("B", SymbolRange{1, 64}), testing::Pair("N", SymbolRange{1, 32})));
+  ASSERT_EQ(plan->outputs.size(), 2u);
+  EXPECT_EQ(plan->tensors[plan->outputs[1]].dtype, DType::kBool);
+  EXPECT_EQ(plan->weights[0].layout, "panel16");
+
+  const auto arena = PlanArena(*plan, {{"B", 3}, {"N", 5}});
+  ASSERT_TRUE(arena.ok()) << arena.status();
+  EXPECT_EQ(plan::ValidateLayout(*plan, *arena), absl::OkStatus());
+  // The product, 3 x 5 rows of 16 floats, beside the embedding's 5 rows: 960 and 320 bytes, aligned.
+  EXPECT_EQ(arena->arena_bytes, 1024 + 512);
+  plan::ArenaLayout small = *arena;
+  small.most["B"] = 4;
+  small.most["N"] = 6;
+  EXPECT_EQ(plan::ValidateLayout(*plan, small).code(), absl::StatusCode::kInvalidArgument) << "larger than laid out";
+  EXPECT_EQ(PlanArena(*plan, {{"B", 3}}).status().code(), absl::StatusCode::kNotFound);
+  const auto again = plan::FromJson(plan::ToJson(*plan));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(plan::ToJson(*again), plan::ToJson(*plan));
+}
+
+TEST(CodegenTest, EachFormHasItsFunction) {
+  const absl::Status status = GenerateGraphPlan(*Graph(kStepGraph), Options()).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("KV cache, \"cache\", expected none"));
 }
 
 }  // namespace

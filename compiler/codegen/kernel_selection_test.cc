@@ -34,7 +34,7 @@ void ExpectRefused(const OpFacts& facts, std::string_view reason, std::string_vi
 TEST(KernelSelectionTest, SaysWhyThereIsNone) {
   ExpectRefused({"linear", {kActivation, Weight(DType::kI8)}, {DType::kF32}, {}}, "operand weight is i8");
   ExpectRefused({"linear", {kActivation, Weight(DType::kI8)}, {DType::kF32}, {}}, "linear(f32, i8) -> f32");
-  ExpectRefused({"linear", {kActivation, kActivation}, {DType::kF32}, {}}, "operand weight is computed");
+  ExpectRefused({"linear", {kActivation, {DType::kBF16, false}}, {DType::kF32}, {}}, "operand weight is computed");
   ExpectRefused({"linear", {kActivation}, {DType::kF32}, {}}, "it wants operand weight");
   ExpectRefused({"neg", {kActivation}, {DType::kBF16}, {}}, "the result is bf16");
   ExpectRefused({"neg", {kActivation, kActivation}, {DType::kF32}, {}}, "it takes 1 operands");

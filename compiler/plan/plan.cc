@@ -33,7 +33,13 @@ class Validator {
     FF_RETURN_IF_ERROR(CheckTensors());
     FF_RETURN_IF_ERROR(CheckPublicLists());
     FF_RETURN_IF_ERROR(CheckSteps());
-    return CheckBuckets();
+    return IsStepPlan(plan_) ? CheckBuckets() : CheckNoBuckets();
+  }
+
+  // Precondition: the plan is valid.
+  absl::Status RunOnLayout(const ArenaLayout& layout) {
+    FF_RETURN_IF_ERROR(CheckSteps());
+    return CheckArena(layout.most, layout.arena_bytes, layout.offsets, "arena");
   }
 
  private:
@@ -52,7 +58,9 @@ class Validator {
     for (const auto& [name, value] :
          {std::pair("context_length", limits.context_length), std::pair("max_tokens", limits.max_tokens),
           std::pair("max_rows", limits.max_rows), std::pair("max_logit_rows", limits.max_logit_rows)}) {
-      if (value < 1 || value > kMaxLimit) return Error("limits", OutOfRange(name, value));
+      if (IsStepPlan(plan_) ? value < 1 || value > kMaxLimit : value != 0) {
+        return Error("limits", OutOfRange(name, value));
+      }
     }
     return absl::OkStatus();
   }
@@ -61,6 +69,7 @@ class Validator {
     const CacheSpec& cache = plan_.cache;
     const bool used =
         std::any_of(plan_.steps.begin(), plan_.steps.end(), [](const Step& step) { return step.uses_cache; });
+    if (used && !IsStepPlan(plan_)) return Error("cache", "a step uses it, and only a step graph has one");
     int64_t bytes = 2;
     for (const auto& [name, value] : {std::pair("layers", cache.layers), std::pair("kv_heads", cache.kv_heads),
                                       std::pair("head_dim", cache.head_dim), std::pair("page_size", cache.page_size)}) {
@@ -215,6 +224,10 @@ class Validator {
     return absl::OkStatus();
   }
 
+  absl::Status CheckNoBuckets() const {
+    return plan_.buckets.empty() ? absl::OkStatus() : Error("buckets", "only a step graph's plan has them");
+  }
+
   absl::Status CheckBuckets() const {
     if (plan_.buckets.empty()) return Error("buckets", "there is none");
     int64_t previous = 0;
@@ -225,7 +238,7 @@ class Validator {
         return Error(where, absl::StrCat("max_tokens ", bucket.max_tokens, " does not ascend within ", kMaxLimit));
       }
       previous = bucket.max_tokens;
-      FF_RETURN_IF_ERROR(CheckBucket(bucket, where));
+      FF_RETURN_IF_ERROR(CheckArena(BucketSymbols(plan_, bucket), bucket.arena_bytes, bucket.offsets, where));
     }
     if (previous < plan_.limits.max_tokens) {
       return Error("buckets", absl::StrCat("the last holds ", previous, " tokens of ", plan_.limits.max_tokens));
@@ -233,16 +246,17 @@ class Validator {
     return absl::OkStatus();
   }
 
-  absl::Status CheckBucket(const Bucket& bucket, std::string_view where) const {
-    if (bucket.arena_bytes < 0 || bucket.arena_bytes > kMaxArenaBytes) {
-      return Error(where, OutOfRange("arena_bytes", bucket.arena_bytes));
+  // One arena, for symbols of at most the values `most`.
+  absl::Status CheckArena(const SymbolValues& most, int64_t arena_bytes, const std::vector<int64_t>& offsets,
+                          std::string_view where) const {
+    if (arena_bytes < 0 || arena_bytes > kMaxArenaBytes) {
+      return Error(where, OutOfRange("arena_bytes", arena_bytes));
     }
-    if (bucket.offsets.size() != plan_.tensors.size()) {
-      return Error(where,
-                   absl::StrCat("has ", bucket.offsets.size(), " offsets for ", plan_.tensors.size(), " tensors"));
+    if (offsets.size() != plan_.tensors.size()) {
+      return Error(where, absl::StrCat("has ", offsets.size(), " offsets for ", plan_.tensors.size(), " tensors"));
     }
     SymbolRanges ranges;
-    for (const auto& [name, value] : BucketSymbols(plan_, bucket)) ranges[name] = {0, value};
+    for (const auto& [name, value] : most) ranges[name] = {0, value};
     std::vector<int64_t> bytes(NumTensors());
     for (int32_t i = 0; i < NumTensors(); ++i) {
       const Tensor& tensor = plan_.tensors[i];
@@ -254,23 +268,23 @@ class Validator {
       const auto size = (NumElements(tensor.shape) * DTypeBytes(tensor.dtype)).Bounds(ranges);
       if (!size.ok()) return TensorError(i, "its shape has no size");
       bytes[i] = size->max;
-      const int64_t offset = bucket.offsets[i];
+      const int64_t offset = offsets[i];
       if (tensor.storage != Storage::kArena) {
         if (offset != -1) return TensorError(i, absl::StrCat("has an offset in ", where, " and is not in the arena"));
         continue;
       }
-      if (offset < 0 || offset % kArenaAlignment != 0 || offset > bucket.arena_bytes ||
-          bytes[i] > bucket.arena_bytes - offset) {
+      if (offset < 0 || offset % kArenaAlignment != 0 || offset > arena_bytes || bytes[i] > arena_bytes - offset) {
         return TensorError(i, absl::StrCat("offset ", offset, " is not a multiple of ", kArenaAlignment, " with ",
-                                           bytes[i], " bytes inside the ", bucket.arena_bytes, " of ", where));
+                                           bytes[i], " bytes inside the ", arena_bytes, " of ", where));
       }
-      if (offset != bucket.offsets[Root(i)]) return TensorError(i, "lies elsewhere than what it aliases");
+      if (offset != offsets[Root(i)]) return TensorError(i, "lies elsewhere than what it aliases");
     }
-    return CheckOverlaps(bucket, bytes, where);
+    return CheckOverlaps(offsets, bytes, where);
   }
 
   // Walks the steps with the set of live byte ranges: what a step writes must not touch what is live.
-  absl::Status CheckOverlaps(const Bucket& bucket, const std::vector<int64_t>& bytes, std::string_view where) const {
+  absl::Status CheckOverlaps(const std::vector<int64_t>& offsets, const std::vector<int64_t>& bytes,
+                             std::string_view where) const {
     std::vector<std::vector<int32_t>> starting(plan_.steps.size());
     std::vector<std::vector<int32_t>> ending(plan_.steps.size());
     for (int32_t i = 0; i < NumTensors(); ++i) {
@@ -281,19 +295,19 @@ class Validator {
     std::map<int64_t, int32_t> live;  // offset -> tensor, disjoint
     for (size_t s = 0; s < plan_.steps.size(); ++s) {
       for (int32_t i : starting[s]) {
-        const auto next = live.lower_bound(bucket.offsets[i]);
+        const auto next = live.lower_bound(offsets[i]);
         std::optional<int32_t> other;
-        if (next != live.end() && next->first < bucket.offsets[i] + bytes[i]) other = next->second;
+        if (next != live.end() && next->first < offsets[i] + bytes[i]) other = next->second;
         if (next != live.begin()) {
           const auto& [offset, tensor] = *std::prev(next);
-          if (offset + bytes[tensor] > bucket.offsets[i]) other = tensor;
+          if (offset + bytes[tensor] > offsets[i]) other = tensor;
         }
         if (other.has_value()) {
           return TensorError(i, absl::StrCat("overlaps tensor ", *other, ", live in step ", s, ", in ", where));
         }
-        live.emplace(bucket.offsets[i], i);
+        live.emplace(offsets[i], i);
       }
-      for (int32_t i : ending[s]) live.erase(bucket.offsets[i]);
+      for (int32_t i : ending[s]) live.erase(offsets[i]);
     }
     return absl::OkStatus();
   }
@@ -336,5 +350,7 @@ absl::Status Validate(const Plan& plan) {
   }
   return Validator(plan).Run();
 }
+
+absl::Status ValidateLayout(const Plan& plan, const ArenaLayout& layout) { return Validator(plan).RunOnLayout(layout); }
 
 }  // namespace flashflow::plan

@@ -1,8 +1,11 @@
 // The Plan: what the runtime executes. Schema only; compiler/codegen makes plans, runtime/ reads them.
 //
-// A plan is a flat list of steps over numbered tensors, whose arena offsets are fixed per token bucket. It names
-// kernels by id and version and holds no code. It is untrusted when it comes from a file: Validate() checks every
-// index, offset, dtype and shape before anything runs.
+// A plan is a flat list of steps over numbered tensors. It names kernels by id and version and holds no code. It is
+// untrusted when it comes from a file: Validate() checks every index, offset, dtype and shape before anything runs.
+//
+// A step graph's plan has limits, and arena offsets fixed per token bucket. A rectangular graph's plan has symbols of
+// any names, inputs and outputs of any dtypes, no KV cache, no limits (all 0) and no buckets: an ArenaLayout is made
+// for the symbols' values when they are known.
 #ifndef COMPILER_PLAN_PLAN_H_
 #define COMPILER_PLAN_PLAN_H_
 
@@ -62,7 +65,7 @@ struct Step {
   std::string loc = {};
 };
 
-// Where each arena tensor lies when a step has at most max_tokens tokens.
+// Of a step graph: where each arena tensor lies when a step has at most max_tokens tokens.
 struct Bucket {
   int64_t max_tokens = 0;
   int64_t arena_bytes = 0;
@@ -78,6 +81,7 @@ struct CacheSpec {
   // Memory: [layers][pages][2 (k, v)][kv_heads][page_size][head_dim]
 };
 
+// Of a step graph.
 struct Limits {
   int64_t context_length = 0;  // positions a row may reach
   int64_t max_tokens = 0;      // T of one step
@@ -85,7 +89,7 @@ struct Limits {
   int64_t max_logit_rows = 0;  // L of one step
 };
 
-// The step graph's inputs, by name (dtype i32): token_ids[T], positions[T], row_start[R+1], kv_len[R],
+// A step graph's inputs, by name (dtype i32): token_ids[T], positions[T], row_start[R+1], kv_len[R],
 // block_table[R, P], logit_rows[L]. Symbols T, R, P, L. Output: logits[L, vocab], f32.
 struct Plan {
   int32_t version = kPlanVersion;
@@ -102,6 +106,15 @@ struct Plan {
   std::vector<Bucket> buckets;  // ascending max_tokens; the last covers limits.max_tokens
 };
 
+inline bool IsStepPlan(const Plan& plan) { return plan.limits.max_tokens > 0; }
+
+// Of a rectangular graph: where each arena tensor lies while no symbol is greater than in `most`.
+struct ArenaLayout {
+  SymbolValues most;
+  int64_t arena_bytes = 0;
+  std::vector<int64_t> offsets;  // per tensor; -1 for tensors outside the arena
+};
+
 // JSON, human-readable: the same plan gives the same bytes. FromJson refuses unknown versions, unknown keys, missing
 // keys and wrong kinds by name, and validates. Neither allocates more than a small multiple of the text's size.
 // Dimensions are integers or DimExpr text; attributes are plain JSON where that is unambiguous (a float has a '.' or an
@@ -110,8 +123,12 @@ std::string ToJson(const Plan& plan);
 absl::StatusOr<Plan> FromJson(std::string_view json);
 
 // Every index in range, single writer before readers, buckets ascending and complete, offsets aligned and inside the
-// arena for the largest shapes of the bucket, no two live tensors overlapping unless one aliases the other.
+// arena for the largest shapes of the bucket, no two live tensors overlapping unless one aliases the other; no limits,
+// buckets or use of a cache in a rectangular graph's plan.
 absl::Status Validate(const Plan& plan);
+
+// The same rules for the arena of a plan that passed Validate. InvalidArgument also for a symbol without a value.
+absl::Status ValidateLayout(const Plan& plan, const ArenaLayout& layout);
 
 // The symbol values at a bucket's upper end: T = max_tokens, R = min(T, max_rows), L = min(T, max_logit_rows),
 // P = the block table's width for context_length.

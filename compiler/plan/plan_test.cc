@@ -67,6 +67,47 @@ std::string Broken(const std::function<void(Plan&)>& change) {
 
 TEST(Validate, AcceptsAPlan) { EXPECT_EQ(Validate(SmallPlan()), absl::OkStatus()); }
 
+// The plan without its cache, as that of a rectangular graph.
+Plan GraphPlan() {
+  Plan plan = SmallPlan();
+  plan.limits = {};
+  plan.buckets.clear();
+  plan.steps.erase(plan.steps.begin() + 1);
+  return plan;
+}
+
+TEST(Validate, AcceptsARectangularGraphsPlanAndItsArena) {
+  const Plan plan = GraphPlan();
+  EXPECT_EQ(Validate(plan), absl::OkStatus());
+  const ArenaLayout layout = {{{"T", 8}, {"L", 2}}, 768, {-1, -1, 0, 0, 256, -1, 512}};
+  EXPECT_EQ(ValidateLayout(plan, layout), absl::OkStatus());
+  const auto broken = [&](const std::function<void(ArenaLayout&)>& change) {
+    ArenaLayout copy = layout;
+    change(copy);
+    return std::string(ValidateLayout(plan, copy).message());
+  };
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.most["T"] = 9; }), HasSubstr("overlaps"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.most.erase("T"); }), HasSubstr("has no size"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.arena_bytes = 512; }), HasSubstr("64 bytes inside the 512"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.offsets[4] = 0; }), HasSubstr("overlaps"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.offsets[4] = 8; }), HasSubstr("not a multiple"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.offsets[3] = 256; }), HasSubstr("lies elsewhere"));
+  EXPECT_THAT(broken([](ArenaLayout& a) { a.offsets.pop_back(); }), HasSubstr("6 offsets for 7 tensors"));
+}
+
+TEST(Validate, OnlyAStepGraphsPlanHasLimitsBucketsAndACache) {
+  Plan plan = GraphPlan();
+  plan.limits.max_rows = 1;
+  EXPECT_THAT(std::string(Validate(plan).message()), HasSubstr("max_rows 1"));
+  plan = GraphPlan();
+  plan.buckets = SmallPlan().buckets;
+  EXPECT_THAT(std::string(Validate(plan).message()), HasSubstr("buckets"));
+  plan = SmallPlan();
+  plan.limits = {};
+  plan.buckets.clear();
+  EXPECT_THAT(std::string(Validate(plan).message()), HasSubstr("a step uses it"));
+}
+
 TEST(Validate, ChecksTheHeader) {
   EXPECT_THAT(Broken([](Plan& p) { p.version = 3; }), HasSubstr("version: expected 2, got 3"));
   EXPECT_THAT(Broken([](Plan& p) { p.symbols[1].first = "T"; }), HasSubstr("symbols"));

@@ -1,4 +1,4 @@
-// Row lookups: embedding tables and selected rows.
+// Row lookups: embedding tables and selected rows, by i32 or i64 indices.
 #ifndef KERNELS_CPU_GATHER_H_
 #define KERNELS_CPU_GATHER_H_
 
@@ -12,12 +12,16 @@ namespace flashflow::cpu {
 
 // The position of the first index outside [0, limit), if there is one. Gathers require that there is none.
 std::optional<int64_t> FirstOutOfRange(std::span<const int32_t> indices, int64_t limit);
+std::optional<int64_t> FirstOutOfRange(std::span<const int64_t> indices, int64_t limit);
 
 // dst[i] = src[rows[i]], rows of row_bytes bytes.
 void GatherRows(const void* src, int64_t row_bytes, std::span<const int32_t> rows, void* dst, ThreadPool* pool);
+void GatherRows(const void* src, int64_t row_bytes, std::span<const int64_t> rows, void* dst, ThreadPool* pool);
 
 // The same from a bf16 table[., columns] into fp32.
 void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const int32_t> rows, float* dst,
+                         ThreadPool* pool);
+void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const int64_t> rows, float* dst,
                          ThreadPool* pool);
 
 }  // namespace flashflow::cpu

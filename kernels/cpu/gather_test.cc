@@ -28,6 +28,8 @@ TEST(GatherTest, FindsTheFirstIndexOutOfRange) {
   EXPECT_EQ(first({kMin}, 5), 0);
   EXPECT_EQ(first({kMax}, kMax), 0);
   EXPECT_EQ(first({0}, 0), 0);
+  const std::vector<int64_t> wide = {3, int64_t{1} << 32};  // 0 if it were narrowed
+  EXPECT_EQ(FirstOutOfRange(wide, 5), 1);
 }
 
 // Repeated, out of order, the first and the last.
@@ -53,6 +55,9 @@ TEST(GatherTest, CopiesRows) {
           ASSERT_EQ(std::memcmp(dst.data() + i * row_bytes, src.data() + rows[i] * row_bytes, row_bytes), 0)
               << "row " << i << " of " << row_bytes << " bytes, " << threads << " threads";
         }
+        Guarded<uint8_t> same(count * row_bytes);
+        GatherRows(src.data(), row_bytes, std::vector<int64_t>(rows.begin(), rows.end()), same.data(), &pool);
+        EXPECT_TRUE(SameBits(dst, same)) << "i64 indices";
       }
     }
   }

@@ -34,7 +34,8 @@ TEST(CatalogTest, LayoutRulesNameOperandsThatTakeTheDtype) {
 }
 
 TEST(CatalogTest, KernelsForOp) {
-  ASSERT_EQ(KernelsForOp("linear", "cpu").size(), 1u);
+  ASSERT_EQ(KernelsForOp("linear", "cpu").size(), 2u);
+  EXPECT_EQ(KernelsForOp("linear", "cpu")[1]->id, "cpu.linear.row_major");
   const KernelSpec& linear = *KernelsForOp("linear", "cpu")[0];
   EXPECT_EQ(linear.id, "cpu.linear.panel16");
   EXPECT_EQ(WeightLayout(linear, 1, DType::kF32), kPanel16);

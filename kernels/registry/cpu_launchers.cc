@@ -17,17 +17,23 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/binary.h"
 #include "kernels/cpu/cast.h"
 #include "kernels/cpu/copy.h"
 #include "kernels/cpu/fill.h"
 #include "kernels/cpu/gather.h"
+#include "kernels/cpu/integer_binary.h"
 #include "kernels/cpu/kv_append.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/matmul.h"
 #include "kernels/cpu/norm.h"
 #include "kernels/cpu/paged_attention.h"
 #include "kernels/cpu/paged_rows.h"
+#include "kernels/cpu/predicate.h"
+#include "kernels/cpu/reduce.h"
 #include "kernels/cpu/rope.h"
+#include "kernels/cpu/select.h"
 #include "kernels/cpu/softmax.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/unary.h"
@@ -285,6 +291,93 @@ absl::StatusOr<LaunchFn> BindBinary(const BindRequest& request) {
   };
 }
 
+// The row of `table` for the step's op.
+template <typename Table>
+auto OpIn(const Table& table, std::string_view op) -> absl::StatusOr<decltype(std::begin(table)->second)> {
+  for (const auto& [name, value] : table) {
+    if (name == op) return value;
+  }
+  return absl::InternalError(absl::StrCat("no \"", op, "\" here"));
+}
+
+absl::StatusOr<LaunchFn> BindIntegerBinary(const BindRequest& request) {
+  using Op = cpu::IntegerOp;
+  static constexpr std::pair<std::string_view, Op> kOps[] = {
+      {"add", Op::kAdd}, {"sub", Op::kSub}, {"mul", Op::kMul}, {"maximum", Op::kMaximum}, {"minimum", Op::kMinimum}};
+  FF_ASSIGN_OR_RETURN(const Op op, OpIn(kOps, request.op));
+  return [op](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& a = context.inputs[0];
+    const TensorView& b = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides a_strides, BroadcastStrides("a", a, y));
+    FF_ASSIGN_OR_RETURN(const Strides b_strides, BroadcastStrides("b", b, y));
+    cpu::IntegerBinary(op, y.dtype, a.data, First(a_strides, y.rank), b.data, First(b_strides, y.rank), y.data,
+                       First(y.dims, y.rank), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindCompare(const BindRequest& request) {
+  using Op = cpu::CompareOp;
+  static constexpr std::pair<std::string_view, Op> kOps[] = {{"eq", Op::kEq}, {"ne", Op::kNe}, {"lt", Op::kLt},
+                                                             {"le", Op::kLe}, {"gt", Op::kGt}, {"ge", Op::kGe}};
+  FF_ASSIGN_OR_RETURN(const Op op, OpIn(kOps, request.op));
+  if (request.input_dtypes[0] != request.input_dtypes[1]) return absl::InvalidArgumentError("a and b differ in dtype");
+  return [op](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& a = context.inputs[0];
+    const TensorView& b = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides a_strides, BroadcastStrides("a", a, y));
+    FF_ASSIGN_OR_RETURN(const Strides b_strides, BroadcastStrides("b", b, y));
+    cpu::Compare(op, a.dtype, a.data, First(a_strides, y.rank), b.data, First(b_strides, y.rank),
+                 static_cast<bool*>(y.data), First(y.dims, y.rank), pool);
+    return absl::OkStatus();
+  };
+}
+
+const bool* Bools(const TensorView& view) { return static_cast<const bool*>(view.data); }
+
+absl::StatusOr<LaunchFn> BindLogical(const BindRequest& request) {
+  const auto op = request.op == "logical_and" ? cpu::LogicalOp::kAnd : cpu::LogicalOp::kOr;
+  return [op](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& a = context.inputs[0];
+    const TensorView& b = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides a_strides, BroadcastStrides("a", a, y));
+    FF_ASSIGN_OR_RETURN(const Strides b_strides, BroadcastStrides("b", b, y));
+    cpu::Logical(op, Bools(a), First(a_strides, y.rank), Bools(b), First(b_strides, y.rank), static_cast<bool*>(y.data),
+                 First(y.dims, y.rank), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindLogicalNot(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
+    cpu::LogicalNot(Bools(x), static_cast<bool*>(context.outputs[0].data), x.NumElements(), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindSelect(const BindRequest& request) {
+  if (request.input_dtypes[1] != request.output_dtypes[0] || request.input_dtypes[2] != request.output_dtypes[0]) {
+    return absl::InvalidArgumentError("a, b and the result differ in dtype");
+  }
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& condition = context.inputs[0];
+    const TensorView& a = context.inputs[1];
+    const TensorView& b = context.inputs[2];
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const Strides condition_strides, BroadcastStrides("condition", condition, y));
+    FF_ASSIGN_OR_RETURN(const Strides a_strides, BroadcastStrides("a", a, y));
+    FF_ASSIGN_OR_RETURN(const Strides b_strides, BroadcastStrides("b", b, y));
+    cpu::Select(Bools(condition), First(condition_strides, y.rank), a.data, First(a_strides, y.rank), b.data,
+                First(b_strides, y.rank), y.data, First(y.dims, y.rank), static_cast<int>(DTypeBytes(y.dtype)), pool);
+    return absl::OkStatus();
+  };
+}
+
 absl::StatusOr<LaunchFn> BindCast(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const DType dtype, GetAttr<DType>(request.attrs, "dtype"));
   if (dtype != request.output_dtypes[0]) {
@@ -451,9 +544,9 @@ absl::StatusOr<LaunchFn> BindConcat(const BindRequest& request) {
 
 // --- lookups ------------------------------------------------------------------
 
-absl::StatusOr<std::span<const int32_t>> Indices(std::string_view what, const TensorView& view, int64_t limit) {
-  const std::span<const int32_t> indices(static_cast<const int32_t*>(view.data),
-                                         static_cast<size_t>(view.NumElements()));
+template <typename Index>
+absl::StatusOr<std::span<const Index>> Indices(std::string_view what, const TensorView& view, int64_t limit) {
+  const std::span<const Index> indices(static_cast<const Index*>(view.data), static_cast<size_t>(view.NumElements()));
   if (const std::optional<int64_t> bad = cpu::FirstOutOfRange(indices, limit)) {
     return absl::OutOfRangeError(absl::StrCat(what, " number ", *bad, " is ", indices[static_cast<size_t>(*bad)],
                                               ", expected 0 to ", limit - 1));
@@ -461,7 +554,8 @@ absl::StatusOr<std::span<const int32_t>> Indices(std::string_view what, const Te
   return indices;
 }
 
-absl::StatusOr<LaunchFn> BindEmbedding(const BindRequest&) {
+template <typename Index>
+absl::StatusOr<LaunchFn> BindEmbeddingOf() {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& table = context.inputs[0];
     const TensorView& ids = context.inputs[1];
@@ -471,7 +565,7 @@ absl::StatusOr<LaunchFn> BindEmbedding(const BindRequest&) {
     if (y.rank != ids.rank + 1 || DimsOf(y).first(ids.rank) != DimsOf(ids) || y.dims[ids.rank] != columns) {
       return Mismatch("result", y, absl::StrCat("the dims of ids ", Describe(ids), " and then ", columns));
     }
-    FF_ASSIGN_OR_RETURN(const std::span<const int32_t> rows, Indices("token id", ids, table.dims[0]));
+    FF_ASSIGN_OR_RETURN(const std::span<const Index> rows, Indices<Index>("token id", ids, table.dims[0]));
     if (table.dtype == DType::kBF16) {
       cpu::GatherRowsBF16ToF32(static_cast<const uint16_t*>(table.data), columns, rows, MutableF32(y), pool);
     } else {
@@ -479,6 +573,10 @@ absl::StatusOr<LaunchFn> BindEmbedding(const BindRequest&) {
     }
     return absl::OkStatus();
   };
+}
+
+absl::StatusOr<LaunchFn> BindEmbedding(const BindRequest& request) {
+  return request.input_dtypes[1] == DType::kI64 ? BindEmbeddingOf<int64_t>() : BindEmbeddingOf<int32_t>();
 }
 
 absl::StatusOr<LaunchFn> BindGatherRows(const BindRequest& request) {
@@ -493,7 +591,7 @@ absl::StatusOr<LaunchFn> BindGatherRows(const BindRequest& request) {
     if (y.rank != x.rank || y.dims[0] != rows.dims[0] || DimsOf(y).subspan(1) != DimsOf(x).subspan(1)) {
       return Mismatch("result", y, absl::StrCat(rows.dims[0], " rows of ", Describe(x)));
     }
-    FF_ASSIGN_OR_RETURN(const std::span<const int32_t> indices, Indices("row", rows, x.dims[0]));
+    FF_ASSIGN_OR_RETURN(const std::span<const int32_t> indices, Indices<int32_t>("row", rows, x.dims[0]));
     cpu::GatherRows(x.data, Product(DimsOf(x).subspan(1)) * DTypeBytes(x.dtype), indices, y.data, pool);
     return absl::OkStatus();
   };
@@ -512,6 +610,111 @@ absl::StatusOr<LaunchFn> BindSoftmax(const BindRequest& request) {
   };
 }
 
+absl::StatusOr<LaunchFn> BindReduce(const BindRequest& request) {
+  using Op = cpu::ReduceOp;
+  static constexpr std::pair<std::string_view, Op> kOps[] = {
+      {"reduce_sum", Op::kSum}, {"reduce_mean", Op::kMean}, {"reduce_max", Op::kMax}};
+  FF_ASSIGN_OR_RETURN(const Op op, OpIn(kOps, request.op));
+  FF_ASSIGN_OR_RETURN(const std::vector<int64_t> axes, GetAttr<std::vector<int64_t>>(request.attrs, "axes"));
+  return [op, axes](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    std::array<bool, kMaxRank> is_reduced{};
+    for (int64_t axis : axes) {
+      if (axis < 0 || axis >= x.rank || is_reduced[axis]) {
+        return Mismatch("x", x, absl::StrCat("axes [", absl::StrJoin(axes, ", "), "] once each"));
+      }
+      is_reduced[axis] = true;
+    }
+    const Strides dense = DenseStrides(x);
+    Strides kept{}, kept_strides{}, reduced{}, reduced_strides{};
+    int kept_rank = 0, reduced_rank = 0;
+    for (int i = 0; i < x.rank; ++i) {
+      int& rank = is_reduced[i] ? reduced_rank : kept_rank;
+      (is_reduced[i] ? reduced : kept)[rank] = x.dims[i];
+      (is_reduced[i] ? reduced_strides : kept_strides)[rank++] = dense[i];
+    }
+    if (y.NumElements() != Product(absl::MakeConstSpan(kept.data(), kept_rank))) {
+      return Mismatch("result", y, absl::StrCat(Describe(x), " without axes [", absl::StrJoin(axes, ", "), "]"));
+    }
+    if (op == Op::kMax && y.NumElements() > 0 && x.NumElements() == 0) return Mismatch("x", x, "elements");
+    cpu::Reduce(op, F32(x), First(kept, kept_rank), First(kept_strides, kept_rank), First(reduced, reduced_rank),
+                First(reduced_strides, reduced_rank), MutableF32(y), pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindMatMul(const BindRequest&) {
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& a = context.inputs[0];
+    const TensorView& b = context.inputs[1];
+    const TensorView& y = context.outputs[0];
+    if (a.rank < 2) return Mismatch("a", a, "rank 2 or more");
+    const int64_t m = a.dims[a.rank - 2];
+    const int64_t k = a.dims[a.rank - 1];
+    if (b.rank < 2 || b.dims[b.rank - 2] != k) return Mismatch("b", b, absl::StrCat("[..., ", k, ", n]"));
+    const int64_t n = b.dims[b.rank - 1];
+    if (y.rank != std::max(a.rank, b.rank) || y.dims[y.rank - 2] != m || y.dims[y.rank - 1] != n) {
+      return Mismatch("result", y, absl::StrCat("[..., ", m, ", ", n, "]"));
+    }
+    // The batch of an operand: its leading dims, whose steps are of whole matrices.
+    const auto batch_of = [](const TensorView& view) {
+      TensorView batch = view;
+      batch.rank -= 2;
+      return batch;
+    };
+    const TensorView batch = batch_of(y);
+    FF_ASSIGN_OR_RETURN(Strides a_strides, BroadcastStrides("a", batch_of(a), batch));
+    FF_ASSIGN_OR_RETURN(Strides b_strides, BroadcastStrides("b", batch_of(b), batch));
+    for (int64_t& stride : a_strides) stride *= m * k;
+    for (int64_t& stride : b_strides) stride *= k * n;
+    cpu::MatMul(F32(a), First(a_strides, batch.rank), F32(b), First(b_strides, batch.rank), /*bias=*/nullptr,
+                MutableF32(y), First(y.dims, batch.rank), {m, n, k, /*b_k_stride=*/n, /*b_n_stride=*/1}, pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindAttention(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const bool causal, GetAttr<bool>(request.attrs, "causal"));
+  FF_ASSIGN_OR_RETURN(const double scale, GetAttr<double>(request.attrs, "scale"));
+  FF_ASSIGN_OR_RETURN(const int64_t window, GetAttr<int64_t>(request.attrs, "window"));
+  if (window < 0) return absl::InvalidArgumentError(absl::StrCat("window is ", window, ", expected 0 or more"));
+  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& q = context.inputs[0];
+    const TensorView& k = context.inputs[1];
+    const TensorView& v = context.inputs[2];
+    if (q.rank != 4) return Mismatch("q", q, "rank 4");
+    if (k.rank != 4 || k.dims[0] != q.dims[0] || k.dims[3] != q.dims[3]) {
+      return Mismatch("k", k, absl::StrCat("[", q.dims[0], ", heads, keys, ", q.dims[3], "]"));
+    }
+    if (k.dims[1] < 1 || q.dims[1] % k.dims[1] != 0) {
+      return Mismatch("q", q, absl::StrCat("a multiple of ", k.dims[1], " heads"));
+    }
+    if (v.rank != 4) return Mismatch("v", v, "rank 4");
+    FF_RETURN_IF_ERROR(CheckDims("v", v, {k.dims[0], k.dims[1], k.dims[2], v.dims[3]}));
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], {q.dims[0], q.dims[1], q.dims[2], v.dims[3]}));
+    if (std::max(q.dims[3], v.dims[3]) > cpu::kMaxAttentionHeadDim) {
+      return absl::UnimplementedError(absl::StrCat("head_dim ", std::max(q.dims[3], v.dims[3]),
+                                                   " is above the CPU's limit of ", cpu::kMaxAttentionHeadDim));
+    }
+    cpu::Attention(F32(q), F32(k), F32(v), MutableF32(context.outputs[0]),
+                   {.batch = q.dims[0],
+                    .heads = q.dims[1],
+                    .kv_heads = k.dims[1],
+                    .queries = q.dims[2],
+                    .keys = k.dims[2],
+                    .head_dim = q.dims[3],
+                    .value_dim = v.dims[3],
+                    .causal = causal,
+                    .window = window,
+                    .scale = static_cast<float>(scale)},
+                   pool);
+    return absl::OkStatus();
+  };
+}
+
+// packed: the weight lies in panels; otherwise row-major, as a value that is computed.
+template <bool packed>
 absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& x = context.inputs[0];
@@ -528,6 +731,11 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
     }
     if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
     const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
+    if (!packed) {
+      cpu::MatMul(F32(x), {}, F32(weight), {}, bias_data, MutableF32(y), {},
+                  {Product(lead), n, k, /*b_k_stride=*/1, /*b_n_stride=*/k}, pool);
+      return absl::OkStatus();
+    }
     cpu::Linear({.x = F32(x),
                  .weight = weight.data,
                  .bf16_weight = weight.dtype == DType::kBF16,
@@ -841,6 +1049,11 @@ struct Binding {
 constexpr Binding kBindings[] = {
     {"cpu.unary", 1, BindUnary},
     {"cpu.binary", 1, BindBinary},
+    {"cpu.integer_binary", 1, BindIntegerBinary},
+    {"cpu.compare", 1, BindCompare},
+    {"cpu.logical", 1, BindLogical},
+    {"cpu.logical_not", 1, BindLogicalNot},
+    {"cpu.select", 1, BindSelect},
     {"cpu.cast", 1, BindCast},
     {"cpu.constant", 1, BindConstant},
     {"cpu.iota", 1, BindIota},
@@ -848,8 +1061,12 @@ constexpr Binding kBindings[] = {
     {"cpu.concat", 1, BindConcat},
     {"cpu.embedding", 1, BindEmbedding},
     {"cpu.gather_rows", 1, BindGatherRows},
+    {"cpu.reduce", 1, BindReduce},
     {"cpu.softmax", 1, BindSoftmax},
-    {"cpu.linear.panel16", 1, BindLinear},
+    {"cpu.linear.panel16", 1, BindLinear<true>},
+    {"cpu.linear.row_major", 1, BindLinear<false>},
+    {"cpu.matmul", 1, BindMatMul},
+    {"cpu.attention", 1, BindAttention},
     {"cpu.fused_linear.panel16", 1, BindFusedLinear},
     {"cpu.add_norm", 1, BindAddNorm},
     {"cpu.rope", 1, BindRope},

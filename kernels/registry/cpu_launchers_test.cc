@@ -32,6 +32,8 @@ constexpr DType kDTypeOf<int32_t> = DType::kI32;
 template <>
 constexpr DType kDTypeOf<int64_t> = DType::kI64;
 template <>
+constexpr DType kDTypeOf<uint8_t> = DType::kBool;  // bytes 0 and 1; vector<bool> has none
+template <>
 constexpr DType kDTypeOf<uint16_t> = DType::kBF16;  // its bits
 
 TensorView View(void* data, DType dtype, const std::vector<int64_t>& dims) {
@@ -306,6 +308,117 @@ TEST_F(CpuLaunchersTest, EmbeddingChecksEveryId) {
               "the dims of ids");
   F vector{{3}, {0, 1, 2}};
   ExpectError(Run("cpu.embedding", "embedding", attrs, {vector.view(), ids.view()}, {y.view()}), "rank 2");
+}
+
+TEST_F(CpuLaunchersTest, EmbeddingTakesWideIds) {
+  F table{{3, 1}, {0, 10, 20}}, y{{2, 1}, std::vector<float>(2)};
+  Tensor<int64_t> ids{{2}, {2, 1}}, bad{{2}, {0, int64_t{1} << 32}};
+  const AttrMap attrs = {{"dtype", kF32}};
+  ASSERT_TRUE(Run("cpu.embedding", "embedding", attrs, {table.view(), ids.view()}, {y.view()}).ok());
+  EXPECT_THAT(y.data, ElementsAre(20, 10));
+  ExpectError(Run("cpu.embedding", "embedding", attrs, {table.view(), bad.view()}, {y.view()}), "token id number 1",
+              absl::StatusCode::kOutOfRange);
+}
+
+using B = Tensor<uint8_t>;
+
+TEST_F(CpuLaunchersTest, MasksAndIndices) {
+  Tensor<int64_t> row{{3}, {0, 1, 2}}, column{{2, 1}, {1, 2}}, sums{{2, 3}, std::vector<int64_t>(6)};
+  B mask{{2, 3}, std::vector<uint8_t>(6)};
+  const std::pair<const char*, std::vector<int64_t>> arithmetic[] = {{"add", {1, 2, 3, 2, 3, 4}},
+                                                                     {"sub", {1, 0, -1, 2, 1, 0}},
+                                                                     {"mul", {0, 1, 2, 0, 2, 4}},
+                                                                     {"maximum", {1, 1, 2, 2, 2, 2}},
+                                                                     {"minimum", {0, 1, 1, 0, 1, 2}}};
+  for (const auto& [op, exact] : arithmetic) {
+    ASSERT_TRUE(Run("cpu.integer_binary", op, {}, {column.view(), row.view()}, {sums.view()}).ok()) << op;
+    EXPECT_EQ(sums.data, exact) << op;
+  }
+  const std::pair<const char*, std::vector<uint8_t>> comparisons[] = {
+      {"eq", {0, 1, 0, 0, 0, 1}}, {"ne", {1, 0, 1, 1, 1, 0}}, {"lt", {0, 0, 1, 0, 0, 0}},
+      {"le", {0, 1, 1, 0, 0, 1}}, {"gt", {1, 0, 0, 1, 1, 0}}, {"ge", {1, 1, 0, 1, 1, 1}}};
+  for (const auto& [op, exact] : comparisons) {
+    ASSERT_TRUE(Run("cpu.compare", op, {}, {column.view(), row.view()}, {mask.view()}).ok()) << op;
+    EXPECT_EQ(mask.data, exact) << op;
+  }
+  B first{{3}, {1, 0, 1}};
+  ASSERT_TRUE(Run("cpu.logical", "logical_and", {}, {mask.view(), first.view()}, {mask.view()}).ok());
+  EXPECT_THAT(mask.data, ElementsAre(1, 0, 0, 1, 0, 1));
+  ASSERT_TRUE(Run("cpu.logical", "logical_or", {}, {mask.view(), first.view()}, {mask.view()}).ok());
+  EXPECT_THAT(mask.data, ElementsAre(1, 0, 1, 1, 0, 1));
+  ASSERT_TRUE(Run("cpu.logical_not", "logical_not", {}, {mask.view()}, {mask.view()}).ok());
+  EXPECT_THAT(mask.data, ElementsAre(0, 1, 0, 0, 1, 0));
+  ASSERT_TRUE(Run("cpu.select", "where", {}, {first.view(), column.view(), row.view()}, {sums.view()}).ok());
+  EXPECT_THAT(sums.data, ElementsAre(1, 1, 1, 2, 1, 2));
+
+  F floats{{3}, {0, 1, 2}};
+  ExpectBindError("cpu.compare", "eq", {}, {kF32, kI32}, {DType::kBool}, "differ in dtype");
+  ExpectBindError("cpu.select", "where", {}, {DType::kBool, kF32, kI32}, {kF32}, "differ in dtype");
+  ExpectError(Run("cpu.integer_binary", "add", {}, {row.view(), row.view()}, {column.view()}), "broadcast");
+  ExpectError(Run("cpu.select", "where", {}, {mask.view(), row.view(), row.view()}, {row.view()}), "condition");
+}
+
+TEST_F(CpuLaunchersTest, Reduce) {
+  F x{{2, 3}, {1, 2, 3, 4, 5, 9}}, columns{{3}, std::vector<float>(3)}, rows{{2, 1}, std::vector<float>(2)};
+  const auto axes = [](std::vector<int64_t> list) { return AttrMap{{"axes", std::move(list)}, {"keepdims", false}}; };
+  ASSERT_TRUE(Run("cpu.reduce", "reduce_sum", axes({0}), {x.view()}, {columns.view()}).ok());
+  EXPECT_THAT(columns.data, ElementsAre(5, 7, 12));
+  ASSERT_TRUE(Run("cpu.reduce", "reduce_mean", axes({1}), {x.view()}, {rows.view()}).ok());
+  EXPECT_THAT(rows.data, ElementsAre(2, 6));
+  ASSERT_TRUE(Run("cpu.reduce", "reduce_max", axes({1}), {x.view()}, {rows.view()}).ok());
+  EXPECT_THAT(rows.data, ElementsAre(3, 9));
+  ExpectError(Run("cpu.reduce", "reduce_sum", axes({2}), {x.view()}, {rows.view()}), "axes [2]");
+  ExpectError(Run("cpu.reduce", "reduce_sum", axes({1, 1}), {x.view()}, {rows.view()}), "axes [1, 1]");
+  ExpectError(Run("cpu.reduce", "reduce_sum", axes({0}), {x.view()}, {rows.view()}), "result is");
+  F none{{2, 0}, {}};
+  none.data.reserve(1);
+  ExpectError(Run("cpu.reduce", "reduce_max", axes({1}), {none.view()}, {rows.view()}), "elements");
+}
+
+TEST_F(CpuLaunchersTest, MatMulBroadcastsTheBatch) {
+  F a{{2, 1, 1, 2}, {1, 2, 3, 4}}, b{{2, 2, 1}, {1, 10, 100, 1000}}, y{{2, 2, 1, 1}, std::vector<float>(4)};
+  ASSERT_TRUE(Run("cpu.matmul", "matmul", {}, {a.view(), b.view()}, {y.view()}).ok());
+  EXPECT_THAT(y.data, ElementsAre(21, 2100, 43, 4300));
+  ExpectError(Run("cpu.matmul", "matmul", {}, {b.view(), b.view()}, {y.view()}), "b is f32[2, 2, 1]");
+  ExpectError(Run("cpu.matmul", "matmul", {}, {a.view(), b.view()}, {b.view()}), "result is");
+  F vector{{2}, {1, 2}};
+  ExpectError(Run("cpu.matmul", "matmul", {}, {vector.view(), b.view()}, {y.view()}), "rank 2");
+  F three{{3, 2, 1}, std::vector<float>(6)};
+  ExpectError(Run("cpu.matmul", "matmul", {}, {a.view(), three.view()}, {y.view()}), "broadcast");
+}
+
+TEST_F(CpuLaunchersTest, LinearOfAComputedWeight) {
+  F x{{2, 2}, {1, 2, 3, 4}}, weight{{3, 2}, {1, 0, 0, 1, 1, 1}}, bias{{3}, {10, 20, 30}};
+  F y{{2, 3}, std::vector<float>(6)};
+  ASSERT_TRUE(Run("cpu.linear.row_major", "linear", {}, {x.view(), weight.view(), bias.view()}, {y.view()}).ok());
+  EXPECT_THAT(y.data, ElementsAre(11, 22, 33, 13, 24, 37));
+}
+
+TEST_F(CpuLaunchersTest, AttentionChecksItsOperands) {
+  F q{{1, 2, 1, 2}, {0, 0, 0, 0}}, k{{1, 1, 2, 2}, {1, 0, 0, 1}}, v{{1, 1, 2, 1}, {2, 4}}, y{{1, 2, 1, 1}, {0, 0}};
+  const auto run = [&](int64_t window) {
+    return Run("cpu.attention", "attention", {{"causal", true}, {"scale", 1.0}, {"window", window}},
+               {q.view(), k.view(), v.view()}, {y.view()});
+  };
+  ASSERT_TRUE(run(0).ok());
+  EXPECT_THAT(y.data, ElementsAre(3, 3));
+  ASSERT_TRUE(run(1).ok());
+  EXPECT_THAT(y.data, ElementsAre(4, 4));
+  ExpectError(run(-1), "window is -1");
+  v.dims = {1, 2, 1, 1};
+  ExpectError(run(0), "v is f32[1, 2, 1, 1]");
+  v.dims = {1, 1, 2, 1};
+  k.dims = {1, 2, 1, 2};
+  v.dims = {1, 2, 1, 1};
+  ASSERT_TRUE(run(0).ok());
+  q.dims = {1, 1, 2, 2};
+  ExpectError(run(0), "a multiple of 2 heads");
+  k.dims = {1, 1, 1, 4};
+  ExpectError(run(0), "k is f32[1, 1, 1, 4]");
+  F wide{{1, 1, 1, 513}, std::vector<float>(513)};
+  ExpectError(Run("cpu.attention", "attention", {{"causal", true}, {"scale", 1.0}, {"window", int64_t{0}}},
+                  {wide.view(), wide.view(), wide.view()}, {wide.view()}),
+              "head_dim 513", absl::StatusCode::kUnimplemented);
 }
 
 TEST_F(CpuLaunchersTest, GatherRowsChecksEveryRow) {

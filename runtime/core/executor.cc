@@ -6,7 +6,6 @@
 #include <string_view>
 #include <utility>
 
-#include "absl/cleanup/cleanup.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -14,8 +13,6 @@
 
 namespace flashflow::runtime {
 namespace {
-
-using kernels::TensorView;
 
 struct InputRow {
   std::string_view name;
@@ -34,15 +31,6 @@ int64_t PagesPerRow(const plan::Plan& plan) {
   return (plan.limits.context_length + plan.cache.page_size - 1) / plan.cache.page_size;
 }
 
-// nullopt on overflow or a negative dim.
-std::optional<int64_t> Bytes(const TensorView& view) {
-  int64_t bytes = DTypeBytes(view.dtype);
-  for (int i = 0; i < view.rank; ++i) {
-    if (view.dims[i] < 0 || __builtin_mul_overflow(bytes, view.dims[i], &bytes)) return std::nullopt;
-  }
-  return bytes;
-}
-
 absl::Status Invalid(auto&&... what) { return absl::InvalidArgumentError(absl::StrCat("plan: ", what...)); }
 
 }  // namespace
@@ -55,16 +43,15 @@ absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(plan::Plan plan, std:
 }
 
 absl::Status Executor::Prepare(int64_t cache_pages) {
-  places_.resize(plan_.tensors.size());
+  if (!plan::IsStepPlan(plan_)) return Invalid("it is of a rectangular graph; expected a step graph's");
   FF_RETURN_IF_ERROR(PrepareInputs());
   FF_RETURN_IF_ERROR(PrepareOutputs());
   FF_RETURN_IF_ERROR(PrepareWeights());
-  FF_RETURN_IF_ERROR(PrepareShapes());
+  FF_ASSIGN_OR_RETURN(bound_, BoundPlan::Create(plan_, device_));
   int64_t arena_bytes = 0;
   for (const plan::Bucket& bucket : plan_.buckets) arena_bytes = std::max(arena_bytes, bucket.arena_bytes);
   FF_ASSIGN_OR_RETURN(arena_, device_->Allocate(static_cast<size_t>(arena_bytes), "the arena of intermediate values"));
-  FF_RETURN_IF_ERROR(PrepareCache(cache_pages));
-  return BindSteps();
+  return PrepareCache(cache_pages);
 }
 
 absl::Status Executor::PrepareInputs() {
@@ -105,54 +92,21 @@ absl::Status Executor::PrepareOutputs() {
 
 absl::Status Executor::PrepareWeights() {
   if (weights_.size() != plan_.weights.size()) return Invalid("weights are missing");
-  for (const LoadedWeight& weight : weights_) weight_bytes_ += weight.bytes;
-  return absl::OkStatus();
-}
-
-absl::Status Executor::PrepareShapes() {
-  absl::flat_hash_map<DimExpr, int32_t> ids;
-  for (size_t i = 0; i < plan_.tensors.size(); ++i) {
-    const plan::Tensor& tensor = plan_.tensors[i];
-    if (tensor.shape.size() > kernels::kMaxRank) return Invalid("tensor ", i, " has more than 6 dimensions");
-    TensorView view;
-    view.dtype = tensor.dtype;
-    view.rank = static_cast<int>(tensor.shape.size());
-    std::vector<int32_t> indices;
-    for (const DimExpr& dim : tensor.shape) {
-      const auto [it, inserted] = ids.emplace(dim, static_cast<int32_t>(dims_.size()));
-      if (inserted) dims_.push_back(dim);
-      indices.push_back(it->second);
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (weights_[i].view.dtype != plan_.weights[i].dtype) {
+      return Invalid("weight \"", absl::StrJoin(plan_.weights[i].sources, " + "), "\" was loaded as ", DTypeName(weights_[i].view.dtype));
     }
-    const auto index = static_cast<size_t>(tensor.index);
-    switch (tensor.storage) {
-      case plan::Storage::kInput:
-        places_[i] = {static_cast<char*>(input_buffers_[index]->data()),
-                      static_cast<int64_t>(input_buffers_[index]->size())};
-        break;
-      case plan::Storage::kOutput:
-        places_[i] = {static_cast<char*>(logits_->data()), static_cast<int64_t>(logits_->size())};
-        break;
-      case plan::Storage::kWeight: {
-        const LoadedWeight& weight = weights_[index];
-        const std::vector<int64_t>& shape = plan_.weights[index].shape;
-        // A packed weight keeps its elements elsewhere than its shape says: only the kernel's own shape will do.
-        const bool same = tensor.shape.size() == shape.size() &&
-                          std::equal(shape.begin(), shape.end(), tensor.shape.begin(),
-                                     [](int64_t a, const DimExpr& b) { return DimExpr(a) == b; });
-        if (tensor.dtype != weight.view.dtype || !same) {
-          return Invalid("tensor ", i, " is ", DTypeName(tensor.dtype), DimsToString(tensor.shape), ", which weight \"",
-                         absl::StrJoin(plan_.weights[index].sources, " + "), "\" is not");
-        }
-        places_[i] = {static_cast<char*>(weight.view.data), weight.bytes};
-        break;
-      }
-      case plan::Storage::kArena:
-        break;
-    }
-    views_.push_back(view);
-    tensor_dims_.push_back(std::move(indices));
+    weight_bytes_ += weights_[i].bytes;
   }
-  dim_values_.resize(dims_.size());
+  for (const plan::Step& step : plan_.steps) {
+    if (step.op != "linear" && step.op != "fused_linear") continue;
+    for (int32_t index : step.inputs) {
+      if (index < 0) continue;
+      const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(index)];
+      if (tensor.storage != plan::Storage::kWeight) continue;
+      linear_weight_bytes_ += weights_[static_cast<size_t>(tensor.index)].bytes;
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -167,42 +121,6 @@ absl::Status Executor::PrepareCache(int64_t pages) {
   }
   FF_ASSIGN_OR_RETURN(cache_buffer_, device_->Allocate(static_cast<size_t>(bytes), "the KV cache"));
   cache_.data = cache_buffer_->data();
-  return absl::OkStatus();
-}
-
-absl::Status Executor::BindSteps() {
-  for (size_t i = 0; i < plan_.steps.size(); ++i) {
-    const plan::Step& step = plan_.steps[i];
-    std::vector<std::optional<DType>> input_dtypes;
-    for (int32_t index : step.inputs) {
-      input_dtypes.push_back(index < 0 ? std::nullopt : std::optional(plan_.tensors[static_cast<size_t>(index)].dtype));
-      if (index < 0) continue;
-      const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(index)];
-      if ((step.op == "linear" || step.op == "fused_linear") && tensor.storage == plan::Storage::kWeight) {
-        linear_weight_bytes_ += weights_[static_cast<size_t>(tensor.index)].bytes;
-      }
-    }
-    std::vector<DType> output_dtypes;
-    for (int32_t index : step.outputs) output_dtypes.push_back(plan_.tensors[static_cast<size_t>(index)].dtype);
-
-    const auto tactic = std::find_if(step.tactics.begin(), step.tactics.end(), [&](const plan::KernelRef& kernel) {
-      return device_->launchers().Has(kernel.id, kernel.version);
-    });
-    if (tactic == step.tactics.end()) {
-      return absl::NotFoundError(absl::StrCat("plan: step ", i, " (", step.op, ") wants kernel \"",
-                                              step.tactics.empty() ? "" : step.tactics[0].id,
-                                              "\", which this build of FlashFlow lacks"));
-    }
-    absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel = device_->launchers().Bind(
-        tactic->id, tactic->version,
-        {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
-    if (!kernel.ok()) {
-      return absl::Status(kernel.status().code(),
-                          absl::StrCat("plan: step ", i, " (", step.op, "): ", kernel.status().message()));
-    }
-    steps_.push_back({*std::move(kernel), std::vector<TensorView>(step.inputs.size()),
-                      std::vector<TensorView>(step.outputs.size())});
-  }
   return absl::OkStatus();
 }
 
@@ -256,60 +174,23 @@ absl::Status Executor::Specialize(int64_t tokens, int64_t rows, int64_t logit_ro
                                    [tokens](const plan::Bucket& b) { return tokens <= b.max_tokens; });
   if (bucket == plan_.buckets.end()) return Invalid("no bucket holds ", tokens, " tokens");
   const SymbolValues symbols = {{"T", tokens}, {"R", rows}, {"L", logit_rows}, {"P", pages}};
-  for (size_t i = 0; i < dims_.size(); ++i) {
-    FF_ASSIGN_OR_RETURN(dim_values_[i], dims_[i].Evaluate(symbols));
-  }
-  for (size_t i = 0; i < views_.size(); ++i) {
-    TensorView& view = views_[i];
-    for (size_t d = 0; d < tensor_dims_[i].size(); ++d)
-      view.dims[d] = dim_values_[static_cast<size_t>(tensor_dims_[i][d])];
-    Place place = places_[i];
-    if (plan_.tensors[i].storage == plan::Storage::kArena) {
-      const int64_t offset = bucket->offsets[i];
-      place = {static_cast<char*>(arena_->data()) + offset, bucket->arena_bytes - offset};
+  const auto place_of = [&](size_t i) -> Place {
+    const plan::Tensor& tensor = plan_.tensors[i];
+    const auto index = static_cast<size_t>(tensor.index);
+    switch (tensor.storage) {
+      case plan::Storage::kInput:
+        return {input_buffers_[index]->data(), static_cast<int64_t>(input_buffers_[index]->size())};
+      case plan::Storage::kOutput:
+        return {logits_->data(), static_cast<int64_t>(logits_->size())};
+      case plan::Storage::kWeight:
+        return {weights_[index].view.data, weights_[index].bytes};
+      case plan::Storage::kArena:
+        break;
     }
-    // Validate proved this at the bucket's upper end; a hostile plan's shapes need not grow with the symbols. Of a
-    // packed weight the layout has at least the shape's bytes.
-    const std::optional<int64_t> bytes = Bytes(view);
-    if (!bytes || *bytes > place.bytes) {
-      return Invalid("tensor ", i, " of shape ", DimsToString(plan_.tensors[i].shape), " does not fit its memory for ",
-                     tokens, " tokens");
-    }
-    view.data = place.base;
-  }
-  for (size_t s = 0; s < steps_.size(); ++s) {
-    const plan::Step& step = plan_.steps[s];
-    for (size_t i = 0; i < step.inputs.size(); ++i) {
-      steps_[s].inputs[i] = step.inputs[i] < 0 ? TensorView() : views_[static_cast<size_t>(step.inputs[i])];
-    }
-    for (size_t i = 0; i < step.outputs.size(); ++i) {
-      steps_[s].outputs[i] = views_[static_cast<size_t>(step.outputs[i])];
-    }
-  }
+    return {static_cast<char*>(arena_->data()) + bucket->offsets[i], bucket->arena_bytes - bucket->offsets[i]};
+  };
+  FF_RETURN_IF_ERROR(bound_->Specialize(symbols, place_of));
   specialized_ = wanted;
-  return absl::OkStatus();
-}
-
-absl::Status Executor::Launch() {
-  device_->BeginStep();
-  const absl::Cleanup end = [this] { device_->EndStep(); };
-  for (size_t s = 0; s < steps_.size(); ++s) {
-    const plan::Step& step = plan_.steps[s];
-    kernels::LaunchContext context;
-    context.inputs = steps_[s].inputs;
-    context.outputs = steps_[s].outputs;
-    context.device = device_->launch_handle();
-    if (step.uses_cache) context.cache = &cache_;
-    if (step.workspace >= 0) {
-      const TensorView& workspace = views_[static_cast<size_t>(step.workspace)];
-      context.workspace = workspace.data;
-      context.workspace_bytes = static_cast<size_t>(workspace.NumElements());
-    }
-    if (absl::Status status = steps_[s].kernel->Launch(context); !status.ok()) {
-      return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
-                                                      step.loc, "): ", status.message()));
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -319,7 +200,7 @@ absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs) 
   const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
   FF_RETURN_IF_ERROR(Specialize(tokens, static_cast<int64_t>(inputs.kv_len.size()), logit_rows, inputs.pages_per_row));
-  FF_RETURN_IF_ERROR(Launch());
+  FF_RETURN_IF_ERROR(bound_->Launch(&cache_));
   const auto count = static_cast<size_t>(logit_rows * vocab_size_);
   if (device_->SharesHostMemory()) return absl::MakeConstSpan(static_cast<const float*>(logits_->data()), count);
   host_logits_.resize(count);

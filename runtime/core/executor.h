@@ -11,9 +11,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
-#include "compiler/ir/dim_expr.h"
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
+#include "runtime/core/bound_plan.h"
 #include "runtime/core/device.h"
 
 namespace flashflow::runtime {
@@ -55,29 +55,16 @@ class Executor {
   int64_t linear_weight_bytes() const { return linear_weight_bytes_; }
 
  private:
-  struct BoundStep {
-    std::unique_ptr<kernels::BoundKernel> kernel;
-    std::vector<kernels::TensorView> inputs, outputs;
-  };
-  // Where a tensor's memory is: fixed, or at the bucket's offset in the arena.
-  struct Place {
-    char* base = nullptr;
-    int64_t bytes = 0;
-  };
-
   explicit Executor(plan::Plan plan, std::vector<LoadedWeight> weights, Device* device)
       : plan_(std::move(plan)), weights_(std::move(weights)), device_(device) {}
   absl::Status Prepare(int64_t cache_pages);
   absl::Status PrepareInputs();
   absl::Status PrepareOutputs();
   absl::Status PrepareWeights();
-  absl::Status PrepareShapes();
   absl::Status PrepareCache(int64_t pages);
-  absl::Status BindSteps();
   absl::Status CheckInputs(const StepInputs& inputs) const;
   absl::Status CopyInputs(const StepInputs& inputs);
   absl::Status Specialize(int64_t tokens, int64_t rows, int64_t logit_rows, int64_t pages);
-  absl::Status Launch();
 
   plan::Plan plan_;
   std::vector<LoadedWeight> weights_;
@@ -90,13 +77,7 @@ class Executor {
   std::vector<float> host_logits_;  // unused where the device shares the host's memory
   kernels::CacheView cache_;
 
-  // Every distinct dim of the plan's tensors is evaluated once when the shapes of a step differ from the last one's.
-  std::vector<DimExpr> dims_;
-  std::vector<int64_t> dim_values_;
-  std::vector<std::vector<int32_t>> tensor_dims_;  // by tensor: indices into dims_
-  std::vector<Place> places_;                      // by tensor; arena: set by Specialize
-  std::vector<kernels::TensorView> views_;         // by tensor
-  std::vector<BoundStep> steps_;
+  std::unique_ptr<BoundPlan> bound_;
   std::array<int64_t, 4> specialized_{-1, -1, -1, -1};  // T, R, L, P
 };
 

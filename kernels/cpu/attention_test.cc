@@ -1,0 +1,152 @@
+#include "kernels/cpu/attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/cpu/kernel_testing.h"
+#include "kernels/cpu/thread_pool.h"
+
+namespace flashflow::cpu {
+namespace {
+
+constexpr double kEps = std::numeric_limits<float>::epsilon() / 2;
+
+struct Operands {
+  explicit Operands(const AttentionShape& s)
+      : shape(s),
+        q(s.batch * s.heads * s.queries * s.head_dim),
+        k(s.batch * s.kv_heads * s.keys * s.head_dim),
+        v(s.batch * s.kv_heads * s.keys * s.value_dim) {
+    std::mt19937 random(7);
+    std::uniform_real_distribution<float> uniform(-1, 1);
+    for (Guarded<float>* values : {&q, &k, &v}) {
+      for (float& x : *values) x = uniform(random);
+    }
+  }
+  int64_t result_size() const { return shape.batch * shape.heads * shape.queries * shape.value_dim; }
+  void Run(float* y, ThreadPool* pool) const { Attention(q.data(), k.data(), v.data(), y, shape, pool); }
+
+  // Expects y to be near the double-precision result. A score is off by (head_dim + 1) eps * |scale| * head_dim (all
+  // values are at most 1), which moves each weight by that factor twice (numerator and sum); the sums over keys and the
+  // exponentials add a few eps a key.
+  void Check(const Guarded<float>& y) const {
+    const AttentionShape& s = shape;
+    const double score_error = static_cast<double>((s.head_dim + 2) * s.head_dim) * std::abs(s.scale) * kEps;
+    const double tolerance = 2 * score_error + static_cast<double>(2 * s.keys + 16) * kEps;
+    std::vector<double> weights(static_cast<size_t>(s.keys));
+    for (int64_t b = 0; b < s.batch; ++b) {
+      for (int64_t h = 0; h < s.heads; ++h) {
+        const int64_t head = b * s.heads + h;
+        const int64_t kv_head = b * s.kv_heads + h / (s.heads / s.kv_heads);
+        for (int64_t i = 0; i < s.queries; ++i) {
+          const int64_t own = i + s.keys - s.queries;
+          const int64_t end = s.causal ? std::clamp<int64_t>(own + 1, 0, s.keys) : s.keys;
+          const int64_t begin = s.window > 0 ? std::clamp<int64_t>(own - s.window + 1, 0, end) : 0;
+          double largest = -std::numeric_limits<double>::infinity(), sum = 0;
+          for (int64_t j = begin; j < end; ++j) {
+            double score = 0;
+            for (int64_t d = 0; d < s.head_dim; ++d) {
+              score += double{q[(head * s.queries + i) * s.head_dim + d]} * k[(kv_head * s.keys + j) * s.head_dim + d];
+            }
+            weights[j] = score * double{s.scale};
+            largest = std::max(largest, weights[j]);
+          }
+          for (int64_t j = begin; j < end; ++j) sum += weights[j] = std::exp(weights[j] - largest);
+          for (int64_t c = 0; c < s.value_dim; ++c) {
+            double exact = 0;
+            for (int64_t j = begin; j < end; ++j)
+              exact += weights[j] / sum * v[(kv_head * s.keys + j) * s.value_dim + c];
+            ASSERT_NEAR(y[(head * s.queries + i) * s.value_dim + c], exact, tolerance)
+                << "batch " << b << ", head " << h << ", query " << i << ", channel " << c;
+          }
+        }
+      }
+    }
+  }
+
+  AttentionShape shape;
+  Guarded<float> q, k, v;
+};
+
+TEST(AttentionTest, IsNearTheExactResult) {
+  ThreadPool pool(2);
+  for (const AttentionShape& shape : std::vector<AttentionShape>{
+           {1, 1, 1, 1, 1, 1, 1, true, 0, 1.0f},
+           {2, 4, 4, 7, 7, 16, 16, true, 0, 0.25f},
+           {2, 6, 2, 33, 33, 24, 24, true, 0, 0.2f},    // heads share keys; a partial panel of values
+           {1, 4, 1, 5, 131, 64, 64, true, 0, 0.125f},  // keys from before: an offset mask, three blocks
+           {1, 2, 2, 65, 65, 20, 17, false, 0, 0.22f},  // every key; values of another width
+           {1, 2, 1, 3, 200, 16, 16, false, 0, -0.25f},
+           {1, 2, 2, 130, 130, 16, 16, true, 70, 0.25f},  // a window over whole blocks that nobody sees
+           {1, 1, 1, 40, 40, 8, 8, true, 1, 0.35f},       // itself alone
+           {1, 2, 2, 9, 4, 8, 8, true, 0, 0.35f},         // the first five queries see no key
+           {1, 1, 1, 12, 30, 8, 8, false, 5, 0.35f},      // a window alone
+           {1, 2, 1, 3, 9, 512, 512, true, 0, 0.05f}}) {
+    SCOPED_TRACE(testing::Message() << shape.heads << "/" << shape.kv_heads << " heads, " << shape.queries
+                                    << " queries, " << shape.keys << " keys of " << shape.head_dim);
+    const Operands operands(shape);
+    ForEachTarget([&] {
+      Guarded<float> y(operands.result_size());
+      operands.Run(y.data(), &pool);
+      operands.Check(y);
+    });
+  }
+}
+
+TEST(AttentionTest, LargeScoresDoNotOverflow) {
+  Operands operands({1, 1, 1, 3, 100, 4, 4, true, 0, 1.0f});
+  for (float& x : operands.k) x *= 200.0f;
+  ThreadPool pool(1);
+  ForEachTarget([&] {
+    Guarded<float> y(operands.result_size());
+    operands.Run(y.data(), &pool);
+    for (float value : y) EXPECT_LE(std::abs(value), 1.0f);
+  });
+}
+
+TEST(AttentionTest, ANanInAScoreIsNotLost) {
+  Operands operands({1, 1, 1, 2, 70, 4, 4, true, 0, 0.5f});
+  operands.k[68 * 4 + 1] = std::numeric_limits<float>::quiet_NaN();
+  ThreadPool pool(1);
+  ForEachTarget([&] {
+    Guarded<float> y(operands.result_size());
+    operands.Run(y.data(), &pool);
+    for (float value : y) EXPECT_TRUE(std::isnan(value));
+  });
+}
+
+TEST(AttentionTest, NeitherThreadsNorOtherQueriesChangeBits) {
+  const AttentionShape shape = {2, 3, 1, 67, 67, 24, 24, true, 0, 0.2f};
+  const Operands operands(shape);
+  Guarded<float> first(operands.result_size());
+  ThreadPool one(1);
+  operands.Run(first.data(), &one);
+  for (int threads : kThreadCounts) {
+    ThreadPool pool(threads);
+    Guarded<float> y(operands.result_size());
+    operands.Run(y.data(), &pool);
+    EXPECT_TRUE(SameBits(y, first)) << threads << " threads";
+  }
+  AttentionShape last = shape;  // the last query of the first head alone
+  last.batch = last.heads = last.queries = 1;
+  Guarded<float> y(shape.value_dim);
+  Attention(operands.q.data() + 66 * 24, operands.k.data(), operands.v.data(), y.data(), last, &one);
+  for (int64_t c = 0; c < shape.value_dim; ++c) EXPECT_EQ(y[c], first[66 * 24 + c]);
+}
+
+TEST(AttentionTest, NoKeysGiveZerosAndNoQueriesNothing) {
+  ThreadPool pool(1);
+  Guarded<float> q(8), y(8);
+  for (float& x : q) x = 1;
+  Attention(q.data(), nullptr, nullptr, y.data(), {1, 1, 1, 2, 0, 4, 4, false, 0, 1.0f}, &pool);
+  for (float value : y) EXPECT_EQ(value, 0.0f);
+  Attention(nullptr, nullptr, nullptr, nullptr, {1, 1, 1, 0, 5, 4, 4, true, 0, 1.0f}, &pool);
+}
+
+}  // namespace
+}  // namespace flashflow::cpu

@@ -1,0 +1,161 @@
+#include "runtime/core/bound_plan.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <optional>
+#include <utility>
+
+#include "absl/cleanup/cleanup.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "compiler/ir/status_macros.h"
+#include "kernels/registry/catalog.h"
+
+namespace flashflow::runtime {
+namespace {
+
+using kernels::TensorView;
+
+// nullopt on overflow or a negative dim.
+std::optional<int64_t> Bytes(const TensorView& view) {
+  int64_t bytes = DTypeBytes(view.dtype);
+  for (int i = 0; i < view.rank; ++i) {
+    if (view.dims[i] < 0 || __builtin_mul_overflow(bytes, view.dims[i], &bytes)) return std::nullopt;
+  }
+  return bytes;
+}
+
+absl::Status Invalid(auto&&... what) { return absl::InvalidArgumentError(absl::StrCat("plan: ", what...)); }
+
+// A packed weight keeps its elements elsewhere than its shape says: it has no aliases of another shape.
+bool ShowsWeight(const plan::Tensor& tensor, const plan::Weight& weight) {
+  if (tensor.dtype != weight.dtype) return false;
+  const Dims shape(weight.shape.begin(), weight.shape.end());
+  if (tensor.shape == shape) return true;
+  return tensor.alias_of >= 0 && weight.layout == kernels::kRowMajor && NumElements(tensor.shape) == NumElements(shape);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<BoundPlan>> BoundPlan::Create(const plan::Plan& plan, Device* device) {
+  auto bound = std::unique_ptr<BoundPlan>(new BoundPlan(plan, device));
+  FF_RETURN_IF_ERROR(bound->PrepareShapes());
+  FF_RETURN_IF_ERROR(bound->BindSteps());
+  return bound;
+}
+
+absl::Status BoundPlan::PrepareShapes() {
+  absl::flat_hash_map<DimExpr, int32_t> ids;
+  for (size_t i = 0; i < plan_.tensors.size(); ++i) {
+    const plan::Tensor& tensor = plan_.tensors[i];
+    if (tensor.shape.size() > kernels::kMaxRank) return Invalid("tensor ", i, " has more than 6 dimensions");
+    if (tensor.storage == plan::Storage::kWeight) {
+      const plan::Weight& weight = plan_.weights[static_cast<size_t>(tensor.index)];
+      if (!ShowsWeight(tensor, weight)) {
+        return Invalid("tensor ", i, " is ", DTypeName(tensor.dtype), DimsToString(tensor.shape), ", which weight \"",
+                       absl::StrJoin(weight.sources, " + "), "\" is not");
+      }
+    }
+    TensorView view;
+    view.dtype = tensor.dtype;
+    view.rank = static_cast<int>(tensor.shape.size());
+    std::vector<int32_t> indices;
+    for (const DimExpr& dim : tensor.shape) {
+      const auto [it, inserted] = ids.emplace(dim, static_cast<int32_t>(dims_.size()));
+      if (inserted) dims_.push_back(dim);
+      indices.push_back(it->second);
+    }
+    views_.push_back(view);
+    tensor_dims_.push_back(std::move(indices));
+  }
+  dim_values_.resize(dims_.size());
+  return absl::OkStatus();
+}
+
+absl::Status BoundPlan::BindSteps() {
+  for (size_t i = 0; i < plan_.steps.size(); ++i) {
+    const plan::Step& step = plan_.steps[i];
+    std::vector<std::optional<DType>> input_dtypes;
+    for (int32_t index : step.inputs) {
+      input_dtypes.push_back(index < 0 ? std::nullopt : std::optional(plan_.tensors[static_cast<size_t>(index)].dtype));
+    }
+    std::vector<DType> output_dtypes;
+    for (int32_t index : step.outputs) output_dtypes.push_back(plan_.tensors[static_cast<size_t>(index)].dtype);
+
+    const auto tactic = std::find_if(step.tactics.begin(), step.tactics.end(), [&](const plan::KernelRef& kernel) {
+      return device_->launchers().Has(kernel.id, kernel.version);
+    });
+    if (tactic == step.tactics.end()) {
+      return absl::NotFoundError(absl::StrCat("plan: step ", i, " (", step.op, ") wants kernel \"",
+                                              step.tactics.empty() ? "" : step.tactics[0].id,
+                                              "\", which this build of FlashFlow lacks"));
+    }
+    absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel = device_->launchers().Bind(
+        tactic->id, tactic->version,
+        {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
+    if (!kernel.ok()) {
+      return absl::Status(kernel.status().code(),
+                          absl::StrCat("plan: step ", i, " (", step.op, "): ", kernel.status().message()));
+    }
+    steps_.push_back({*std::move(kernel), std::vector<TensorView>(step.inputs.size()),
+                      std::vector<TensorView>(step.outputs.size())});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundPlan::Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of) {
+  for (size_t i = 0; i < dims_.size(); ++i) {
+    FF_ASSIGN_OR_RETURN(dim_values_[i], dims_[i].Evaluate(symbols));
+  }
+  for (size_t i = 0; i < views_.size(); ++i) {
+    TensorView& view = views_[i];
+    for (size_t d = 0; d < tensor_dims_[i].size(); ++d) {
+      view.dims[d] = dim_values_[static_cast<size_t>(tensor_dims_[i][d])];
+    }
+    const Place place = place_of(i);
+    // Validation proved this at the arena's upper end; a hostile plan's shapes need not grow with the symbols. Of a
+    // packed weight the layout has at least the shape's bytes.
+    const std::optional<int64_t> bytes = Bytes(view);
+    if (!bytes || *bytes > place.bytes) {
+      return Invalid("tensor ", i, " of shape ", DimsToString(plan_.tensors[i].shape),
+                     " does not fit its memory: ", place.bytes, " bytes");
+    }
+    view.data = place.base;
+  }
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const plan::Step& step = plan_.steps[s];
+    for (size_t i = 0; i < step.inputs.size(); ++i) {
+      steps_[s].inputs[i] = step.inputs[i] < 0 ? TensorView() : views_[static_cast<size_t>(step.inputs[i])];
+    }
+    for (size_t i = 0; i < step.outputs.size(); ++i) {
+      steps_[s].outputs[i] = views_[static_cast<size_t>(step.outputs[i])];
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundPlan::Launch(const kernels::CacheView* cache) {
+  device_->BeginStep();
+  const absl::Cleanup end = [this] { device_->EndStep(); };
+  for (size_t s = 0; s < steps_.size(); ++s) {
+    const plan::Step& step = plan_.steps[s];
+    kernels::LaunchContext context;
+    context.inputs = steps_[s].inputs;
+    context.outputs = steps_[s].outputs;
+    context.device = device_->launch_handle();
+    if (step.uses_cache) context.cache = cache;
+    if (step.workspace >= 0) {
+      const TensorView& workspace = views_[static_cast<size_t>(step.workspace)];
+      context.workspace = workspace.data;
+      context.workspace_bytes = static_cast<size_t>(workspace.NumElements());
+    }
+    if (absl::Status status = steps_[s].kernel->Launch(context); !status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
+                                                      step.loc, "): ", status.message()));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace flashflow::runtime

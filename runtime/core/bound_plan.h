@@ -1,0 +1,66 @@
+// A plan's steps bound to a device's kernels: what all executors share.
+#ifndef RUNTIME_CORE_BOUND_PLAN_H_
+#define RUNTIME_CORE_BOUND_PLAN_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/types/span.h"
+#include "compiler/ir/dim_expr.h"
+#include "compiler/plan/plan.h"
+#include "kernels/registry/launcher.h"
+#include "runtime/core/device.h"
+
+namespace flashflow::runtime {
+
+// Where a tensor's memory is and how far it reaches.
+struct Place {
+  void* base = nullptr;
+  int64_t bytes = 0;
+};
+
+// Kernels are bound once; a specialization gives every tensor its shape and memory, and a launch allocates nothing.
+// Used by one thread at a time.
+class BoundPlan {
+ public:
+  // The plan must have passed plan::Validate; plan and device must outlive this. NotFound names a kernel that this
+  // build lacks; InvalidArgument a tensor that its weight is not, and what a kernel refuses.
+  static absl::StatusOr<std::unique_ptr<BoundPlan>> Create(const plan::Plan& plan, Device* device);
+
+  // Shapes for these symbols, memory as place_of(tensor's index) says; weights as in view_of_weight's layout.
+  // InvalidArgument if a tensor does not fit its memory, and then nothing may be launched until a call succeeds.
+  absl::Status Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of);
+
+  // Runs all steps. The error of a kernel names its step. Precondition: Specialize was OK.
+  absl::Status Launch(const kernels::CacheView* cache);
+
+  // A tensor as the last specialization made it.
+  const kernels::TensorView& view(int32_t tensor) const { return views_[static_cast<size_t>(tensor)]; }
+
+ private:
+  struct BoundStep {
+    std::unique_ptr<kernels::BoundKernel> kernel;
+    std::vector<kernels::TensorView> inputs, outputs;
+  };
+
+  BoundPlan(const plan::Plan& plan, Device* device) : plan_(plan), device_(device) {}
+  absl::Status PrepareShapes();
+  absl::Status BindSteps();
+
+  const plan::Plan& plan_;
+  Device* device_;
+  // Every distinct dim of the plan's tensors is evaluated once.
+  std::vector<DimExpr> dims_;
+  std::vector<int64_t> dim_values_;
+  std::vector<std::vector<int32_t>> tensor_dims_;  // by tensor: indices into dims_
+  std::vector<kernels::TensorView> views_;         // by tensor
+  std::vector<BoundStep> steps_;
+};
+
+}  // namespace flashflow::runtime
+
+#endif  // RUNTIME_CORE_BOUND_PLAN_H_
