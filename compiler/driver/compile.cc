@@ -45,6 +45,20 @@ absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes
   return model;
 }
 
+absl::StatusOr<CompiledRectangle> CompileGraph(const ir::Graph& rectangular, const passes::CompileOptions& options) {
+  CompiledRectangle compiled;
+  compiled.graph = rectangular.Clone();
+  const passes::PassManager manager(passes::GraphPipeline());
+  FF_ASSIGN_OR_RETURN(compiled.records, manager.Run(compiled.graph.get(), options));
+  FF_ASSIGN_OR_RETURN(compiled.plan, codegen::GenerateGraphPlan(*compiled.graph, options));
+  compiled.plan.graph_sha256 = Sha256Hex(ir::Print(rectangular));
+  return compiled;
+}
+
+absl::StatusOr<plan::ArenaLayout> PlanGraphArena(const plan::Plan& plan, const SymbolValues& most) {
+  return codegen::PlanArena(plan, most);
+}
+
 absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,
                                                              const passes::CompileOptions& options) {
   std::unique_ptr<ir::Graph> graph = rectangular.Clone();

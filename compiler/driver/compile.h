@@ -1,4 +1,4 @@
-// The whole compiler in one call: a rectangular graph in, a Plan out.
+// The whole compiler in one call: a rectangular graph in, a Plan out, for serving with a KV cache or as it is.
 #ifndef COMPILER_DRIVER_COMPILE_H_
 #define COMPILER_DRIVER_COMPILE_H_
 
@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "compiler/ir/dim_expr.h"
 #include "compiler/ir/graph.h"
 #include "compiler/passes/options.h"
 #include "compiler/passes/pass_manager.h"
@@ -22,6 +23,18 @@ struct CompiledModel {
 // Passes, then code generation. FailedPrecondition, with the passes' reasons, if no step graph can be made of the
 // graph.
 absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& options);
+
+struct CompiledRectangle {
+  std::unique_ptr<ir::Graph> graph;  // after the passes, still rectangular
+  plan::Plan plan;                   // see plan.h; PlanGraphArena lays its arenas out
+  std::vector<passes::PassRecord> records;
+};
+
+// A graph of any inputs and outputs, compiled to run as it is, without a KV cache. Weights keep their dtypes.
+absl::StatusOr<CompiledRectangle> CompileGraph(const ir::Graph& rectangular, const passes::CompileOptions& options);
+
+// As codegen::PlanArena.
+absl::StatusOr<plan::ArenaLayout> PlanGraphArena(const plan::Plan& plan, const SymbolValues& most);
 
 // The graph as an engine file keeps it: still rectangular, cleaned, its weights in the chosen dtype.
 absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,

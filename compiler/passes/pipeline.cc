@@ -37,6 +37,11 @@ constexpr MakePass kStepPipeline[] = {
     //
 };
 
+constexpr MakePass kGraphPipeline[] = {
+    Make<CanonicalizePass>,
+    Make<DcePass>,
+};
+
 constexpr MakePass kStoragePipeline[] = {
     Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>,
     Make<CsePass>,          Make<DcePass>,          Make<NarrowWeightsPass>,
@@ -53,6 +58,7 @@ std::vector<std::unique_ptr<Pass>> MakeAll(absl::Span<const MakePass> list) {
 
 std::vector<std::unique_ptr<Pass>> AllPasses() { return MakeAll(kAllPasses); }
 std::vector<std::unique_ptr<Pass>> StepPipeline() { return MakeAll(kStepPipeline); }
+std::vector<std::unique_ptr<Pass>> GraphPipeline() { return MakeAll(kGraphPipeline); }
 std::vector<std::unique_ptr<Pass>> StoragePipeline() { return MakeAll(kStoragePipeline); }
 
 absl::StatusOr<std::vector<std::unique_ptr<Pass>>> MakePasses(absl::Span<const std::string> names) {

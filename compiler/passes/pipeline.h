@@ -16,6 +16,9 @@ namespace flashflow::passes {
 // From an imported rectangular graph to a step graph that codegen takes.
 std::vector<std::unique_ptr<Pass>> StepPipeline();
 
+// From an imported graph to the rectangular graph that codegen takes as it is, without a KV cache.
+std::vector<std::unique_ptr<Pass>> GraphPipeline();
+
 // From an imported graph to the rectangular graph that an engine file stores: cleaned, in the chosen dtype.
 std::vector<std::unique_ptr<Pass>> StoragePipeline();
 

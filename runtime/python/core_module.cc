@@ -39,6 +39,7 @@
 #include "pybind11/numpy.h"
 #include "pybind11/pybind11.h"
 #include "pybind11/stl.h"
+#include "runtime/api/compiled_graph.h"
 #include "runtime/api/engine.h"
 #include "runtime/api/engine_builder.h"
 #include "runtime/cpu/cpu_device.h"
@@ -353,6 +354,119 @@ void BuildEngine(const std::string& path, const std::string& graph_json, const p
   Check(status, path);
 }
 
+// --- compiled graphs ---------------------------------------------------------
+
+using runtime::CompiledGraph;
+
+py::dtype NumpyDType(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return py::dtype::of<float>();
+    case DType::kF16:
+      return py::dtype("float16");
+    case DType::kBF16:
+      return py::dtype::of<uint16_t>();
+    case DType::kI8:
+      return py::dtype::of<int8_t>();
+    case DType::kI32:
+      return py::dtype::of<int32_t>();
+    case DType::kI64:
+      return py::dtype::of<int64_t>();
+    case DType::kBool:
+      return py::dtype::of<bool>();
+  }
+  return {};
+}
+
+// The array's memory: kernels write outputs only, whatever the pointer allows.
+kernels::TensorView ViewOf(const py::handle& value, std::string_view name) {
+  const py::array array = Check(CheckedArray(value, name));
+  if (array.ndim() > kernels::kMaxRank) {
+    Raise(absl::InvalidArgumentError(absl::StrCat("\"", name, "\" has ", array.ndim(), " dimensions; at most ",
+                                                  kernels::kMaxRank, " are possible")));
+  }
+  kernels::TensorView view{
+      .data = const_cast<void*>(array.data()), .dtype = *DTypeOf(array), .rank = static_cast<int>(array.ndim())};
+  std::copy_n(array.shape(), array.ndim(), view.dims.begin());
+  return view;
+}
+
+// A weight in a plan's layout, and the array that it may lie in.
+struct PackedWeight {
+  runtime::LoadedWeight loaded;
+  py::object array;
+};
+
+std::unique_ptr<PackedWeight> PackWeight(const py::object& array, const std::string& layout) {
+  const kernels::TensorView view = ViewOf(array, "weight");
+  auto weight = std::make_unique<PackedWeight>();
+  weight->loaded = Check(Released([&] { return runtime::PackWeight(view, layout); }), layout);
+  if (weight->loaded.buffer == nullptr) weight->array = array;
+  return weight;
+}
+
+void CheckGraph(const std::string& graph_json) {
+  Check(Released([&]() -> absl::Status {
+    const auto graph = frontend::ImportGraph(graph_json);
+    return graph.ok() ? runtime::CheckGraph(**graph) : graph.status();
+  }));
+}
+
+std::unique_ptr<CompiledGraph> CompileGraph(const std::string& graph_json) {
+  return Check(Released([&]() -> absl::StatusOr<std::unique_ptr<CompiledGraph>> {
+    const auto graph = frontend::ImportGraph(graph_json);
+    if (!graph.ok()) return graph.status();
+    return CompiledGraph::Compile(**graph);
+  }));
+}
+
+std::vector<std::string> SymbolNames(const CompiledGraph& graph) {
+  std::vector<std::string> names;
+  for (const auto& [name, range] : graph.plan().symbols) names.push_back(name);
+  return names;
+}
+
+// (name, dtype, dims) of each tensor in a list of the plan's.
+py::list Signature(const CompiledGraph& graph, const std::vector<int32_t>& tensors) {
+  py::list signature;
+  for (int32_t index : tensors) {
+    const plan::Tensor& tensor = graph.plan().tensors[static_cast<size_t>(index)];
+    py::list dims;
+    for (const DimExpr& dim : tensor.shape) dims.append(dim.ToString());
+    signature.append(py::make_tuple(tensor.name, std::string(DTypeName(tensor.dtype)), dims));
+  }
+  return signature;
+}
+
+py::list WeightList(const CompiledGraph& graph) {
+  py::list list;
+  for (const plan::Weight& weight : graph.plan().weights) {
+    list.append(py::make_tuple(weight.source, std::string(DTypeName(weight.dtype)), weight.shape, weight.layout));
+  }
+  return list;
+}
+
+py::list RunGraph(CompiledGraph& graph, const std::vector<int64_t>& symbols, const py::list& inputs,
+                  const std::vector<const PackedWeight*>& weights) {
+  std::vector<kernels::TensorView> input_views, output_views;
+  for (const py::handle& input : inputs) input_views.push_back(ViewOf(input, "input"));
+  std::vector<const runtime::LoadedWeight*> loaded;
+  for (const PackedWeight* weight : weights) {
+    if (weight == nullptr) Raise(absl::InvalidArgumentError("a weight is None"));
+    loaded.push_back(&weight->loaded);
+  }
+  const std::vector<std::vector<int64_t>> dims = Check(graph.OutputDims(symbols));
+  py::list outputs;
+  for (size_t i = 0; i < dims.size(); ++i) {
+    const plan::Tensor& tensor = graph.plan().tensors[static_cast<size_t>(graph.plan().outputs[i])];
+    outputs.append(py::array(NumpyDType(tensor.dtype), dims[i]));
+    output_views.push_back(ViewOf(outputs[i], "output"));
+    output_views.back().dtype = tensor.dtype;
+  }
+  Check(Released([&] { return graph.Run(symbols, input_views, loaded, output_views); }));
+  return outputs;
+}
+
 // --- the engine --------------------------------------------------------------
 
 std::vector<int32_t> ToTokens(const std::vector<int64_t>& ids) {
@@ -497,6 +611,30 @@ PYBIND11_MODULE(_core, m) {
         "float16, or uint16 for the bits of bfloat16) and is asked for one at a time. progress(done_bytes, "
         "total_bytes) is called as the file grows; an exception from it or from `weights` ends the build and leaves "
         "no file.");
+
+  m.def("check_graph", &CheckGraph, py::arg("graph_json"),
+        "Raises unless a graph of any inputs and outputs compiles for the CPU as it is, without a KV cache.");
+  py::class_<PackedWeight>(m, "PackedWeight", "A weight in the layout that a CompiledGraph asks for.")
+      .def(py::init(&PackWeight), py::arg("array"), py::arg("layout"),
+           "The row-major layout is the array's own memory, which it keeps alive; others are copies.")
+      .def_property_readonly("nbytes", [](const PackedWeight& weight) { return weight.loaded.bytes; });
+  py::class_<CompiledGraph>(
+      m, "CompiledGraph", "A graph of any inputs and outputs, compiled for the CPU. Safe to use from several threads.")
+      .def(py::init(&CompileGraph), py::arg("graph_json"))
+      .def_property_readonly("symbols", &SymbolNames, "The names of the sizes that run() takes, in order.")
+      .def_property_readonly(
+          "inputs", [](const CompiledGraph& graph) { return Signature(graph, graph.plan().inputs); },
+          "(name, dtype, dims) of each.")
+      .def_property_readonly(
+          "outputs", [](const CompiledGraph& graph) { return Signature(graph, graph.plan().outputs); },
+          "(name, dtype, dims) of each.")
+      .def_property_readonly("weights", &WeightList, "(name, dtype, shape, layout) of each.")
+      .def_property_readonly("num_steps", [](const CompiledGraph& graph) { return graph.plan().steps.size(); })
+      .def_property_readonly(
+          "plan", [](const CompiledGraph& graph) { return plan::ToJson(graph.plan()); }, "As JSON.")
+      .def(
+          "run", &RunGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"),
+          "Arrays in, new arrays out, by position. Symbols are the sizes; dtypes and shapes are checked against them.");
 
   py::class_<SamplingParams>(m, "SamplingParams")
       .def(py::init([](float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed,

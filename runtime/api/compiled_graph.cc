@@ -1,0 +1,101 @@
+#include "runtime/api/compiled_graph.h"
+
+#include <algorithm>
+#include <cstddef>
+#include <mutex>
+#include <utility>
+
+#include "absl/base/no_destructor.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/driver/compile.h"
+#include "compiler/ir/status_macros.h"
+#include "kernels/cpu/thread_pool.h"
+#include "kernels/registry/catalog.h"
+#include "kernels/registry/cpu_weights.h"
+#include "runtime/core/graph_executor.h"
+#include "runtime/cpu/cpu_device.h"
+
+namespace flashflow::runtime {
+namespace {
+
+// The CPU of this process, for graphs: it lives as long as the process, as its threads may outlast any graph.
+struct Host {
+  std::mutex mutex;  // guards all below
+  std::unique_ptr<Device> device;
+  std::unique_ptr<SharedArena> arena;
+};
+
+Host& TheHost() {
+  static absl::NoDestructor<Host> host;
+  return *host;
+}
+
+// Opens the device at first use. The host's mutex must be held.
+absl::Status Open(Host& host) {
+  if (host.device != nullptr) return absl::OkStatus();
+  FF_ASSIGN_OR_RETURN(host.device, CreateCpuDevice(/*threads=*/0));
+  host.arena = std::make_unique<SharedArena>(host.device.get());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<plan::Plan> CompilePlan(const ir::Graph& rectangular) {
+  FF_ASSIGN_OR_RETURN(driver::CompiledRectangle compiled, driver::CompileGraph(rectangular, {}));
+  return std::move(compiled.plan);
+}
+
+}  // namespace
+
+struct CompiledGraph::Impl {
+  std::unique_ptr<GraphExecutor> executor;
+};
+
+CompiledGraph::CompiledGraph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+CompiledGraph::~CompiledGraph() = default;
+
+absl::Status CheckGraph(const ir::Graph& rectangular) { return CompilePlan(rectangular).status(); }
+
+absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout) {
+  LoadedWeight loaded;
+  loaded.view = row_major;
+  const auto shape = absl::MakeConstSpan(row_major.dims.data(), static_cast<size_t>(row_major.rank));
+  FF_ASSIGN_OR_RETURN(loaded.bytes, kernels::PackedBytes(layout, shape, row_major.dtype));
+  if (layout == kernels::kRowMajor) return loaded;
+  FF_ASSIGN_OR_RETURN(const int64_t source_bytes, kernels::PackedBytes(kernels::kRowMajor, shape, row_major.dtype));
+  Host& host = TheHost();
+  const std::lock_guard lock(host.mutex);
+  FF_RETURN_IF_ERROR(Open(host));
+  FF_ASSIGN_OR_RETURN(loaded.buffer, host.device->Allocate(static_cast<size_t>(loaded.bytes), "a packed weight"));
+  loaded.view.data = loaded.buffer->data();
+  FF_RETURN_IF_ERROR(kernels::PackCpuWeight(
+      layout, shape, row_major.dtype,
+      absl::MakeConstSpan(static_cast<const std::byte*>(row_major.data), static_cast<size_t>(source_bytes)),
+      absl::MakeSpan(static_cast<std::byte*>(loaded.view.data), static_cast<size_t>(loaded.bytes)),
+      static_cast<cpu::ThreadPool*>(host.device->launch_handle())));
+  return loaded;
+}
+
+absl::StatusOr<std::unique_ptr<CompiledGraph>> CompiledGraph::Compile(const ir::Graph& rectangular) {
+  FF_ASSIGN_OR_RETURN(plan::Plan plan, CompilePlan(rectangular));
+  Host& host = TheHost();
+  const std::lock_guard lock(host.mutex);
+  FF_RETURN_IF_ERROR(Open(host));
+  auto impl = std::make_unique<Impl>();
+  FF_ASSIGN_OR_RETURN(impl->executor, GraphExecutor::Create(std::move(plan), driver::PlanGraphArena, host.arena.get(),
+                                                            host.device.get()));
+  return std::unique_ptr<CompiledGraph>(new CompiledGraph(std::move(impl)));
+}
+
+const plan::Plan& CompiledGraph::plan() const { return impl_->executor->plan(); }
+
+absl::StatusOr<std::vector<std::vector<int64_t>>> CompiledGraph::OutputDims(absl::Span<const int64_t> symbols) const {
+  return impl_->executor->OutputDims(symbols);
+}
+
+absl::Status CompiledGraph::Run(absl::Span<const int64_t> symbols, absl::Span<const kernels::TensorView> inputs,
+                                absl::Span<const LoadedWeight* const> weights,
+                                absl::Span<const kernels::TensorView> outputs) {
+  const std::lock_guard lock(TheHost().mutex);
+  return impl_->executor->Run(symbols, inputs, weights, outputs);
+}
+
+}  // namespace flashflow::runtime

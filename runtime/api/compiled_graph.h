@@ -1,0 +1,50 @@
+// A rectangular graph, compiled and ready to run on this machine: what torch.compile and flashflow.compile run.
+#ifndef RUNTIME_API_COMPILED_GRAPH_H_
+#define RUNTIME_API_COMPILED_GRAPH_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+#include "compiler/ir/graph.h"
+#include "compiler/plan/plan.h"
+#include "kernels/registry/launcher.h"
+#include "runtime/core/device.h"
+
+namespace flashflow::runtime {
+
+// Whether the graph compiles for the CPU, without making anything of it: OK, or the error of Compile.
+absl::Status CheckGraph(const ir::Graph& rectangular);
+
+// A weight in one of the layouts that plans ask for. Where that is row-major it is the given memory itself.
+absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout);
+
+// Safe to use from several threads: all graphs of a process share the CPU, its threads and one arena, and run one at a
+// time.
+class CompiledGraph {
+ public:
+  // Unimplemented, with the source line, for what has no kernel; the errors of the passes.
+  static absl::StatusOr<std::unique_ptr<CompiledGraph>> Compile(const ir::Graph& rectangular);
+  ~CompiledGraph();
+
+  // Names, symbols, shapes, weights with their layouts.
+  const plan::Plan& plan() const;
+  absl::StatusOr<std::vector<std::vector<int64_t>>> OutputDims(absl::Span<const int64_t> symbols) const;
+  // As GraphExecutor::Run; all memory is the host's.
+  absl::Status Run(absl::Span<const int64_t> symbols, absl::Span<const kernels::TensorView> inputs,
+                   absl::Span<const LoadedWeight* const> weights, absl::Span<const kernels::TensorView> outputs);
+
+ private:
+  struct Impl;
+  explicit CompiledGraph(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace flashflow::runtime
+
+#endif  // RUNTIME_API_COMPILED_GRAPH_H_
