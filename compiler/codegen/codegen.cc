@@ -124,17 +124,19 @@ class Generator {
            absl::c_all_of(node.operands(), [](const Value* part) { return part->kind() == ValueKind::kWeight; });
   }
 
-  // The values that are written straight into an output's memory.
+  // The values that are written straight into an output's memory. Others (inputs, weights, what is an output already)
+  // are copied there; a step graph has none.
   absl::Status ChooseOutputs() {
     for (const ir::Output& output : graph_.outputs()) {
       if (output.value->type().is_cache()) continue;
       const Value* root = Root(output.value);
-      if (root->kind() != ValueKind::kResult || outputs_.contains(root)) {
+      if (root->kind() == ValueKind::kResult && !outputs_.contains(root)) {
+        outputs_[root] = static_cast<int32_t>(plan_.outputs.size());
+      } else if (is_step_graph_) {
         return absl::InvalidArgumentError(absl::StrCat("output \"", output.name,
                                                        "\" is an input, a weight or another output; expected a value "
                                                        "of its own"));
       }
-      outputs_[root] = static_cast<int32_t>(plan_.outputs.size());
       plan_.outputs.push_back(-1);
     }
     return absl::OkStatus();
@@ -234,11 +236,31 @@ class Generator {
     int32_t index = 0;
     for (const ir::Output& output : graph_.outputs()) {
       if (output.value->type().is_cache()) continue;
-      const int32_t tensor = tensors_.at(output.value);
-      plan_.tensors[tensor].name = output.name;
-      plan_.outputs[index++] = tensor;
+      const auto written = outputs_.find(Root(output.value));
+      if (written != outputs_.end() && written->second == index) {
+        plan_.outputs[index] = tensors_.at(output.value);
+      } else {
+        FF_ASSIGN_OR_RETURN(plan_.outputs[index], EmitCopy(*output.value, index));
+      }
+      plan_.tensors[plan_.outputs[index++]].name = output.name;
     }
     return absl::OkStatus();
+  }
+
+  // A step that copies a value into an output: a cast to its own dtype.
+  absl::StatusOr<int32_t> EmitCopy(const Value& value, int32_t output) {
+    const DType dtype = value.tensor().dtype;
+    const OpFacts facts = {.op = ir::OpName(Op::kCast), .inputs = {{dtype, false}}, .outputs = {dtype}};
+    FF_ASSIGN_OR_RETURN(const std::vector<const KernelSpec*> kernels, SelectKernels(facts, options_.device));
+    plan::Step step;
+    step.op = std::string(facts.op);
+    for (const KernelSpec* kernel : kernels) step.tactics.push_back({std::string(kernel->id), kernel->version});
+    step.inputs = {IsWeight(&value) ? WeightTensor(value, kernels::kRowMajor) : tensors_.at(&value)};
+    const int32_t tensor = AddTensor(value, Storage::kOutput, output);
+    step.outputs = {tensor};
+    step.attrs = {{"dtype", dtype}};
+    plan_.steps.push_back(std::move(step));
+    return tensor;
   }
 
   absl::Status EmitBuckets() {

@@ -223,6 +223,33 @@ TEST(CodegenTest, ARectangularGraphHasNoLimitsAndAnArenaForAnySizes) {
   EXPECT_EQ(plan::ToJson(*again), plan::ToJson(*plan));
 }
 
+TEST(CodegenTest, OutputsThatAreNotComputedAreCopied) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @views {
+  symbol B [1, 8]
+  input %0 "x" : i64[B, 6]
+  weight %1 "w" : f32[4]
+  %2 = reshape(%0) {shape = dims(B, 2, 3)} : i64[B, 2, 3]
+  %3 = add(%0, %0) : i64[B, 6]
+  %4 = reshape(%3) {shape = dims(B, 3, 2)} : i64[B, 3, 2]
+  output "view" %2
+  output "weight" %1
+  output "sum" %3
+  output "sum again" %4
+  output "x" %0
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<std::string> ops;
+  for (const plan::Step& step : plan->steps) ops.push_back(step.op);
+  EXPECT_THAT(ops, ElementsAre("add", "cast", "cast", "cast", "cast"));
+  EXPECT_EQ(plan->steps[0].outputs[0], plan->outputs[2]) << "the sum needs no copy";
+  std::vector<std::string> names;
+  for (int32_t output : plan->outputs) names.push_back(plan->tensors[output].name);
+  EXPECT_THAT(names, ElementsAre("view", "weight", "sum", "sum again", "x"));
+}
+
 TEST(CodegenTest, EachFormHasItsFunction) {
   const absl::Status status = GenerateGraphPlan(*Graph(kStepGraph), Options()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

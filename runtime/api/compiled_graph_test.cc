@@ -83,12 +83,12 @@ class CompiledGraphTest : public ::testing::Test {
     EXPECT_TRUE(compiled.ok()) << compiled.status();
     compiled_ = *std::move(compiled);
     for (const plan::Weight& weight : compiled_->plan().weights) {
-      std::vector<float>& values = weights_[weight.source];
+      std::vector<float>& values = weights_[weight.sources[0]];
       int64_t count = 1;
       for (int64_t dim : weight.shape) count *= dim;
       values.resize(static_cast<size_t>(count));
       for (size_t i = 0; i < values.size(); ++i) {
-        values[i] = 0.5f * std::sin(static_cast<float>(i * weight.source.size()) + 0.3f);
+        values[i] = 0.5f * std::sin(static_cast<float>(i * weight.sources[0].size()) + 0.3f);
       }
       auto loaded = PackWeight(View(values.data(), weight.dtype, weight.shape), weight.layout);
       EXPECT_TRUE(loaded.ok()) << loaded.status();

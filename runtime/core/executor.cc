@@ -94,7 +94,8 @@ absl::Status Executor::PrepareWeights() {
   if (weights_.size() != plan_.weights.size()) return Invalid("weights are missing");
   for (size_t i = 0; i < weights_.size(); ++i) {
     if (weights_[i].view.dtype != plan_.weights[i].dtype) {
-      return Invalid("weight \"", absl::StrJoin(plan_.weights[i].sources, " + "), "\" was loaded as ", DTypeName(weights_[i].view.dtype));
+      return Invalid("weight \"", absl::StrJoin(plan_.weights[i].sources, " + "), "\" was loaded as ",
+                     DTypeName(weights_[i].view.dtype));
     }
     weight_bytes_ += weights_[i].bytes;
   }

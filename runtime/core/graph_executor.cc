@@ -112,8 +112,8 @@ absl::Status GraphExecutor::CheckWeights(absl::Span<const LoadedWeight* const> w
     const TensorView& view = weights[i]->view;
     const auto got = absl::MakeConstSpan(view.dims.data(), static_cast<size_t>(view.rank));
     if (view.dtype != wanted.dtype || got != absl::MakeConstSpan(wanted.shape)) {
-      return Invalid("weight \"", absl::StrJoin(wanted.sources, " + "), "\" is ", TypeText(view.dtype, got), ", expected ",
-                     TypeText(wanted.dtype, wanted.shape));
+      return Invalid("weight \"", absl::StrJoin(wanted.sources, " + "), "\" is ", TypeText(view.dtype, got),
+                     ", expected ", TypeText(wanted.dtype, wanted.shape));
     }
   }
   return absl::OkStatus();

@@ -441,7 +441,7 @@ py::list Signature(const CompiledGraph& graph, const std::vector<int32_t>& tenso
 py::list WeightList(const CompiledGraph& graph) {
   py::list list;
   for (const plan::Weight& weight : graph.plan().weights) {
-    list.append(py::make_tuple(weight.source, std::string(DTypeName(weight.dtype)), weight.shape, weight.layout));
+    list.append(py::make_tuple(weight.sources, std::string(DTypeName(weight.dtype)), weight.shape, weight.layout));
   }
   return list;
 }
@@ -628,7 +628,8 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly(
           "outputs", [](const CompiledGraph& graph) { return Signature(graph, graph.plan().outputs); },
           "(name, dtype, dims) of each.")
-      .def_property_readonly("weights", &WeightList, "(name, dtype, shape, layout) of each.")
+      .def_property_readonly("weights", &WeightList,
+                             "(names, dtype, shape, layout) of each: the tensors of these names, joined along axis 0.")
       .def_property_readonly("num_steps", [](const CompiledGraph& graph) { return graph.plan().steps.size(); })
       .def_property_readonly(
           "plan", [](const CompiledGraph& graph) { return plan::ToJson(graph.plan()); }, "As JSON.")

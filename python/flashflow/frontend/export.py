@@ -10,43 +10,30 @@ import contextlib
 import inspect
 import io
 import json
-import math
-import operator
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import sympy
 import torch
 from torch import Tensor, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
-import flashflow.errors
 from flashflow.errors import FlashFlowError, InvalidArgumentError, UnsupportedError
+from flashflow.frontend.fx_json import (
+    FORMAT,
+    FORMAT_VERSION,
+    NodeWriter,
+    is_dropped,
+    is_foreign,
+    producer,
+    short_path,
+    unaliased,
+)
 
 __all__ = ["FORMAT", "FORMAT_VERSION", "ExportConfig", "Exported", "export", "export_graph", "graph_text"]
 
-FORMAT = "flashflow.graph"
-FORMAT_VERSION = 1
-_PRODUCER_VERSION = "0.1.0"
 _MAX_BATCH = 64
-
-_DTYPES: dict[torch.dtype, str] = {
-    torch.float32: "f32",
-    torch.float16: "f16",
-    torch.bfloat16: "bf16",
-    torch.int8: "i8",
-    torch.int32: "i32",
-    torch.int64: "i64",
-    torch.bool: "bool",
-}
-
-# Calls that only check something; sizes become texts where they are used.
-_DROPPED = re.compile(r"^aten\.(sym_|_assert)")
-# The same value under another name.
-_ALIASES = frozenset(["aten.detach.default", "aten.detach_.default", "aten.lift_fresh_copy.default"])
 
 _Json = dict[str, Any]
 
@@ -58,12 +45,6 @@ class ExportConfig(Protocol):
     def context_length(self) -> int: ...
 
     def metadata(self) -> dict[str, int | float | str | bool]: ...
-
-
-@dataclass(frozen=True)
-class _Location:
-    module: str
-    source: str
 
 
 @dataclass(frozen=True)
@@ -138,8 +119,8 @@ def _explain(error: Exception) -> FlashFlowError:
     traceback = error.__traceback__
     while traceback is not None:
         file = traceback.tb_frame.f_code.co_filename
-        if not _is_foreign(file) and Path(file) != Path(__file__):
-            source = f"{_short_path(file)}:{traceback.tb_lineno}"
+        if not is_foreign(file) and Path(file) != Path(__file__):
+            source = f"{short_path(file)}:{traceback.tb_lineno}"
         traceback = traceback.tb_next
     kind = type(error).__name__
     text = str(error)
@@ -170,6 +151,7 @@ class _Writer:
     ) -> None:
         self.model, self.program, self.config, self.name = model, program, config, name
         self.symbols: dict[str, str] = {}
+        self.nodes = NodeWriter(self.symbols)
         self.canonical = _canonical_names(model)
 
     def exported(self) -> Exported:
@@ -189,7 +171,7 @@ class _Writer:
                 weights.append(weight)
                 if spec.kind != InputKind.PARAMETER:
                     constants[weight["name"]] = self._value(spec.target)
-        body = [self._node(node) for node in nodes if node.op == "call_function" and not _is_dropped(node)]
+        body = [self.nodes.node(node) for node in nodes if node.op == "call_function" and not is_dropped(node)]
         outputs = [spec for spec in signature.output_specs if spec.kind == OutputKind.USER_OUTPUT]
         if len(outputs) != 1 or len(outputs) != len(signature.output_specs):
             raise InvalidArgumentError(
@@ -197,12 +179,12 @@ class _Writer:
                 "results",
                 op="forward",
             )
-        output = _unaliased(by_name[outputs[0].arg.name])
+        output = unaliased(by_name[outputs[0].arg.name])
         self._check_output(output)
         graph = {
             "format": FORMAT,
             "version": FORMAT_VERSION,
-            "producer": {"flashflow": _PRODUCER_VERSION, "torch": torch.__version__.partition("+")[0]},
+            "producer": producer(),
             "name": self.name,
             "metadata": dict(sorted(self.config.metadata().items())),
             "symbols": [
@@ -210,7 +192,7 @@ class _Writer:
                 {"name": "S", "min": 1, "max": self.config.context_length},
             ],
             "inputs": [
-                {"id": node.name, "name": name, **self._type(node.meta["val"], node)}
+                {"id": node.name, "name": name, **self.nodes.tensor_type(node.meta["val"], node)}
                 for node, name in zip(placeholders, ("input_ids", "position_ids"), strict=True)
             ],
             "weights": weights,
@@ -242,123 +224,16 @@ class _Writer:
         if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             raise UnsupportedError(f"the model has an input of kind {spec.kind.name}", op=node.name)
         name = self.canonical.get(spec.target, spec.target)
-        return {"id": node.name, "name": name, **self._type(node.meta["val"], node)}
-
-    def _node(self, node: torch.fx.Node) -> _Json:
-        if isinstance(node.target, torch._ops.OpOverload) and node.target._schema.is_mutable:
-            raise self._unsupported(node, "changes a tensor in place", hint="write x = x + y instead of x += y")
-        location = _location(node)
-        entry: _Json = {
-            "id": node.name,
-            "target": "getitem" if node.target is operator.getitem else _target_name(node.target),
-            "args": [self._argument(argument, node) for argument in node.args],
-            "kwargs": {key: self._argument(value, node) for key, value in sorted(node.kwargs.items())},
-        }
-        value = node.meta.get("val")
-        if isinstance(value, list | tuple):
-            entry["results"] = [self._type(part, node) for part in value]
-        else:
-            entry.update(self._type(value, node))
-        entry["module"] = location.module
-        entry["source"] = location.source
-        return entry
-
-    def _type(self, value: object, node: torch.fx.Node) -> _Json:
-        if not isinstance(value, Tensor):
-            raise self._unsupported(node, f"gives {type(value).__name__}, not a tensor")
-        if value.dtype not in _DTYPES:
-            raise self._unsupported(node, f"gives {value.dtype}: expected one of {', '.join(_DTYPES.values())}")
-        return {"dtype": _DTYPES[value.dtype], "shape": [self._dim(size, node) for size in value.shape]}
-
-    def _dim(self, size: int | torch.SymInt, node: torch.fx.Node) -> int | str:
-        if isinstance(size, int):
-            return size
-        expression = self._polynomial(size.node.expr, node)
-        return int(expression) if expression.isdecimal() else expression
-
-    def _polynomial(self, expression: sympy.Expr, node: torch.fx.Node) -> str:
-        """The dimension as a sum of products of integers, B and S."""
-        symbols = sorted(expression.free_symbols, key=str)
-        unknown = [str(symbol) for symbol in symbols if str(symbol) not in self.symbols]
-        polynomial = None if unknown else expression.as_poly(*symbols) if symbols else expression
-        if polynomial is None or not _has_integer_terms(polynomial):
-            raise self._unsupported(
-                node,
-                f"has a size {self._rename(str(expression))} that is not a polynomial of B and S"
-                + (f" (it depends on the values of a tensor: {', '.join(unknown)})" if unknown else ""),
-            )
-        if not symbols:
-            return str(polynomial)
-        names = [self.symbols[str(symbol)] for symbol in symbols]
-        terms = []
-        for powers, coefficient in polynomial.terms():
-            factors = [name for name, power in sorted(zip(names, powers, strict=True)) for _ in range(power)]
-            sign = "-" if coefficient < 0 else "+"
-            magnitude = [str(abs(int(coefficient)))] if abs(int(coefficient)) != 1 or not factors else []
-            terms.append((sign, "*".join(magnitude + factors)))
-        text = ("-" if terms[0][0] == "-" else "") + terms[0][1]
-        return text + "".join(f" {sign} {term}" for sign, term in terms[1:])
-
-    def _rename(self, text: str) -> str:
-        return re.sub(r"\b\w+\b", lambda match: self.symbols.get(match[0], match[0]), text)
-
-    def _argument(self, value: object, node: torch.fx.Node) -> Any:
-        if isinstance(value, torch.fx.Node):
-            meaning = value.meta.get("val")
-            if isinstance(meaning, torch.SymInt):
-                return {"dim": str(self._dim(meaning, node))}
-            if isinstance(meaning, int) and _is_dropped(value):
-                return meaning
-            return {"ref": _unaliased(value).name}
-        if isinstance(value, torch.SymInt):
-            return {"dim": str(self._dim(value, node))}
-        if isinstance(value, float) and not math.isfinite(value):
-            return {"float": "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"}
-        if value is None or isinstance(value, bool | int | float | str):
-            return value
-        if isinstance(value, list | tuple):
-            return [self._argument(part, node) for part in value]
-        if isinstance(value, torch.dtype):
-            return {"dtype": _DTYPES[value]} if value in _DTYPES else {"other": str(value)}
-        return {"other": str(value)}
-
-    def _unsupported(self, node: torch.fx.Node, problem: str, hint: str = "") -> UnsupportedError:
-        location = _location(node)
-        where = f" in module {location.module or '(root)'} at {location.source}" if location.source else ""
-        return UnsupportedError(f"node {node.name} ({node.target}){where} {problem}", op=node.name, hint=hint)
+        return {"id": node.name, "name": name, **self.nodes.tensor_type(node.meta["val"], node)}
 
     def _check_output(self, node: torch.fx.Node) -> None:
-        result = self._type(node.meta["val"], node)
+        result = self.nodes.tensor_type(node.meta["val"], node)
         if result["dtype"] != "f32" or len(result["shape"]) != 3 or result["shape"][:2] != ["B", "S"]:
             raise InvalidArgumentError(
                 f"the model must return f32 logits of shape [B, S, vocabulary], got {result['dtype']} "
                 f"{result['shape']}",
                 op="forward",
             )
-
-
-def _has_integer_terms(polynomial: Any) -> bool:
-    if isinstance(polynomial, sympy.Expr):
-        return bool(polynomial.is_integer and polynomial.is_number)
-    return all(coefficient.is_integer for coefficient in polynomial.coeffs())
-
-
-def _is_dropped(node: torch.fx.Node) -> bool:
-    if node.op != "call_function":
-        return False
-    if isinstance(node.meta.get("val"), torch.SymInt | torch.SymBool | torch.SymFloat | int | bool | float):
-        return True
-    return str(node.target) in _ALIASES or bool(_DROPPED.search(str(node.target)))
-
-
-def _unaliased(node: torch.fx.Node) -> torch.fx.Node:
-    while str(node.target) in _ALIASES and isinstance(node.args[0], torch.fx.Node):
-        node = node.args[0]
-    return node
-
-
-def _target_name(target: object) -> str:
-    return str(target) if isinstance(target, torch._ops.OpOverload) else getattr(target, "__name__", str(target))
 
 
 def _canonical_names(model: nn.Module) -> dict[str, str]:
@@ -372,35 +247,3 @@ def _canonical_names(model: nn.Module) -> dict[str, str]:
     for name, tensor in named:
         names[name] = first.setdefault(id(tensor), name)
     return names
-
-
-_FRAME = re.compile(r'File "([^"]+)", line (\d+)')
-_TORCH_ROOT = str(Path(torch.__file__).parent)
-_PACKAGE_ROOT = Path(flashflow.errors.__file__).parent
-
-
-def _is_foreign(file: str) -> bool:
-    """Whether a source file is torch's or Python's own, not the model's."""
-    return file.startswith((_TORCH_ROOT, "<")) or file.startswith("torch/") or "/lib/python3" in file
-
-
-def _short_path(file: str) -> str:
-    """A path that is the same on every machine: below python/flashflow, below the working folder, or the bare name."""
-    path = Path(file)
-    for root, prefix in ((_PACKAGE_ROOT, Path("python/flashflow")), (Path.cwd(), Path())):
-        if path.is_relative_to(root):
-            return str(prefix / path.relative_to(root))
-    return path.name
-
-
-def _location(node: torch.fx.Node) -> _Location:
-    module = ""
-    stack = node.meta.get("nn_module_stack") or {}
-    for entry in stack.values():
-        if isinstance(entry, tuple) and isinstance(entry[0], str):
-            module = entry[0]
-    frames = [
-        (file, line) for file, line in _FRAME.findall(node.meta.get("stack_trace") or "") if not _is_foreign(file)
-    ]
-    source = f"{_short_path(frames[-1][0])}:{frames[-1][1]}" if frames else ""
-    return _Location(module, source)
