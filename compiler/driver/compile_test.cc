@@ -1,11 +1,14 @@
 #include "compiler/driver/compile.h"
 
+#include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_replace.h"
+#include "compiler/frontend/import_graph.h"
+#include "compiler/frontend/test_models.h"
 #include "compiler/ir/parser.h"
 #include "compiler/ir/printer.h"
 #include "compiler/passes/options.h"
@@ -17,7 +20,9 @@
 namespace flashflow::driver {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::Pair;
 
 // One attention layer of two heads of 4, a tied head.
 constexpr std::string_view kRectangular = R"ir(ffir 1
@@ -70,6 +75,30 @@ TEST(CompileTest, HeadRunsOnTheRowsWhoseLogitsAreWanted) {
   const plan::Step& head = model->plan.steps.back();
   EXPECT_EQ(head.op, "linear");
   EXPECT_EQ(model->plan.tensors[head.inputs[0]].shape[0], DimExpr::Symbol("L"));
+}
+
+// Steps by op, and how many there are of them.
+std::map<std::string, int> StepsByOp(const std::string& json) {
+  const auto graph = frontend::ImportGraph(json);
+  EXPECT_TRUE(graph.ok()) << graph.status();
+  const auto model = Compile(**graph, {});
+  EXPECT_TRUE(model.ok()) << model.status();
+  std::map<std::string, int> count;
+  for (const plan::Step& step : model->plan.steps) ++count[step.op];
+  return count;
+}
+
+// Five steps a layer: norm + QKV, rope + append + attention, output + residual, norm + MLP's first layers, MLP's second
+// + residual. Beside them the lookups, and of the last layer the rows whose logits are wanted.
+TEST(CompileTest, ALayerIsFiveSteps) {
+  for (const int layers : {2, 5}) {
+    EXPECT_THAT(StepsByOp(frontend::Gpt2Json({.layers = layers})),
+                ElementsAre(Pair("add", 1), Pair("cached_attention", layers), Pair("embedding", 2),
+                            Pair("fused_linear", 4 * layers + 1), Pair("gather_rows", 2)));
+    EXPECT_THAT(StepsByOp(frontend::LlamaJson({.layers = layers, .kv_heads = 2})),
+                ElementsAre(Pair("cached_attention", layers), Pair("embedding", 3),
+                            Pair("fused_linear", 4 * layers + 1), Pair("gather_rows", 2)));
+  }
 }
 
 TEST(CompileTest, RefusalCarriesThePassesReason) {

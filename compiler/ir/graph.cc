@@ -27,11 +27,12 @@ bool SameNamesAndTypes(absl::Span<Value* const> a, absl::Span<Value* const> b) {
 
 }  // namespace
 
-bool Value::HasUses() const {
-  if (!uses_.empty()) return true;
+bool Value::IsOutput() const {
   return std::any_of(graph_->outputs().begin(), graph_->outputs().end(),
                      [this](const Output& output) { return output.value == this; });
 }
+
+bool Value::HasUses() const { return !uses_.empty() || IsOutput(); }
 
 std::unique_ptr<Graph> Graph::Clone() const {
   absl::flat_hash_map<const Value*, const Value*> copies;

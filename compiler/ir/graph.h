@@ -46,6 +46,7 @@ class Value {
   Node* def() const { return def_; }                 // the defining node; nullptr for inputs and weights
   int result_index() const { return result_index_; }
   const std::vector<Use>& uses() const { return uses_; }  // by nodes; graph outputs are not in it
+  bool IsOutput() const;                                  // of the graph
   bool HasUses() const;                                   // by a node or as a graph output
 
  private:

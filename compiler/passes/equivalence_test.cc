@@ -14,9 +14,16 @@
 #include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/decoder_runs.h"
+#include "compiler/passes/fuse_cached_attention_pass.h"
+#include "compiler/passes/fuse_mlp_pass.h"
+#include "compiler/passes/fuse_norm_residual_pass.h"
+#include "compiler/passes/fuse_out_residual_pass.h"
+#include "compiler/passes/fuse_qkv_norm_pass.h"
+#include "compiler/passes/fuse_rope_pass.h"
 #include "compiler/passes/ir_check.h"
 #include "compiler/passes/kv_cache_pass.h"
 #include "compiler/passes/last_token_head_pass.h"
+#include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
@@ -185,6 +192,53 @@ TEST(EquivalenceTest, NarrowWeightsRoundsWeightsAndCacheAndNothingElse) {
     ASSERT_TRUE(want.ok()) << want.status();
     ASSERT_TRUE(RowsAgree(*got, *want, 0)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
   }
+}
+
+// The fusion passes one after the other, each against the graph before it: on exported models, of which random decoders
+// hold few patterns.
+void CheckFusion(const std::string& json, const std::vector<std::string>& expected) {
+  auto imported = frontend::ImportGraph(json);
+  ASSERT_TRUE(imported.ok()) << imported.status();
+  const std::unique_ptr<ir::Graph> graph = *std::move(imported);
+  const double tolerance = WideTolerance(*graph, 2 * 64, 1e-5);
+  ASSERT_EQ(Apply(MakePassList<CanonicalizePass, DcePass, KvCachePass, CanonicalizePass, DcePass>(), graph.get()),
+            absl::OkStatus());
+  std::mt19937 random(11);
+  const Weights weights = RandomWeights(*graph, random);
+  const Sequences sequences = proof::RandomSequences(5, 64, 61, random);
+  const auto run = [&] {
+    std::mt19937 copy = random;
+    return proof::RunSteps(*graph, interpreter::WeightsFrom(weights), sequences, kOptions.page_size, Mode::kWide, copy);
+  };
+  Passes passes = MakePassList<MergeQkvPass, FuseRopePass, FuseMlpPass, FuseOutResidualPass, FuseQkvNormPass,
+                               FuseNormResidualPass, FuseCachedAttentionPass>();
+  std::vector<std::string> changed;
+  for (auto& pass : passes) {
+    SCOPED_TRACE(pass->name());
+    const std::string name(pass->name());
+    const double allowed = pass->relation() == Relation::kIdentical ? 0 : tolerance;
+    const auto before = run();
+    ASSERT_TRUE(before.ok()) << before.status();
+    Passes one;
+    one.push_back(std::move(pass));
+    const auto records = PassManager(std::move(one)).Run(graph.get(), kOptions);
+    ASSERT_TRUE(records.ok()) << records.status();
+    ASSERT_EQ(Apply(MakePassList<DcePass>(), graph.get()), absl::OkStatus());
+    if ((*records)[0].changed) changed.push_back(name);
+    const auto after = run();
+    ASSERT_TRUE(after.ok()) << after.status();
+    EXPECT_TRUE(RowsAgree(*after, *before, allowed));
+  }
+  EXPECT_EQ(changed, expected);
+}
+
+TEST(EquivalenceTest, FusionKeepsGpt2) {
+  CheckFusion(frontend::Gpt2Json({}), {"fuse-mlp", "fuse-out-residual", "fuse-qkv-norm", "fuse-cached-attention"});
+}
+
+TEST(EquivalenceTest, FusionKeepsLlama) {
+  CheckFusion(frontend::LlamaJson({.kv_heads = 2}),
+              {"merge-qkv", "fuse-rope", "fuse-mlp", "fuse-out-residual", "fuse-qkv-norm", "fuse-cached-attention"});
 }
 
 TEST(EquivalenceTest, TheWholePipelineKeepsRandomDecoders) {

@@ -8,8 +8,15 @@
 #include "compiler/passes/constant_fold_pass.h"
 #include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
+#include "compiler/passes/fuse_cached_attention_pass.h"
+#include "compiler/passes/fuse_mlp_pass.h"
+#include "compiler/passes/fuse_norm_residual_pass.h"
+#include "compiler/passes/fuse_out_residual_pass.h"
+#include "compiler/passes/fuse_qkv_norm_pass.h"
+#include "compiler/passes/fuse_rope_pass.h"
 #include "compiler/passes/kv_cache_pass.h"
 #include "compiler/passes/last_token_head_pass.h"
+#include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/simplify_pass.h"
 
@@ -23,18 +30,51 @@ std::unique_ptr<Pass> Make() {
   return std::make_unique<T>();
 }
 
-// A comment at the end of a list keeps it at one row a line.
+// clang-format off: one pass a line
 constexpr MakePass kAllPasses[] = {
-    Make<CanonicalizePass>, Make<ConstantFoldPass>,  Make<CsePass>,           Make<DcePass>,
-    Make<KvCachePass>,      Make<LastTokenHeadPass>, Make<NarrowWeightsPass>, Make<SimplifyPass>,
-    //
+    Make<CanonicalizePass>,
+    Make<ConstantFoldPass>,
+    Make<CsePass>,
+    Make<DcePass>,
+    Make<FuseCachedAttentionPass>,
+    Make<FuseMlpPass>,
+    Make<FuseNormResidualPass>,
+    Make<FuseOutResidualPass>,
+    Make<FuseQkvNormPass>,
+    Make<FuseRopePass>,
+    Make<KvCachePass>,
+    Make<LastTokenHeadPass>,
+    Make<MergeQkvPass>,
+    Make<NarrowWeightsPass>,
+    Make<SimplifyPass>,
 };
 
 constexpr MakePass kStepPipeline[] = {
-    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>,      Make<CsePass>,
-    Make<DcePass>,          Make<KvCachePass>,      Make<LastTokenHeadPass>, Make<NarrowWeightsPass>,
-    Make<CanonicalizePass>, Make<CsePass>,          Make<DcePass>,
-    //
+    // The graph as it was written, cleaned.
+    Make<ConstantFoldPass>,
+    Make<CanonicalizePass>,
+    Make<SimplifyPass>,
+    Make<CsePass>,
+    Make<DcePass>,
+    // To the step graph.
+    Make<KvCachePass>,
+    Make<LastTokenHeadPass>,
+    Make<NarrowWeightsPass>,
+    Make<CanonicalizePass>,
+    Make<CsePass>,
+    Make<DcePass>,
+    // Fusion. Norms join what the layers have become by then; cse joins the angles of all layers.
+    Make<MergeQkvPass>,
+    Make<FuseRopePass>,
+    Make<FuseMlpPass>,
+    Make<FuseOutResidualPass>,
+    Make<DcePass>,
+    Make<FuseQkvNormPass>,
+    Make<FuseNormResidualPass>,
+    Make<FuseCachedAttentionPass>,
+    Make<CanonicalizePass>,
+    Make<CsePass>,
+    Make<DcePass>,
 };
 
 constexpr MakePass kGraphPipeline[] = {
@@ -43,10 +83,14 @@ constexpr MakePass kGraphPipeline[] = {
 };
 
 constexpr MakePass kStoragePipeline[] = {
-    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>,
-    Make<CsePass>,          Make<DcePass>,          Make<NarrowWeightsPass>,
-    //
+    Make<ConstantFoldPass>,
+    Make<CanonicalizePass>,
+    Make<SimplifyPass>,
+    Make<CsePass>,
+    Make<DcePass>,
+    Make<NarrowWeightsPass>,
 };
+// clang-format on
 
 std::vector<std::unique_ptr<Pass>> MakeAll(absl::Span<const MakePass> list) {
   std::vector<std::unique_ptr<Pass>> passes;

@@ -1,0 +1,84 @@
+#include "compiler/passes/fuse_mlp_pass.h"
+
+#include "absl/strings/str_replace.h"
+#include "compiler/passes/ir_check.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+constexpr std::string_view kGelu = R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %x "x" : f32[T, 8]
+      weight %w "w" : f32[32, 8]
+      weight %b "b" : f32[32]
+      %1 = linear(%x, %w, %b) : f32[T, 32]
+      %2 = gelu(%1) {approximate = "tanh"} : f32[T, 32]
+      output "y" %2
+      // CHECK: fused_linear(%0, %1, %2) {activation = "gelu_tanh"} : f32[T, 32]
+    })ir";
+
+constexpr std::string_view kSwiGlu = R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %x "x" : f32[T, 8]
+      weight %w0 "w0" : f32[32, 8]
+      weight %w1 "w1" : f32[32, 8]
+      weight %b0 "b0" : f32[32]
+      weight %b1 "b1" : f32[32]
+      %w = concat(%w0, %w1) {axis = 0} : f32[64, 8]
+      %b = concat(%b0, %b1) {axis = 0} : f32[64]
+      %1 = linear(%x, %w, %b) : f32[T, 64]
+      %2 = slice(%1) {axis = 1, start = dim(0), stop = dim(32)} : f32[T, 32]
+      %3 = slice(%1) {axis = 1, start = dim(32), stop = dim(64)} : f32[T, 32]
+      %4 = silu(%2) : f32[T, 32]
+      %5 = mul(%4, %3) : f32[T, 32]
+      output "y" %5
+      // CHECK: fused_linear(%0, %5, %6) {activation = "silu", gated = true} : f32[T, 32]
+    })ir";
+
+TEST(FuseMlpPassTest, TakesTheActivationIn) {
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(kGelu));
+  EXPECT_TRUE(
+      CheckPass<FuseMlpPass>(absl::StrReplaceAll(kGelu, {{" {approximate = \"tanh\"}", ""}, {"gelu_tanh", "gelu"}})));
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(
+      absl::StrReplaceAll(kGelu, {{"gelu(%1) {approximate = \"tanh\"}", "relu(%1)"}, {"gelu_tanh", "relu"}})));
+}
+
+TEST(FuseMlpPassTest, TakesTheGateIn) {
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(kSwiGlu));
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(absl::StrReplaceAll(
+      kSwiGlu, {{"mul(%4, %3)", "mul(%3, %4)"}, {"silu(%2)", "gelu(%2)"}, {"\"silu\"", "\"gelu\""}})));
+}
+
+TEST(FuseMlpPassTest, ExchangesTheHalvesOfAGateThatIsSecond) {
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(
+      absl::StrReplaceAll(kSwiGlu, {{"silu(%2)", "silu(%3)"},
+                                    {"mul(%4, %3)", "mul(%4, %2)"},
+                                    {"// CHECK: fused_linear(%0, %5, %6)",
+                                     "// CHECK: %11 = concat(%2, %1) {axis = 0} : f32[64, 8]\n"
+                                     "      // CHECK-NEXT: %12 = concat(%4, %3) {axis = 0} : f32[64]\n"
+                                     "      // CHECK-NEXT: fused_linear(%0, %11, %12)"}})));
+}
+
+TEST(FuseMlpPassTest, RefusesProductsThatAreWantedElsewhere) {
+  EXPECT_TRUE(CheckRefused<FuseMlpPass>(
+      absl::StrReplaceAll(kGelu, {{"output \"y\" %2", "output \"y\" %2\n      output \"z\" %1"}}),
+      "the layer's products are wanted elsewhere too"));
+  EXPECT_TRUE(CheckRefused<FuseMlpPass>(
+      absl::StrReplaceAll(kSwiGlu, {{"output \"y\" %5", "output \"y\" %5\n      output \"z\" %3"}}),
+      "the gate's or the other half's products are wanted elsewhere too"));
+}
+
+TEST(FuseMlpPassTest, RefusesAGateThatIsSecondInAWeightOfOnePiece) {
+  EXPECT_TRUE(CheckRefused<FuseMlpPass>(
+      absl::StrReplaceAll(kSwiGlu, {{"weight %w0 \"w0\" : f32[32, 8]", "weight %w0 \"w0\" : f32[16, 8]"},
+                                    {"weight %w1 \"w1\" : f32[32, 8]", "weight %w1 \"w1\" : f32[48, 8]"},
+                                    {"silu(%2)", "silu(%3)"},
+                                    {"mul(%4, %3)", "mul(%4, %2)"}}),
+      "the gate is the second half of a weight that is not joined from two"));
+}
+
+}  // namespace
+}  // namespace flashflow::passes

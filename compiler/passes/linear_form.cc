@@ -1,0 +1,43 @@
+#include "compiler/passes/linear_form.h"
+
+#include <vector>
+
+#include "compiler/ir/status_macros.h"
+
+namespace flashflow::passes {
+
+using ir::Node;
+using ir::Op;
+using ir::Value;
+
+std::optional<LinearForm> LinearForm::Of(const Node& node) {
+  if (node.op() != Op::kLinear && node.op() != Op::kFusedLinear) return std::nullopt;
+  const auto operand = [&node](int i) { return i < node.num_operands() ? node.operand(i) : nullptr; };
+  LinearForm form = {.x = operand(0), .weight = operand(1), .bias = operand(2), .loc = node.loc()};
+  if (node.op() == Op::kLinear) return form;
+  form.residual = operand(3);
+  form.norm_weight = operand(4);
+  form.norm_bias = operand(5);
+  form.norm = node.attr<std::string>("norm");
+  form.eps = node.attr<double>("eps");
+  form.activation = node.attr<std::string>("activation");
+  form.gated = node.attr<bool>("gated");
+  return form;
+}
+
+std::optional<LinearForm> LinearForm::Of(const Value* value) {
+  if (value == nullptr || value->def() == nullptr) return std::nullopt;
+  return Of(*value->def());
+}
+
+absl::StatusOr<Value*> LinearForm::Build(ir::Graph* graph, Node* before) const {
+  FF_ASSIGN_OR_RETURN(
+      Node * node,
+      graph->AddNode(Op::kFusedLinear, {x, weight, bias, residual, norm_weight, norm_bias},
+                     {{"norm", norm}, {"eps", eps}, {"activation", activation}, {"gated", gated}}, loc, before));
+  return node->result();
+}
+
+bool HasOneUse(const Value* value) { return value->uses().size() == 1 && !value->IsOutput(); }
+
+}  // namespace flashflow::passes
