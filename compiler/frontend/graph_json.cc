@@ -289,9 +289,44 @@ std::string ArgToString(const Arg& arg) {
   return std::visit(Printer(), arg.value);
 }
 
+namespace {
+
+// Takes anything, and keeps where the text stops being JSON.
+class ErrorFinder : public nlohmann::json_sax<Json> {
+ public:
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return true; }
+  bool key(string_t&) override { return true; }
+  bool end_object() override { return true; }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  bool parse_error(std::size_t position, const std::string&, const nlohmann::json::exception&) override {
+    bytes = position;
+    return false;
+  }
+  std::size_t bytes = 0;  // read so far, the offending one included
+};
+
+absl::Status NotJson(std::string_view text) {
+  ErrorFinder finder;
+  nlohmann::json::sax_parse(text.begin(), text.end(), &finder);
+  const std::string_view read = text.substr(0, std::max<size_t>(finder.bytes, 1) - 1);
+  const auto lines = std::count(read.begin(), read.end(), '\n');
+  const size_t column = read.size() - (read.rfind('\n') + 1);  // npos + 1 is 0
+  return absl::InvalidArgumentError(absl::StrCat("graph.json: ", lines + 1, ":", column + 1, ": not valid JSON"));
+}
+
+}  // namespace
+
 absl::StatusOr<GraphJson> ParseGraphJson(std::string_view text) {
   const Json json = Json::parse(text.begin(), text.end(), /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return absl::InvalidArgumentError("graph.json: not valid JSON");
+  if (json.is_discarded()) return NotJson(text);
   FF_ASSIGN_OR_RETURN(
       Object root,
       Object::From(json, "", {"format", "version", "name", "symbols", "inputs", "weights", "nodes", "outputs"},

@@ -85,6 +85,12 @@ INSTANTIATE_TEST_SUITE_P(
         BadCase{R"([{"id": "a", "name": "y"}])", R"({"id": "b"})", "outputs: expected a list"},
         BadCase{R"([{"id": "a", "name": "y"}])", "[7]", "outputs[0]: expected an object, got 7"}));
 
+TEST(GraphJsonTest, SaysWhereATextIsNoJson) {
+  EXPECT_EQ(ParseGraphJson("{\n  \"name\": ,\n}").status().message(), "graph.json: 2:11: not valid JSON");
+  EXPECT_EQ(ParseGraphJson("x").status().message(), "graph.json: 1:1: not valid JSON");
+  EXPECT_EQ(ParseGraphJson("{}\n }").status().message(), "graph.json: 2:2: not valid JSON");
+}
+
 TEST(GraphJsonTest, SurvivesAnyPrefixAndDeepNesting) {
   for (size_t size = 0; size < kGood.size(); ++size) EXPECT_FALSE(ParseGraphJson(kGood.substr(0, size)).ok());
   EXPECT_FALSE(ParseGraphJson(std::string(1 << 20, '[')).ok());

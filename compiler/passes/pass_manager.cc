@@ -5,10 +5,10 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "absl/time/clock.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/ir/verifier.h"
+#include "compiler/passes/unknown_name.h"
 
 namespace flashflow::passes {
 
@@ -16,9 +16,9 @@ absl::Status PassManager::Skip(absl::Span<const std::string> names) {
   for (const std::string& name : names) {
     const auto same = [&name](const std::unique_ptr<Pass>& pass) { return pass->name() == name; };
     if (std::none_of(passes_.begin(), passes_.end(), same)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "no pass is named \"", name, "\"; passes: ",
-          absl::StrJoin(passes_, ", ", [](std::string* out, const auto& pass) { out->append(pass->name()); })));
+      std::vector<std::string> known;
+      for (const auto& pass : passes_) known.emplace_back(pass->name());
+      return UnknownName("pass", name, known);
     }
     std::erase_if(passes_, same);
   }

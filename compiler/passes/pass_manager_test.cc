@@ -92,6 +92,7 @@ TEST(PassManagerTest, SelectsAndSkipsByName) {
   EXPECT_EQ(Names(manager), left);
   EXPECT_THAT(std::string(manager.Skip({"dead-code"}).message()),
               HasSubstr("no pass is named \"dead-code\"; passes: con"));
+  EXPECT_THAT(std::string(manager.Skip({"kvcache"}).message()), HasSubstr("did you mean \"kv-cache\"?"));
   EXPECT_THAT(std::string(MakePasses({"dce", "fuse"}).status().message()), HasSubstr("no pass is named \"fuse\""));
 }
 

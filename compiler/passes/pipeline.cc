@@ -1,8 +1,6 @@
 #include "compiler/passes/pipeline.h"
 
 #include "absl/status/status.h"
-#include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/constant_fold_pass.h"
@@ -19,6 +17,7 @@
 #include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/simplify_pass.h"
+#include "compiler/passes/unknown_name.h"
 
 namespace flashflow::passes {
 namespace {
@@ -114,11 +113,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Pass>>> MakePasses(absl::Span<const s
       if (pass->name() == name) passes.push_back(std::move(pass));
     }
     if (passes.size() == size) {
-      const auto all = AllPasses();
-      return absl::InvalidArgumentError(absl::StrCat(
-          "no pass is named \"", name, "\"; passes: ", absl::StrJoin(all, ", ", [](std::string* out, const auto& pass) {
-            out->append(pass->name());
-          })));
+      std::vector<std::string> known;
+      for (const auto& pass : AllPasses()) known.emplace_back(pass->name());
+      return UnknownName("pass", name, known);
     }
   }
   return passes;

@@ -22,7 +22,7 @@ std::vector<std::unique_ptr<Pass>> GraphPipeline();
 // From an imported graph to the rectangular graph that an engine file stores: cleaned, in the chosen dtype.
 std::vector<std::unique_ptr<Pass>> StoragePipeline();
 
-// The passes of these names in this order. InvalidArgument for an unknown name; lists the known ones.
+// The passes of these names in this order. InvalidArgument for an unknown name, with the nearest one.
 absl::StatusOr<std::vector<std::unique_ptr<Pass>>> MakePasses(absl::Span<const std::string> names);
 
 // Every pass there is, once.

@@ -227,6 +227,7 @@ absl::StatusOr<ProofReport> Prover::Prove(absl::Span<const std::unique_ptr<Pass>
     changed |= proof.record.changed;
     if (proof.record.changed) identical &= pass->relation() == Relation::kIdentical;
     report.violation = proof.violation;
+    if (after_) after_(static_cast<int>(report.passes.size()), proof, *graph);
     report.passes.push_back(std::move(proof));
     if (report.violation.has_value()) return report;
   }

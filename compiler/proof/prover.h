@@ -13,10 +13,12 @@
 #define COMPILER_PROOF_PROVER_H_
 
 #include <cstdint>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_set.h"
@@ -79,6 +81,10 @@ class Prover {
   absl::StatusOr<PassProof> ProvePass(const passes::Pass& pass, ir::Graph* graph,
                                       int64_t max_rewrites = std::numeric_limits<int64_t>::max());
 
+  // Sees the graph after each pass that Prove ran, broken or not; `index` counts them.
+  using Hook = std::function<void(int index, const PassProof& proof, const ir::Graph& graph)>;
+  void set_after(Hook hook) { after_ = std::move(hook); }
+
   // Runs the passes in order up to the first that breaks its relation, then compares the whole graph.
   absl::StatusOr<ProofReport> Prove(absl::Span<const std::unique_ptr<passes::Pass>> passes, ir::Graph* graph);
 
@@ -94,6 +100,7 @@ class Prover {
 
   passes::CompileOptions options_;
   ProofOptions proof_;
+  Hook after_;
   absl::flat_hash_set<std::string> proven_;  // printed regions with their relation
 };
 

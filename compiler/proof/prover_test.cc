@@ -14,6 +14,7 @@
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
+#include "compiler/proof/shrink.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -368,6 +369,25 @@ TEST(ProverTest, BisectsToTheRewrite) {
   const auto report = prover.Prove(passes, graph->Clone().get());
   ASSERT_TRUE(report.ok()) << report.status();
   EXPECT_EQ(report->violation->rewrite, 5);
+}
+
+// What the reduction tool does with a pass that is broken.
+TEST(ProverTest, AViolationShrinksToTheNodeThatShowsIt) {
+  const auto graph = Import(frontend::Gpt2Json({}));
+  std::vector<std::unique_ptr<Pass>> passes = *passes::MakePasses({"canonicalize", "dce"});
+  passes.push_back(std::make_unique<RulePass>(Relation::kIdentical, [](Graph* graph, Node* node) -> ir::Value* {
+    if (node->op() != Op::kLayerNorm) return nullptr;
+    return Add(graph, node, Op::kLayerNorm, {node->operands().begin(), node->operands().end()}, {{"eps", 1e-3}});
+  }));
+  const auto fails = [&passes](const Graph& candidate) {
+    Prover prover({}, {.whole = false});
+    const auto report = prover.Prove(passes, candidate.Clone().get());
+    return report.ok() && report->violation.has_value();
+  };
+  const auto small = Shrink(*graph, fails);
+  EXPECT_EQ(small->nodes().size(), 1u) << ir::Print(*small);
+  EXPECT_TRUE(fails(*small));
+  EXPECT_THAT(ir::Print(*small), HasSubstr("= layer_norm(%0)"));
 }
 
 TEST(ProverTest, BisectFindsNothingWhereNothingIsBroken) {

@@ -1,0 +1,184 @@
+// opt: runs passes over a graph, shows what each did, and proves it.
+#include <cstdint>
+#include <cstdio>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <system_error>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "compiler/ir/graph.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/passes/options.h"
+#include "compiler/passes/pass_manager.h"
+#include "compiler/passes/pipeline.h"
+#include "compiler/proof/prover.h"
+#include "tools/opt/command_line.h"
+#include "tools/opt/load_graph.h"
+
+ABSL_FLAG(std::vector<std::string>, passes, {}, "passes to run, in this order; default: the whole pipeline");
+ABSL_FLAG(std::vector<std::string>, skip_passes, {}, "passes to leave out");
+ABSL_FLAG(std::vector<std::string>, options, {}, "compile options as name=value,...: dtype=bf16,page_size=16");
+ABSL_FLAG(std::string, o, "",
+          "where the graph goes, as .ffir; - is the standard output, which is also the default "
+          "if nothing else is asked for");
+ABSL_FLAG(std::string, dump_dir, "",
+          "folder for the graph before the first pass and after each: 00-input.ffir, "
+          "01-canonicalize.ffir, ...");
+ABSL_FLAG(bool, list_passes, false, "list the passes and what relation each keeps, and the default pipeline");
+ABSL_FLAG(bool, explain, false, "print what each pass did, how long it took, and what it refused and why");
+ABSL_FLAG(bool, verify_each, false,
+          "prove by evaluation that each pass keeps its relation, then compare the whole "
+          "graph; the first pass, rewrite and node that break are named");
+ABSL_FLAG(bool, bisect, false, "find the first rewrite after which the graph is broken");
+ABSL_FLAG(int, cases, 3, "shapes and values in which --verify-each evaluates each region");
+ABSL_FLAG(uint64_t, seed, 1, "of the random values of --verify-each and --bisect");
+
+namespace flashflow::tools {
+namespace {
+
+using Passes = std::vector<std::unique_ptr<passes::Pass>>;
+
+void ListPasses() {
+  for (const auto& pass : passes::AllPasses()) {
+    std::printf("%-24s %s\n", std::string(pass->name()).c_str(),
+                std::string(passes::RelationName(pass->relation())).c_str());
+  }
+  std::string pipeline;
+  for (const auto& pass : passes::StepPipeline()) absl::StrAppend(&pipeline, pipeline.empty() ? "" : ",", pass->name());
+  std::printf("\ndefault: --passes %s\n", pipeline.c_str());
+}
+
+absl::StatusOr<Passes> SelectPasses() {
+  const std::vector<std::string> names = absl::GetFlag(FLAGS_passes);
+  Passes passes = passes::StepPipeline();
+  if (!names.empty()) {
+    FF_ASSIGN_OR_RETURN(passes, passes::MakePasses(names));
+  }
+  for (const std::string& name : absl::GetFlag(FLAGS_skip_passes)) {
+    FF_RETURN_IF_ERROR(passes::MakePasses({name}).status());  // a pass that does not run may be skipped all the same
+    std::erase_if(passes, [&name](const auto& pass) { return pass->name() == name; });
+  }
+  return passes;
+}
+
+std::string Milliseconds(absl::Duration duration) {
+  return absl::StrFormat("%.1f ms", absl::ToDoubleMilliseconds(duration));
+}
+
+// Columns that line up; refusals below them, equal reasons counted rather than repeated.
+void PrintRecord(int index, const passes::PassRecord& record, size_t nodes) {
+  std::fprintf(stderr, "%2d %-24s %-12s %5ld rewrites %9s %6zu nodes\n", index + 1, record.pass.c_str(),
+               std::string(passes::RelationName(record.relation)).c_str(), static_cast<long>(record.rewrites),
+               Milliseconds(record.duration).c_str(), nodes);
+  if (!absl::GetFlag(FLAGS_explain)) return;
+  for (const passes::Remark& remark : record.remarks) std::fprintf(stderr, "     %s\n", remark.ToString().c_str());
+}
+
+absl::Status Dump(int index, std::string_view name, const ir::Graph& graph) {
+  const std::string folder = absl::GetFlag(FLAGS_dump_dir);
+  if (folder.empty()) return absl::OkStatus();
+  return WriteFile(absl::StrFormat("%s/%02d-%s.ffir", folder, index, name), ir::Print(graph));
+}
+
+// Runs the passes one by one, with proofs if they are asked for.
+absl::Status RunPasses(const Passes& passes, const passes::CompileOptions& options, ir::Graph* graph) {
+  FF_RETURN_IF_ERROR(Dump(0, "input", *graph));
+  const bool report = absl::GetFlag(FLAGS_explain) || absl::GetFlag(FLAGS_verify_each);
+  absl::Status dumped;
+  const auto after = [&](int index, const passes::PassRecord& record, const ir::Graph& g) {
+    if (report) PrintRecord(index, record, g.nodes().size());
+    dumped.Update(Dump(index + 1, record.pass, g));
+  };
+  if (!absl::GetFlag(FLAGS_verify_each)) {
+    FF_RETURN_IF_ERROR(CheckOptions(options));
+    for (size_t i = 0; i < passes.size(); ++i) {
+      passes::PassContext context(passes[i]->name(), options);
+      FF_ASSIGN_OR_RETURN(const passes::PassRecord record, passes::RunPass(*passes[i], graph, &context));
+      after(static_cast<int>(i), record, *graph);
+    }
+    return dumped;
+  }
+  const absl::Time start = absl::Now();
+  proof::Prover prover(options, {.cases = absl::GetFlag(FLAGS_cases), .seed = absl::GetFlag(FLAGS_seed)});
+  prover.set_after([&](int index, const proof::PassProof& proof, const ir::Graph& g) {
+    after(index, proof.record, g);
+    std::fprintf(stderr, "     %s in %s: %ld values, %ld rewritten regions, %ld evaluated\n",
+                 proof.violation.has_value() ? "broken" : "proved", Milliseconds(proof.duration).c_str(),
+                 static_cast<long>(proof.claims), static_cast<long>(proof.regions), static_cast<long>(proof.evaluated));
+  });
+  FF_ASSIGN_OR_RETURN(const proof::ProofReport proved, prover.Prove(passes, graph));
+  FF_RETURN_IF_ERROR(dumped);
+  if (proved.violation.has_value()) {
+    return absl::InternalError(absl::StrCat(proved.violation->ToString(), "\n", proved.violation->region));
+  }
+  std::fprintf(stderr, "   whole graph compared in %s; all in %s\n", Milliseconds(proved.whole).c_str(),
+               Milliseconds(absl::Now() - start).c_str());
+  return absl::OkStatus();
+}
+
+absl::Status Bisect(const Passes& passes, const passes::CompileOptions& options, const ir::Graph& graph) {
+  proof::Prover prover(options, {.cases = absl::GetFlag(FLAGS_cases), .seed = absl::GetFlag(FLAGS_seed)});
+  const absl::StatusOr<proof::Bisection> found = prover.Bisect(passes, graph);
+  if (absl::IsNotFound(found.status())) {
+    std::fprintf(stderr, "%s\n", std::string(found.status().message()).c_str());
+    return absl::OkStatus();
+  }
+  FF_RETURN_IF_ERROR(found.status());
+  return absl::InternalError(absl::StrCat("pass ", found->pass_index + 1, ", ", passes[found->pass_index]->name(),
+                                          ", breaks at its rewrite ", found->rewrite, "\n", found->violation.ToString(),
+                                          "\n", found->violation.region));
+}
+
+absl::Status Run(const std::vector<std::string>& arguments, const std::string& exporter) {
+  if (absl::GetFlag(FLAGS_list_passes)) {
+    ListPasses();
+    return absl::OkStatus();
+  }
+  if (arguments.size() != 1) {
+    return absl::InvalidArgumentError("give one graph or model: opt in.ffir (--help for more)");
+  }
+  FF_ASSIGN_OR_RETURN(const Passes passes, SelectPasses());
+  FF_ASSIGN_OR_RETURN(const passes::CompileOptions options, ParseOptions(absl::GetFlag(FLAGS_options)));
+  const std::string folder = absl::GetFlag(FLAGS_dump_dir);
+  if (!folder.empty()) {
+    std::error_code error;
+    std::filesystem::create_directories(folder, error);
+    if (error) return absl::UnavailableError(absl::StrCat("cannot make the folder ", folder, ": ", error.message()));
+  }
+  FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, LoadGraph(arguments[0], exporter));
+  if (absl::GetFlag(FLAGS_bisect)) return Bisect(passes, options, *graph);
+  FF_RETURN_IF_ERROR(RunPasses(passes, options, graph.get()));
+  const std::string out = absl::GetFlag(FLAGS_o);
+  if (!out.empty()) return WriteFile(out, ir::Print(*graph));
+  const bool asked = absl::GetFlag(FLAGS_explain) || absl::GetFlag(FLAGS_verify_each) || !folder.empty();
+  return asked ? absl::OkStatus() : WriteFile("-", ir::Print(*graph));
+}
+
+}  // namespace
+}  // namespace flashflow::tools
+
+int main(int argc, char** argv) {
+  const std::string exporter = flashflow::tools::FindExporter(argv[0]);
+  const std::vector<std::string> arguments =
+      flashflow::tools::ParseCommandLine(argc, argv,
+                                         "runs the compiler's passes over a graph.\n\n"
+                                         "  opt GRAPH [--passes a,b] [--skip-passes c] [--explain] [--verify-each] "
+                                         "[--bisect] [--dump-dir DIR] [-o FILE]\n\n"
+                                         "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a "
+                                         "name, a folder, a .gguf. Reports go "
+                                         "to the standard error.");
+  const absl::Status status = flashflow::tools::Run(arguments, exporter);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "opt: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
