@@ -41,7 +41,15 @@ class Parser {
     SkipSpace();
     if (Ok() && pos_ != text_.size()) Fail("the end of the text");
     if (!Ok()) return status_;
-    FF_RETURN_IF_ERROR(Verify(*graph_));
+    Culprit culprit;
+    if (const absl::Status s = Verify(*graph_, &culprit); !s.ok()) {
+      auto place = places_.find(culprit.value);
+      FailAt(culprit.output >= 0      ? output_places_[culprit.output]
+             : place == places_.end() ? pos_
+                                      : place->second,
+             s.message());
+      return status_;
+    }
     return std::move(graph_);
   }
 
@@ -103,9 +111,13 @@ class Parser {
 
   void OutputStatement() {
     if (graph_->outputs().size() == kMaxOutputs) Fail(absl::StrCat("at most ", kMaxOutputs, " outputs"));
+    SkipSpace();
+    const size_t start = pos_;
     std::string name = String();
     Value* value = ValueRef();
-    if (Ok()) graph_->AddOutput(std::move(name), value);
+    if (!Ok()) return;
+    graph_->AddOutput(std::move(name), value);
+    output_places_.push_back(start);
   }
 
   void NodeStatement() {
@@ -186,6 +198,7 @@ class Parser {
 
   void Define(const std::string& name, Value* value, size_t start) {
     if (!values_.emplace(name, value).second) FailAt(start, absl::StrCat("%", name, " is defined twice"));
+    places_.emplace(value, start);
   }
 
   Type ParseType() {
@@ -413,6 +426,8 @@ class Parser {
   absl::Status status_;
   std::unique_ptr<Graph> graph_;
   absl::flat_hash_map<std::string, Value*> values_;
+  absl::flat_hash_map<const Value*, size_t> places_;  // where each is defined
+  std::vector<size_t> output_places_;
 };
 
 }  // namespace

@@ -13,8 +13,9 @@ namespace flashflow::ir {
 
 inline constexpr size_t kMaxTextBytes = size_t{64} << 20;
 
-// Any text gives a graph that the verifier passes, or InvalidArgument "line:column: expected ..., got ...". Values may
-// have any name of letters, digits, '_' and '.' after the '%'; `//` starts a comment.
+// Any text gives a graph that the verifier passes, or InvalidArgument "line:column: expected ..., got ...", the place
+// being the definition of what the verifier refuses. Values may have any name of letters, digits, '_' and '.' after the
+// '%'; `//` starts a comment.
 absl::StatusOr<std::unique_ptr<Graph>> Parse(std::string_view text);
 
 }  // namespace flashflow::ir

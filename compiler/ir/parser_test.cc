@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "compiler/ir/builder.h"
 #include "compiler/ir/printer.h"
 #include "gmock/gmock.h"
@@ -163,6 +164,16 @@ TEST(Parser, VerifiesWhatItRead) {
   EXPECT_THAT(Error(Replace(kStep, "  output \"cache\" %6\n", "")), HasSubstr("a cache that nothing consumes"));
   EXPECT_THAT(Error(Replace(kTiny, "  symbol S [1, 1024]\n", "")),
               HasSubstr("symbol S in dimension S is not declared"));
+}
+
+TEST(Parser, SaysWhereTheVerifierRefuses) {
+  const auto at = [](std::string_view body) { return Error(absl::StrCat("ffir 1\ngraph @g {\n", body, "\n}")); };
+  EXPECT_EQ(at("input %0 \"x\" : f32[]\n  input %1 \"x\" : f32[]"), "4:9: input \"x\": exists twice");
+  EXPECT_THAT(at("input %0 \"x\" : f32[]\nweight %1 \"w\" : f32[Q]"), StartsWith("4:8: weight \"w\""));
+  EXPECT_EQ(at("input %0 \"x\" : f32[]\noutput \"y\" %0\noutput \"y\" %0"), "5:8: output \"y\": exists twice");
+  EXPECT_THAT(at("input %0 \"c\" : cache[1, 1, 1, f32]\ninput %1 \"x\" : f32[]\n%2 = neg(%1) : f32[]"),
+              StartsWith("3:7: input \"c\": is a cache that nothing consumes"));
+  EXPECT_THAT(at("input %0 \"x\" : f32[2]\n  %1 = expand(%0) {shape = dims(Q, 2)} : f32[Q, 2]"), StartsWith("4:3: "));
 }
 
 TEST(Parser, RefusesTooLargeTexts) {

@@ -22,6 +22,7 @@ class Verifier {
     FF_RETURN_IF_ERROR(CheckSources("input", graph_.inputs()));
     FF_RETURN_IF_ERROR(CheckSources("weight", graph_.weights()));
     for (const auto& node : graph_.nodes()) {
+      culprit_.value = node->results().empty() ? nullptr : node->result();
       if (absl::Status s = CheckNode(*node); !s.ok()) {
         return absl::InvalidArgumentError(absl::StrCat(Describe(graph_, *node), ": ", s.message()));
       }
@@ -31,11 +32,14 @@ class Verifier {
     return CheckCachesConsumed();
   }
 
+  const Culprit& culprit() const { return culprit_; }
+
  private:
   // Inputs or weights.
   absl::Status CheckSources(std::string_view kind, absl::Span<Value* const> values) {
     absl::flat_hash_set<std::string_view> names;
     for (const Value* value : values) {
+      culprit_.value = value;
       const std::string label = absl::StrCat(kind, " ", QuoteString(value->name()));
       if (value->name().empty()) return Error(label, "has no name");
       if (!names.insert(value->name()).second) return Error(label, "exists twice");
@@ -132,7 +136,9 @@ class Verifier {
 
   absl::Status CheckOutputs() {
     absl::flat_hash_set<std::string_view> names;
+    culprit_.value = nullptr;
     for (const Output& output : graph_.outputs()) {
+      ++culprit_.output;
       const std::string label = absl::StrCat("output ", QuoteString(output.name));
       if (output.name.empty()) return Error(label, "has no name");
       if (!names.insert(output.name).second) return Error(label, "exists twice");
@@ -146,7 +152,9 @@ class Verifier {
 
   // Each value's list holds every operand that is this value, once, and nothing else.
   absl::Status CheckUseLists() {
+    culprit_.output = -1;
     for (const Value* value : order_) {
+      culprit_.value = value;
       auto& uses = uses_[value];
       const size_t count = uses.size();
       bool stale = value->uses().size() != count;
@@ -159,8 +167,9 @@ class Verifier {
     return absl::OkStatus();
   }
 
-  absl::Status CheckCachesConsumed() const {
+  absl::Status CheckCachesConsumed() {
     for (const Value* value : order_) {
+      culprit_.value = value;
       if (value->type().is_cache() && !consumed_.contains(value)) {
         return Error(Label(*value), "is a cache that nothing consumes: make it an output");
       }
@@ -188,10 +197,18 @@ class Verifier {
   absl::flat_hash_set<const Value*> consumed_;
   absl::flat_hash_map<const Value*, absl::flat_hash_set<std::pair<const Node*, int>>> uses_;  // as operands say
   std::vector<const Value*> order_;
+  Culprit culprit_;  // what is being checked
 };
 
 }  // namespace
 
 absl::Status Verify(const Graph& graph) { return Verifier(graph).Run(); }
+
+absl::Status Verify(const Graph& graph, Culprit* culprit) {
+  Verifier verifier(graph);
+  const absl::Status status = verifier.Run();
+  *culprit = verifier.culprit();
+  return status;
+}
 
 }  // namespace flashflow::ir

@@ -15,6 +15,13 @@ namespace flashflow::ir {
 // Otherwise InvalidArgument names the first node or value that breaks a rule, with its location.
 absl::Status Verify(const Graph& graph);
 
+// What of the graph an error is about: an input, a weight or a node's first result, or else an output.
+struct Culprit {
+  const Value* value = nullptr;
+  int output = -1;  // the index, if it is an output
+};
+absl::Status Verify(const Graph& graph, Culprit* culprit);
+
 }  // namespace flashflow::ir
 
 #endif  // COMPILER_IR_VERIFIER_H_

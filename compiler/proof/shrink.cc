@@ -45,7 +45,7 @@ struct Rebuild {
   std::function<bool(const Value*)> keeps_source = [](const Value*) { return true; };  // inputs and weights
   std::function<bool(const std::string&)> keeps_symbol = [](const std::string&) { return true; };
   std::function<DimExpr(const DimExpr&)> dim = [](const DimExpr& d) { return d; };
-  bool bare = false;  // without metadata, locations and the symbols' wide ranges
+  bool keeps_locations = true;
 
   Dims Of(const Dims& shape) const {
     Dims dims;
@@ -59,7 +59,7 @@ struct Rebuild {
     for (const auto& [name, range] : from.symbols()) {
       if (keeps_symbol(name) && !graph->DeclareSymbol(name, range).ok()) return nullptr;
     }
-    if (!bare) graph->metadata() = from.metadata();
+    graph->metadata() = from.metadata();
     absl::flat_hash_map<const Value*, Value*> copies = {{nullptr, nullptr}};
     const auto type = [this](const Value* value) -> ir::Type {
       if (!value->type().is_tensor()) return value->type();
@@ -84,7 +84,7 @@ struct Rebuild {
         if (auto* one = std::get_if<DimExpr>(&attr); one != nullptr) *one = dim(*one);
       }
       const absl::StatusOr<Node*> copy =
-          graph->AddNode(node->op(), std::move(operands), std::move(attrs), bare ? "" : node->loc());
+          graph->AddNode(node->op(), std::move(operands), std::move(attrs), keeps_locations ? node->loc() : "");
       if (!copy.ok() || (*copy)->results().size() != node->results().size()) return nullptr;
       for (size_t i = 0; i < node->results().size(); ++i) copies[node->results()[i]] = (*copy)->results()[i];
     }
@@ -295,18 +295,17 @@ class Shrinker {
   }
 
   bool DropSources() {
-    const auto unused = [](const Value* source) { return !source->HasUses(); };
     bool smaller = false;
-    Rebuild rebuild;
-    rebuild.keeps_source = [](const Value* source) { return source->HasUses(); };
-    if (Take(rebuild.Run(*best_))) return true;
-    std::vector<std::string> names;
-    for (const Value* input : best_->inputs()) {
-      if (unused(input)) names.push_back(input->name());
+    std::vector<std::pair<ir::ValueKind, std::string>> unused;
+    for (const auto& values : {best_->inputs(), best_->weights()}) {
+      for (const Value* value : values) {
+        if (!value->HasUses()) unused.emplace_back(value->kind(), value->name());
+      }
     }
-    for (const std::string& name : names) {
-      rebuild.keeps_source = [&name](const Value* source) {
-        return source->kind() != ir::ValueKind::kInput || source->name() != name;
+    for (const auto& [kind, name] : unused) {
+      Rebuild rebuild;
+      rebuild.keeps_source = [kind = kind, name = name](const Value* source) {
+        return source->kind() != kind || source->name() != name;
       };
       smaller |= Take(rebuild.Run(*best_));
     }
@@ -367,9 +366,17 @@ class Shrinker {
     }
     Rebuild rebuild;
     rebuild.keeps_symbol = [&named](const std::string& name) { return named.contains(name); };
-    const bool symbols = Take(rebuild.Run(*best_));
-    rebuild.bare = true;
-    return Take(rebuild.Run(*best_)) || symbols;
+    bool smaller = Take(rebuild.Run(*best_));
+    rebuild = Rebuild();
+    rebuild.keeps_locations = false;
+    smaller |= Take(rebuild.Run(*best_));
+    const AttrMap metadata = best_->metadata();
+    for (const auto& [name, value] : metadata) {
+      auto graph = best_->Clone();
+      graph->metadata().erase(name);
+      smaller |= Take(std::move(graph));
+    }
+    return smaller;
   }
 
   static constexpr char kFresh[] = "cut";

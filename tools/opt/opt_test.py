@@ -48,7 +48,9 @@ def test_prints_the_rewritten_graph(graph: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.ffir"
     assert opt(graph, "--passes=canonicalize,dce", "-o", out, cwd=tmp_path).stdout == ""
     assert out.read_text() == done.stdout
-    assert opt("in.ffir", "--passes=canonicalize,dce", "--skip-passes=canonicalize", cwd=tmp_path).stdout.count("neg") == 2
+    assert (
+        opt("in.ffir", "--passes=canonicalize,dce", "--skip-passes=canonicalize", cwd=tmp_path).stdout.count("neg") == 2
+    )
 
 
 def test_dumps_the_graph_around_each_pass(graph: Path, tmp_path: Path) -> None:
@@ -63,7 +65,7 @@ def test_explains(graph: Path, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert done.stdout == ""
     lines = done.stderr.splitlines()
-    assert lines[0].split()[:5] == ["1", "canonicalize", "identical", "1", "rewrites"]
+    assert ["canonicalize", "identical", "1", "rewrites"] in [line.split()[1:5] for line in lines]
     assert any(line.strip().startswith("kv-cache refused: expected exactly the inputs") for line in lines)
 
 
@@ -82,9 +84,19 @@ def test_lists_passes_and_flags(tmp_path: Path) -> None:
     listed = opt("--list-passes", cwd=tmp_path)
     assert listed.returncode == 0
     assert ["kv-cache", "restructured"] in [line.split() for line in listed.stdout.splitlines()]
-    assert "default: --passes canonicalize," in listed.stdout
+    assert ",kv-cache," in listed.stdout.partition("default: --passes ")[2]
     shown = opt("--help", cwd=tmp_path).stdout
-    for flag in ("passes", "skip_passes", "options", "o", "dump_dir", "list_passes", "explain", "verify_each", "bisect"):
+    for flag in (
+        "passes",
+        "skip_passes",
+        "options",
+        "o",
+        "dump_dir",
+        "list_passes",
+        "explain",
+        "verify_each",
+        "bisect",
+    ):
         assert f"--{flag} (" in shown
 
 
