@@ -1,4 +1,5 @@
 // opt: runs passes over a graph, shows what each did, and proves it.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <filesystem>
@@ -11,10 +12,16 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "compiler/analysis/cost_model.h"
+#include "compiler/analysis/device_spec.h"
+#include "compiler/analysis/roofline.h"
 #include "compiler/ir/graph.h"
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
@@ -40,6 +47,13 @@ ABSL_FLAG(bool, verify_each, false,
           "prove by evaluation that each pass keeps its relation, then compare the whole "
           "graph; the first pass, rewrite and node that break are named");
 ABSL_FLAG(bool, bisect, false, "find the first rewrite after which the graph is broken");
+ABSL_FLAG(bool, roofline, false,
+          "print the least time that each operation of the resulting graph can take on --device");
+ABSL_FLAG(std::string, device, "h200",
+          "of --roofline: a100, h100, h200, or a file like those in compiler/analysis/data");
+ABSL_FLAG(std::vector<std::string>, sizes, {},
+          "of --roofline: symbols of the graph, and for a step graph the mean length of a row in the KV cache, as "
+          "T=1,R=1,context=512; default: 1 each, and 512");
 ABSL_FLAG(int, cases, 3, "shapes and values in which --verify-each evaluates each region");
 ABSL_FLAG(uint64_t, seed, 1, "of the random values of --verify-each and --bisect");
 
@@ -126,6 +140,41 @@ absl::Status RunPasses(const Passes& passes, const passes::CompileOptions& optio
   return absl::OkStatus();
 }
 
+// --sizes over the graph's symbols.
+absl::StatusOr<analysis::Workload> ParseSizes(const ir::Graph& graph) {
+  analysis::Workload workload = {.symbols = {}, .context = 512};
+  for (const auto& [name, range] : graph.symbols()) workload.symbols[name] = std::max<int64_t>(range.min, 1);
+  for (const std::string& size : absl::GetFlag(FLAGS_sizes)) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(size, absl::MaxSplits('=', 1));
+    int64_t value = 0;
+    if (!absl::SimpleAtoi(parts.second, &value) || value < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("--sizes: expected name=number, got \"", size, "\""));
+    }
+    if (parts.first == "context") {
+      workload.context = static_cast<double>(value);
+    } else if (workload.symbols.contains(parts.first)) {
+      workload.symbols[parts.first] = value;
+    } else {
+      return absl::InvalidArgumentError(absl::StrCat("--sizes: the graph has no symbol \"", parts.first, "\""));
+    }
+  }
+  return workload;
+}
+
+absl::Status PrintRoofline(const ir::Graph& graph) {
+  const std::string name = absl::GetFlag(FLAGS_device);
+  absl::StatusOr<analysis::DeviceSpec> device = analysis::BuiltinDeviceSpec(name);
+  if (!device.ok() && absl::EndsWith(name, ".json")) {
+    FF_ASSIGN_OR_RETURN(const std::string text, ReadFile(name));
+    device = analysis::ParseDeviceSpec(text);
+  }
+  FF_RETURN_IF_ERROR(device.status());
+  FF_ASSIGN_OR_RETURN(const analysis::Workload workload, ParseSizes(graph));
+  FF_ASSIGN_OR_RETURN(const analysis::Roofline roofline, analysis::ComputeRoofline(graph, workload, *device));
+  std::fprintf(stderr, "%s", analysis::RooflineToText(roofline, *device).c_str());
+  return absl::OkStatus();
+}
+
 absl::Status Bisect(const Passes& passes, const passes::CompileOptions& options, const ir::Graph& graph) {
   proof::Prover prover(options, {.cases = absl::GetFlag(FLAGS_cases), .seed = absl::GetFlag(FLAGS_seed)});
   const absl::StatusOr<proof::Bisection> found = prover.Bisect(passes, graph);
@@ -158,9 +207,11 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, LoadGraph(arguments[0], exporter));
   if (absl::GetFlag(FLAGS_bisect)) return Bisect(passes, options, *graph);
   FF_RETURN_IF_ERROR(RunPasses(passes, options, graph.get()));
+  if (absl::GetFlag(FLAGS_roofline)) FF_RETURN_IF_ERROR(PrintRoofline(*graph));
   const std::string out = absl::GetFlag(FLAGS_o);
   if (!out.empty()) return WriteFile(out, ir::Print(*graph));
-  const bool asked = absl::GetFlag(FLAGS_explain) || absl::GetFlag(FLAGS_verify_each) || !folder.empty();
+  const bool asked = absl::GetFlag(FLAGS_explain) || absl::GetFlag(FLAGS_verify_each) ||
+                     absl::GetFlag(FLAGS_roofline) || !folder.empty();
   return asked ? absl::OkStatus() : WriteFile("-", ir::Print(*graph));
 }
 
@@ -173,7 +224,7 @@ int main(int argc, char** argv) {
       flashflow::tools::ParseCommandLine(argc, argv,
                                          "runs the compiler's passes over a graph.\n\n"
                                          "  opt GRAPH [--passes a,b] [--skip-passes c] [--explain] [--verify-each] "
-                                         "[--bisect] [--dump-dir DIR] [-o FILE]\n\n"
+                                         "[--bisect] [--roofline] [--dump-dir DIR] [-o FILE]\n\n"
                                          "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a "
                                          "name, a folder, a .gguf. Reports go "
                                          "to the standard error.");

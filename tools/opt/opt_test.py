@@ -123,3 +123,20 @@ def test_errors_are_one_line(graph: Path, tmp_path: Path, arguments: tuple[str, 
     assert done.stdout == ""
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_roofline(graph: Path, tmp_path: Path) -> None:
+    done = opt(graph, "--passes=canonicalize,dce", "--roofline", "--sizes=B=8", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert done.stderr.startswith("NVIDIA H200 SXM: 4300 GB/s")
+    rows = [line.split() for line in done.stderr.splitlines()]
+    # 8 rows in and out, and the weight, of 4 floats a row.
+    assert ["linear", "1", f"{(8 + 8 + 4) * 16 / 1e6:.4f}"] in [row[:3] for row in rows]
+    for wrong, message in [
+        ("--device=h201", 'opt: no device is called "h201"; devices: a100, h100, h200'),
+        ("--sizes=T=3", 'opt: --sizes: the graph has no symbol "T"'),
+        ("--sizes=B", 'opt: --sizes: expected name=number, got "B"'),
+    ]:
+        done = opt(graph, "--passes=dce", "--roofline", wrong, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (1, message + "\n")

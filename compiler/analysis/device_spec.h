@@ -1,0 +1,35 @@
+// What a device can do, as data: so that costs are known of devices that the machine does not have.
+#ifndef COMPILER_ANALYSIS_DEVICE_SPEC_H_
+#define COMPILER_ANALYSIS_DEVICE_SPEC_H_
+
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+#include "compiler/ir/dtype.h"
+
+namespace flashflow::analysis {
+
+struct DeviceSpec {
+  std::string name;
+  std::string arch;                     // "sm_90a", "x86-64"
+  std::string source;                   // where the figures come from
+  double read_gb_per_s = 0;             // 10^9 bytes
+  std::map<DType, double> tflop_per_s;  // of products of operands of this type; a multiply-add counts twice
+  double launch_us = 0;                 // between two dependent steps at least
+};
+
+// From JSON as in compiler/analysis/data: the keys of DeviceSpec, each exactly once. InvalidArgument names the key that
+// is missing, unknown or out of range (figures are positive and finite; f32 must be among the rates).
+absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view json);
+
+// One of compiler/analysis/data, by its file's name without the extension. NotFound lists them.
+absl::StatusOr<DeviceSpec> BuiltinDeviceSpec(std::string_view name);
+
+// The rate for products of this type; a type without one runs as f32.
+double FlopPerS(const DeviceSpec& device, DType dtype);
+
+}  // namespace flashflow::analysis
+
+#endif  // COMPILER_ANALYSIS_DEVICE_SPEC_H_
