@@ -77,8 +77,7 @@ constexpr MakePass kStepPipeline[] = {
 };
 
 constexpr MakePass kGraphPipeline[] = {
-    Make<CanonicalizePass>,
-    Make<DcePass>,
+    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>, Make<CsePass>, Make<DcePass>,
 };
 
 constexpr MakePass kStoragePipeline[] = {

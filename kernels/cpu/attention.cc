@@ -41,16 +41,28 @@ struct Scratch {
     scores = values + kMaxAttentionHeadDim * kKeyBlock;
     largest = scores + kQueryBlock * kKeyBlock;
     sum = largest + kQueryBlock;
+    bias = sum + kQueryBlock;
   }
   static constexpr size_t kBytes =
-      sizeof(float) * (2 * kMaxAttentionHeadDim * kKeyBlock + kQueryBlock * kKeyBlock + 2 * kQueryBlock);
+      sizeof(float) * (2 * kMaxAttentionHeadDim * kKeyBlock + kQueryBlock * kKeyBlock + 2 * kQueryBlock + kKeyBlock);
   float* keys;    // a block's, as panels
   float* values;  // the same
   float* scores;  // [kQueryBlock][kKeyBlock]
   float* largest;
   float* sum;
+  float* bias;  // of a query's keys in a block
 };
 static_assert(Scratch::kBytes <= ThreadPool::kScratchBytes);
+
+// What the mask adds to the scores of `count` keys of one query.
+inline void ReadMask(const AttentionMask& mask, int64_t first, size_t count, float* bias) {
+  constexpr float kHidden = -std::numeric_limits<float>::infinity();
+  for (size_t i = 0; i < count; ++i) {
+    const int64_t at = first + static_cast<int64_t>(i) * mask.key_stride;
+    bias[i] = mask.is_bool ? (static_cast<const bool*>(mask.data)[at] ? 0.0f : kHidden)
+                           : static_cast<const float*>(mask.data)[at];
+  }
+}
 
 }  // namespace
 }  // namespace flashflow::cpu
@@ -61,9 +73,10 @@ namespace flashflow::cpu {
 namespace HWY_NAMESPACE {
 
 // Turns a query's scores of keys [begin, end) of a block into weights relative to the running maximum, and the rest
-// into zeros; brings the running sum and the query's row of y to the new maximum.
-void AddScores(float* scores, size_t begin, size_t end, float scale, float* largest, float* sum, float* y,
-               size_t value_dim) {
+// into zeros; brings the running sum and the query's row of y to the new maximum. bias: of the block's keys, or
+// nullptr.
+void AddScores(float* scores, size_t begin, size_t end, float scale, const float* bias, float* largest, float* sum,
+               float* y, size_t value_dim) {
   const FloatD d;
   constexpr float kMinusInf = -std::numeric_limits<float>::infinity();
   float* const visible = scores + begin;
@@ -72,7 +85,12 @@ void AddScores(float* scores, size_t begin, size_t end, float scale, float* larg
   auto most = hn::Set(d, kMinusInf);
   auto nan = hn::Zero(d);  // NaN where a score is: the maximum alone would lose it
   ForEachVector(count, [&](size_t i, auto vector) HWY_ATTR {
-    const auto s = hn::Mul(vector.Load(visible + i), scales);
+    auto s = hn::Mul(vector.Load(visible + i), scales);
+    if (bias != nullptr) {  // a hidden key's score does not matter, not even if it is NaN
+      const auto b = vector.Load(bias + begin + i);
+      const auto hidden = hn::Set(d, kMinusInf);
+      s = hn::IfThenElse(hn::Eq(b, hidden), hidden, hn::Add(s, b));
+    }
     most = hn::Max(most, vector.Or(s, most));
     nan = hn::Add(nan, vector.Or(hn::IfThenElseZero(hn::IsNaN(s), s), hn::Zero(d)));
     vector.Store(s, visible + i);
@@ -102,9 +120,9 @@ void AddScores(float* scores, size_t begin, size_t end, float scale, float* larg
                 [&](size_t i, auto vector) HWY_ATTR { vector.Store(hn::Mul(vector.Load(y + i), factor), y + i); });
 }
 
-// Queries [first, last) of one head: at most kQueryBlock.
-void AttendBlock(const float* q, const float* k, const float* v, float* y, const AttentionShape& shape, int64_t first,
-                 int64_t last, void* memory) {
+// Queries [first, last) of one head, at most kQueryBlock; the mask's data are those of the head.
+void AttendBlock(const float* q, const float* k, const float* v, const AttentionMask& mask, float* y,
+                 const AttentionShape& shape, int64_t first, int64_t last, void* memory) {
   const Scratch scratch(memory);
   const VisibleKeys visible(shape);
   const size_t queries = static_cast<size_t>(last - first);
@@ -128,8 +146,10 @@ void AttendBlock(const float* q, const float* k, const float* v, float* y, const
       };
       const int64_t query = first + static_cast<int64_t>(i);
       const size_t end = within(visible.end(query));
+      if (mask.data != nullptr) ReadMask(mask, query * mask.query_stride + block * mask.key_stride, end, scratch.bias);
       AddScores(scratch.scores + i * kKeyBlock, std::min(within(visible.begin(query)), end), end, shape.scale,
-                scratch.largest + i, scratch.sum + i, y + i * value_dim, value_dim);
+                mask.data == nullptr ? nullptr : scratch.bias, scratch.largest + i, scratch.sum + i, y + i * value_dim,
+                value_dim);
     }
     const float* values = v + block * shape.value_dim;
     const Panels value_panels = value_dim % kPanel == 0
@@ -161,8 +181,8 @@ HWY_EXPORT(AttendBlock);
 
 }  // namespace
 
-void Attention(const float* q, const float* k, const float* v, float* y, const AttentionShape& shape,
-               ThreadPool* pool) {
+void Attention(const float* q, const float* k, const float* v, const AttentionMask& mask, float* y,
+               const AttentionShape& shape, ThreadPool* pool) {
   HWY_ASSERT(shape.head_dim <= kMaxAttentionHeadDim && shape.value_dim <= kMaxAttentionHeadDim);
   const int64_t heads = shape.batch * shape.heads;
   if (heads == 0 || shape.queries == 0 || shape.value_dim == 0) return;
@@ -173,8 +193,14 @@ void Attention(const float* q, const float* k, const float* v, float* y, const A
     // The last blocks of a causal head see the most keys: they go first.
     const int64_t first = (blocks - 1 - i % blocks) * kQueryBlock;
     const int64_t kv_head = head / shape.heads * shape.kv_heads + head % shape.heads / (shape.heads / shape.kv_heads);
+    AttentionMask own = mask;
+    if (mask.data != nullptr) {
+      const int64_t at = head / shape.heads * mask.batch_stride + head % shape.heads * mask.head_stride;
+      own.data = mask.is_bool ? static_cast<const void*>(static_cast<const bool*>(mask.data) + at)
+                              : static_cast<const void*>(static_cast<const float*>(mask.data) + at);
+    }
     attend(q + head * shape.queries * shape.head_dim, k + kv_head * shape.keys * shape.head_dim,
-           v + kv_head * shape.keys * shape.value_dim, y + head * shape.queries * shape.value_dim, shape, first,
+           v + kv_head * shape.keys * shape.value_dim, own, y + head * shape.queries * shape.value_dim, shape, first,
            std::min(first + kQueryBlock, shape.queries), pool->scratch(thread));
   });
 }

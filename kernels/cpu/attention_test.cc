@@ -29,15 +29,17 @@ struct Operands {
     }
   }
   int64_t result_size() const { return shape.batch * shape.heads * shape.queries * shape.value_dim; }
-  void Run(float* y, ThreadPool* pool) const { Attention(q.data(), k.data(), v.data(), y, shape, pool); }
+  void Run(float* y, ThreadPool* pool, const AttentionMask& mask = {}) const {
+    Attention(q.data(), k.data(), v.data(), mask, y, shape, pool);
+  }
 
   // Expects y to be near the double-precision result. A score is off by (head_dim + 1) eps * |scale| * head_dim (all
   // values are at most 1), which moves each weight by that factor twice (numerator and sum); the sums over keys and the
   // exponentials add a few eps a key.
-  void Check(const Guarded<float>& y) const {
+  void Check(const Guarded<float>& y, const AttentionMask& mask = {}) const {
     const AttentionShape& s = shape;
     const double score_error = static_cast<double>((s.head_dim + 2) * s.head_dim) * std::abs(s.scale) * kEps;
-    const double tolerance = 2 * score_error + static_cast<double>(2 * s.keys + 16) * kEps;
+    const double tolerance = 2 * (score_error + kLargestBias * kEps) + static_cast<double>(2 * s.keys + 16) * kEps;
     std::vector<double> weights(static_cast<size_t>(s.keys));
     for (int64_t b = 0; b < s.batch; ++b) {
       for (int64_t h = 0; h < s.heads; ++h) {
@@ -53,10 +55,12 @@ struct Operands {
             for (int64_t d = 0; d < s.head_dim; ++d) {
               score += double{q[(head * s.queries + i) * s.head_dim + d]} * k[(kv_head * s.keys + j) * s.head_dim + d];
             }
-            weights[j] = score * double{s.scale};
+            weights[j] = score * double{s.scale} + Bias(mask, b, h, i, j);
             largest = std::max(largest, weights[j]);
           }
-          for (int64_t j = begin; j < end; ++j) sum += weights[j] = std::exp(weights[j] - largest);
+          const bool sees = largest > -std::numeric_limits<double>::infinity();
+          for (int64_t j = begin; j < end; ++j) sum += weights[j] = sees ? std::exp(weights[j] - largest) : 0.0;
+          if (!sees) sum = 1;  // zeros
           for (int64_t c = 0; c < s.value_dim; ++c) {
             double exact = 0;
             for (int64_t j = begin; j < end; ++j)
@@ -69,6 +73,14 @@ struct Operands {
     }
   }
 
+  static double Bias(const AttentionMask& mask, int64_t b, int64_t h, int64_t i, int64_t j) {
+    if (mask.data == nullptr) return 0;
+    const int64_t at = b * mask.batch_stride + h * mask.head_stride + i * mask.query_stride + j * mask.key_stride;
+    if (!mask.is_bool) return static_cast<const float*>(mask.data)[at];
+    return static_cast<const bool*>(mask.data)[at] ? 0 : -std::numeric_limits<double>::infinity();
+  }
+
+  static constexpr double kLargestBias = 4;
   AttentionShape shape;
   Guarded<float> q, k, v;
 };
@@ -96,6 +108,36 @@ TEST(AttentionTest, IsNearTheExactResult) {
       operands.Check(y);
     });
   }
+}
+
+TEST(AttentionTest, AMaskHidesKeysOrMovesScores) {
+  ThreadPool pool(2);
+  const AttentionShape shape = {2, 4, 2, 9, 131, 24, 24, false, 0, 0.2f};
+  Operands operands(shape);
+  // By batch and key, as padding is; and one of all four indices. The first query of the second batch sees nothing.
+  Guarded<bool> padding(2 * 131);
+  for (int64_t i = 0; i < 2 * 131; ++i) padding[i] = i % 131 >= (i < 131 ? 40 : 77);
+  Guarded<float> bias(2 * 4 * 9 * 131);
+  for (int64_t i = 0; i < 2 * 4 * 9 * 131; ++i) {
+    const bool hidden = i % 3 == 1 || (i / 131 % 36 == 0 && i >= 4 * 9 * 131);
+    bias[i] = hidden ? -std::numeric_limits<float>::infinity() : std::sin(0.1f * static_cast<float>(i)) * 4;
+  }
+  for (const bool causal : {false, true}) {
+    operands.shape.causal = causal;
+    for (const AttentionMask& mask : {AttentionMask{padding.data(), true, 131, 0, 0, 1},
+                                      AttentionMask{bias.data(), false, 4 * 9 * 131, 9 * 131, 131, 1}}) {
+      ForEachTarget([&] {
+        Guarded<float> y(operands.result_size());
+        operands.Run(y.data(), &pool, mask);
+        operands.Check(y, mask);
+      });
+    }
+  }
+  // What a hidden key's score is does not matter.
+  for (int64_t i = 0; i < 24; ++i) operands.k[i] = std::numeric_limits<float>::quiet_NaN();
+  Guarded<float> y(operands.result_size());
+  operands.Run(y.data(), &pool, {padding.data(), true, 131, 0, 0, 1});
+  for (float value : y) ASSERT_FALSE(std::isnan(value));
 }
 
 TEST(AttentionTest, LargeScoresDoNotOverflow) {
@@ -135,7 +177,7 @@ TEST(AttentionTest, NeitherThreadsNorOtherQueriesChangeBits) {
   AttentionShape last = shape;  // the last query of the first head alone
   last.batch = last.heads = last.queries = 1;
   Guarded<float> y(shape.value_dim);
-  Attention(operands.q.data() + 66 * 24, operands.k.data(), operands.v.data(), y.data(), last, &one);
+  Attention(operands.q.data() + 66 * 24, operands.k.data(), operands.v.data(), {}, y.data(), last, &one);
   for (int64_t c = 0; c < shape.value_dim; ++c) EXPECT_EQ(y[c], first[66 * 24 + c]);
 }
 
@@ -143,9 +185,9 @@ TEST(AttentionTest, NoKeysGiveZerosAndNoQueriesNothing) {
   ThreadPool pool(1);
   Guarded<float> q(8), y(8);
   for (float& x : q) x = 1;
-  Attention(q.data(), nullptr, nullptr, y.data(), {1, 1, 1, 2, 0, 4, 4, false, 0, 1.0f}, &pool);
+  Attention(q.data(), nullptr, nullptr, {}, y.data(), {1, 1, 1, 2, 0, 4, 4, false, 0, 1.0f}, &pool);
   for (float value : y) EXPECT_EQ(value, 0.0f);
-  Attention(nullptr, nullptr, nullptr, nullptr, {1, 1, 1, 0, 5, 4, 4, true, 0, 1.0f}, &pool);
+  Attention(nullptr, nullptr, nullptr, {}, nullptr, {1, 1, 1, 0, 5, 4, 4, true, 0, 1.0f}, &pool);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "kernels/cpu/unary.h"
 
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 
@@ -37,6 +38,9 @@ void UnaryRange(UnaryOp op, const float* x, float* y, size_t count) {
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Div(hn::Set(d, 1.0f), v); });
     case UnaryOp::kTanh:
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return hn::Tanh(d, v); });
+    case UnaryOp::kErf:  // rare outside of gelu, which has its own
+      for (size_t i = 0; i < count; ++i) y[i] = std::erf(x[i]);
+      return;
     case UnaryOp::kSigmoid:
       return Each(x, y, count, [](auto d, auto v) HWY_ATTR { return Sigmoid(d, v); });
     case UnaryOp::kSin:

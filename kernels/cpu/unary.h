@@ -17,6 +17,7 @@ enum class UnaryOp : uint8_t {
   kRsqrt,
   kReciprocal,
   kTanh,
+  kErf,
   kSigmoid,
   kSin,
   kCos,

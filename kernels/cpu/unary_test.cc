@@ -37,6 +37,7 @@ const Case kCases[] = {
     {UnaryOp::kRsqrt, "rsqrt", [](double x) { return 1 / std::sqrt(x); }, ThreeUlp},
     {UnaryOp::kReciprocal, "reciprocal", [](double x) { return 1 / x; }, CorrectlyRounded},
     {UnaryOp::kTanh, "tanh", [](double x) { return std::tanh(x); }, ThreeUlp},
+    {UnaryOp::kErf, "erf", [](double x) { return std::erf(x); }, ThreeUlp},
     {UnaryOp::kSigmoid, "sigmoid", Sigmoid, ThreeUlp},
     {UnaryOp::kSin, "sin", [](double x) { return std::sin(x); }, ThreeUlp},
     {UnaryOp::kCos, "cos", [](double x) { return std::cos(x); }, ThreeUlp},

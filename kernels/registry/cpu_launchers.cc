@@ -21,8 +21,10 @@
 #include "kernels/cpu/binary.h"
 #include "kernels/cpu/cast.h"
 #include "kernels/cpu/copy.h"
+#include "kernels/cpu/cumsum.h"
 #include "kernels/cpu/fill.h"
 #include "kernels/cpu/gather.h"
+#include "kernels/cpu/index.h"
 #include "kernels/cpu/integer_binary.h"
 #include "kernels/cpu/kv_append.h"
 #include "kernels/cpu/linear.h"
@@ -236,19 +238,13 @@ const TensorView* Optional(const LaunchContext& context, size_t i) {
 absl::StatusOr<cpu::UnaryOp> UnaryOpOf(const BindRequest& request) {
   using Op = cpu::UnaryOp;
   static constexpr std::pair<std::string_view, Op> kOps[] = {
-      {"neg", Op::kNeg},
-      {"abs", Op::kAbs},
-      {"exp", Op::kExp},
-      {"sqrt", Op::kSqrt},
-      {"rsqrt", Op::kRsqrt},
-      {"tanh", Op::kTanh},
-      {"sin", Op::kSin},
-      {"cos", Op::kCos},
-      {"relu", Op::kRelu},
-      {"sigmoid", Op::kSigmoid},
-      {"gelu", Op::kGelu},
-      {"silu", Op::kSilu},
-      {"reciprocal", Op::kReciprocal},
+      {"neg", Op::kNeg},         {"abs", Op::kAbs},
+      {"exp", Op::kExp},         {"sqrt", Op::kSqrt},
+      {"rsqrt", Op::kRsqrt},     {"tanh", Op::kTanh},
+      {"erf", Op::kErf},         {"sin", Op::kSin},
+      {"cos", Op::kCos},         {"relu", Op::kRelu},
+      {"sigmoid", Op::kSigmoid}, {"gelu", Op::kGelu},
+      {"silu", Op::kSilu},       {"reciprocal", Op::kReciprocal},
   };
   const auto* found = std::ranges::find(kOps, request.op, &std::pair<std::string_view, Op>::first);
   if (found == std::end(kOps)) return absl::InternalError(absl::StrCat("no unary \"", request.op, "\""));
@@ -597,6 +593,38 @@ absl::StatusOr<LaunchFn> BindGatherRows(const BindRequest& request) {
   };
 }
 
+absl::StatusOr<LaunchFn> BindIndex(const BindRequest& request) {
+  if (request.input_dtypes[0] != request.output_dtypes[0]) {
+    return absl::InvalidArgumentError("x and the result differ in dtype");
+  }
+  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& y = context.outputs[0];
+    const int axes = static_cast<int>(context.inputs.size()) - 1;
+    const int rest = x.rank - axes;
+    TensorView lead = y;  // what the indices broadcast to
+    lead.rank = y.rank - rest;
+    if (rest < 0 || lead.rank < 0 || DimsOf(y).subspan(lead.rank) != DimsOf(x).subspan(axes)) {
+      return Mismatch("result", y, absl::StrCat("the indices' dims and then those of ", Describe(x), " from ", axes));
+    }
+    std::array<Strides, kMaxRank> strides{};
+    std::array<cpu::AxisIndex, kMaxRank> indices{};
+    for (int i = 0; i < axes; ++i) {
+      const TensorView& index = context.inputs[i + 1];
+      FF_ASSIGN_OR_RETURN(strides[i], BroadcastStrides("indices", index, lead));
+      indices[i] = {index.data, index.dtype == DType::kI64, First(strides[i], lead.rank), x.dims[i],
+                    index.NumElements()};
+      if (const std::optional<int64_t> bad = cpu::FirstOutOfRange(indices[i])) {
+        return absl::OutOfRangeError(absl::StrCat("index number ", *bad, " into axis ", i, " is ", indices[i].At(*bad),
+                                                  ", the axis has ", x.dims[i]));
+      }
+    }
+    cpu::Index(x.data, std::span(indices).first(axes), First(lead.dims, lead.rank),
+               Product(DimsOf(x).subspan(axes)) * DTypeBytes(x.dtype), y.data, pool);
+    return absl::OkStatus();
+  };
+}
+
 // --- contractions and reductions ----------------------------------------------
 
 absl::StatusOr<LaunchFn> BindSoftmax(const BindRequest& request) {
@@ -606,6 +634,17 @@ absl::StatusOr<LaunchFn> BindSoftmax(const BindRequest& request) {
     FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
     FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
     cpu::Softmax(F32(x), MutableF32(context.outputs[0]), split.outer, split.axis, split.inner, pool);
+    return absl::OkStatus();
+  };
+}
+
+absl::StatusOr<LaunchFn> BindCumsum(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
+  return [axis](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
+    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
+    cpu::Cumsum(x.dtype, x.data, context.outputs[0].data, split.outer, split.axis, split.inner, pool);
     return absl::OkStatus();
   };
 }
@@ -697,7 +736,13 @@ absl::StatusOr<LaunchFn> BindAttention(const BindRequest& request) {
       return absl::UnimplementedError(absl::StrCat("head_dim ", std::max(q.dims[3], v.dims[3]),
                                                    " is above the CPU's limit of ", cpu::kMaxAttentionHeadDim));
     }
-    cpu::Attention(F32(q), F32(k), F32(v), MutableF32(context.outputs[0]),
+    cpu::AttentionMask mask;
+    if (const TensorView* given = Optional(context, 3)) {
+      const TensorView scores = {.data = nullptr, .rank = 4, .dims = {q.dims[0], q.dims[1], q.dims[2], k.dims[2]}};
+      FF_ASSIGN_OR_RETURN(const Strides strides, BroadcastStrides("mask", *given, scores));
+      mask = {given->data, given->dtype == DType::kBool, strides[0], strides[1], strides[2], strides[3]};
+    }
+    cpu::Attention(F32(q), F32(k), F32(v), mask, MutableF32(context.outputs[0]),
                    {.batch = q.dims[0],
                     .heads = q.dims[1],
                     .kv_heads = k.dims[1],
@@ -1061,6 +1106,8 @@ constexpr Binding kBindings[] = {
     {"cpu.concat", 1, BindConcat},
     {"cpu.embedding", 1, BindEmbedding},
     {"cpu.gather_rows", 1, BindGatherRows},
+    {"cpu.index", 1, BindIndex},
+    {"cpu.cumsum", 1, BindCumsum},
     {"cpu.reduce", 1, BindReduce},
     {"cpu.softmax", 1, BindSoftmax},
     {"cpu.linear.panel16", 1, BindLinear<true>},

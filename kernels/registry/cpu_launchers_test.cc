@@ -158,6 +158,7 @@ TEST_F(CpuLaunchersTest, Unary) {
       {"rsqrt", [](float x) { return 1 / std::sqrt(x); }},
       {"reciprocal", [](float x) { return 1 / x; }},
       {"tanh", [](float x) { return std::tanh(x); }},
+      {"erf", [](float x) { return std::erf(x); }},
       {"sigmoid", [](float x) { return 1 / (1 + std::exp(-x)); }},
       {"sin", [](float x) { return std::sin(x); }},
       {"cos", [](float x) { return std::cos(x); }},
@@ -358,6 +359,30 @@ TEST_F(CpuLaunchersTest, MasksAndIndices) {
   ExpectError(Run("cpu.select", "where", {}, {mask.view(), row.view(), row.view()}, {row.view()}), "condition");
 }
 
+TEST_F(CpuLaunchersTest, IndexChecksEveryIndex) {
+  F x{{2, 3, 1}, {0, 1, 2, 10, 11, 12}}, y{{2, 2, 1}, std::vector<float>(4)};
+  Tensor<int64_t> rows{{2, 1}, {1, 0}};
+  I columns{{2}, {-1, 0}};
+  const std::vector<TensorView> inputs = {x.view(), rows.view(), columns.view()};
+  ASSERT_TRUE(Run("cpu.index", "index", {}, inputs, {y.view()}).ok());
+  EXPECT_THAT(y.data, ElementsAre(12, 10, 2, 0));
+  columns.data[1] = 3;
+  ExpectError(Run("cpu.index", "index", {}, inputs, {y.view()}), "index number 1 into axis 1 is 3",
+              absl::StatusCode::kOutOfRange);
+  columns.data[1] = 0;
+  ExpectError(Run("cpu.index", "index", {}, inputs, {x.view()}), "indices is");
+  ExpectError(Run("cpu.index", "index", {}, {columns.view(), columns.view(), columns.view()}, {columns.view()}),
+              "result is");
+  ExpectBindError("cpu.index", "index", {}, {kF32, kI32}, {kI32}, "differ in dtype");
+}
+
+TEST_F(CpuLaunchersTest, Cumsum) {
+  Tensor<int64_t> x{{2, 2}, {1, 2, 3, 4}}, y{{2, 2}, std::vector<int64_t>(4)};
+  ASSERT_TRUE(Run("cpu.cumsum", "cumsum", {{"axis", int64_t{0}}}, {x.view()}, {y.view()}).ok());
+  EXPECT_THAT(y.data, ElementsAre(1, 2, 4, 6));
+  ExpectError(Run("cpu.cumsum", "cumsum", {{"axis", int64_t{2}}}, {x.view()}, {y.view()}), "axis 2");
+}
+
 TEST_F(CpuLaunchersTest, Reduce) {
   F x{{2, 3}, {1, 2, 3, 4, 5, 9}}, columns{{3}, std::vector<float>(3)}, rows{{2, 1}, std::vector<float>(2)};
   const auto axes = [](std::vector<int64_t> list) { return AttrMap{{"axes", std::move(list)}, {"keepdims", false}}; };
@@ -415,6 +440,21 @@ TEST_F(CpuLaunchersTest, AttentionChecksItsOperands) {
   ExpectError(run(0), "a multiple of 2 heads");
   k.dims = {1, 1, 1, 4};
   ExpectError(run(0), "k is f32[1, 1, 1, 4]");
+  q.dims = {1, 2, 1, 2};
+  k.dims = {1, 1, 2, 2};
+  v.dims = {1, 1, 2, 1};
+  const auto masked = [&](TensorView mask) {
+    return Run("cpu.attention", "attention", {{"causal", false}, {"scale", 1.0}, {"window", int64_t{0}}},
+               {q.view(), k.view(), v.view(), mask}, {y.view()});
+  };
+  B seen{{2, 1, 2}, {1, 0, 0, 0}};
+  ASSERT_TRUE(masked(seen.view()).ok());
+  EXPECT_THAT(y.data, ElementsAre(2, 0));
+  F bias{{2}, {0, 100}};
+  ASSERT_TRUE(masked(bias.view()).ok());
+  EXPECT_THAT(y.data, ElementsAre(4, 4));
+  F long_bias{{3}, {0, 0, 0}};
+  ExpectError(masked(long_bias.view()), "mask is f32[3]");
   F wide{{1, 1, 1, 513}, std::vector<float>(513)};
   ExpectError(Run("cpu.attention", "attention", {{"causal", true}, {"scale", 1.0}, {"window", int64_t{0}}},
                   {wide.view(), wide.view(), wide.view()}, {wide.view()}),
