@@ -3,8 +3,8 @@
     from flashflow import LLM, SamplingParams
     print(LLM("smollm2-135m").generate("The sea is", SamplingParams(max_tokens=16))[0].text)
 
-Importing this package loads nothing else: each name below is loaded when first used, and torch only when a model is
-exported or trained.
+Importing this package makes `torch.compile(model, backend="flashflow")` possible and loads nothing else: each name
+below is loaded when first used, and torch only when a model is exported, compiled or trained.
 """
 
 from __future__ import annotations
@@ -12,7 +12,10 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from flashflow import torch_entry_point
+
 if TYPE_CHECKING:
+    from flashflow.compiled_module import CompiledModule, compile
     from flashflow.errors import (
         DataLossError,
         FailedPreconditionError,
@@ -29,7 +32,10 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
+torch_entry_point.register(__version__)
+
 __all__ = [
+    "CompiledModule",
     "DataLossError",
     "FailedPreconditionError",
     "FlashFlowError",
@@ -44,14 +50,17 @@ __all__ = [
     "TokenStream",
     "UnsupportedError",
     "__version__",
+    "compile",
 ]
 
 _HOME = {
+    "CompiledModule": "compiled_module",
     "LLM": "llm",
     "RequestOutput": "outputs",
     "RequestTiming": "outputs",
     "SamplingParams": "sampling",
     "TokenStream": "llm",
+    "compile": "compiled_module",
 }
 
 
