@@ -55,7 +55,7 @@ std::vector<Case> ElementwiseCases() {
       {Op::kNeg, {x}, {}, F({2.5, 0.5, -0.0, -0.75, -3})},
       {Op::kNeg, {I({-128, 5}, DType::kI8)}, {}, I({-128, -5}, DType::kI8)},
       {Op::kAbs, {x}, {}, F({2.5, 0.5, 0, 0.75, 3})},
-      {Op::kAbs, {I({-7, 7})}, {}, I({7, 7})},
+      {Op::kAbs, {I({-7, -1, 7})}, {}, I({7, 1, 7})},
       {Op::kExp, {x}, {}, F({0.082084998623898795, 0.60653065971263342, 1, 2.1170000166126747, 20.085536923187668})},
       {Op::kSqrt, {roots}, {}, F({0.5, 1.4142135623730950, 3})},
       {Op::kSqrt, {F({-1, kInf})}, {}, F({kNan, kInf})},
@@ -87,9 +87,9 @@ std::vector<Case> ElementwiseCases() {
       {Op::kSilu, {x}, {}, F({-0.18964545005310888, -0.18877033439907272, 0, 0.50938402438154473, 2.8577223804672997})},
       {Op::kCast, {F({-2.7, 2.7, kNan, 300, -kInf})}, cast(DType::kI8), I({-2, 2, 0, 127, -128}, DType::kI8)},
       {Op::kCast,
-       {F({1e30, -1e30})},
+       {F({1e30, -1e30, kNan})},
        cast(DType::kI64),
-       I({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}, DType::kI64)},
+       I({std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min(), 0}, DType::kI64)},
       {Op::kCast, {F({0, -0.0, 0.25, kNan})}, cast(DType::kBool), Bool({0, 0, 1, 1})},
       {Op::kCast, {I({300, -129, 5})}, cast(DType::kI8), I({44, 127, 5}, DType::kI8)},
       {Op::kCast, {I({300, 0})}, cast(DType::kBool), Bool({1, 0})},
@@ -181,7 +181,7 @@ std::vector<Case> ContractionCases() {
       {Op::kReduceMean, {x}, axes({0, 1}, true), F({1, 1}, {1.5})},
       {Op::kReduceMean, {x}, axes({0}, false), F({2.5, 3.5, -1.5})},
       {Op::kReduceMax, {x}, axes({1}, false), F({3, 5})},
-      {Op::kReduceMax, {F({2, 2}, {-3, kNan, -5, -4})}, axes({1}, false), F({kNan, -4})},
+      {Op::kReduceMax, {F({3, 2}, {-3, kNan, kNan, -3, -5, -4})}, axes({1}, false), F({kNan, kNan, -4})},
       {Op::kReduceMax, {I({-3, -2})}, axes({0}, false), I(Shape{}, {-2})},
       {Op::kCumsum, {x}, {{"axis", 1}}, F({2, 3}, {1, 3, 6, 4, 9, 3})},
       {Op::kCumsum, {I({2, 2}, {1, 2, 3, 4})}, {{"axis", 0}}, I({2, 2}, {1, 2, 4, 6})},
@@ -230,6 +230,12 @@ std::vector<Case> ContractionCases() {
        {q, k, v, F({1, 2, 2, 2}, {1, 0, 2, 0, 0, 0, 0, 1})},
        attention(false, 0),
        F({1, 2, 2, 1}, {15, 15, 15, 15})},
+      // A mask for each sequence of the batch.
+      {Op::kAttention,
+       {F({2, 1, 1, 1}, {1, 1}), F({2, 1, 2, 1}, {2, 4, 2, 4}), F({2, 1, 2, 1}, {10, 20, 10, 20}),
+        I({2, 1, 1, 2}, {0, 1, 1, 0}, DType::kBool)},
+       attention(false, 0),
+       F({2, 1, 1, 1}, {20, 10})},
   };
 }
 
@@ -368,6 +374,22 @@ TEST(OpCases, AddNormNormalizesTheSum) {
                                              WeightsFrom({}), Mode::kTyped);
   ASSERT_TRUE(outputs.ok()) << outputs.status();
   EXPECT_THAT(std::get<Tensor>(outputs->at("norm")).floats, ::testing::ElementsAre(-0.5, -0.5, 0.5, 5));
+}
+
+TEST(OpCases, AddNormRoundsTheSumBeforeItNormalizes) {
+  ir::GraphBuilder builder("op");
+  ir::Value* x = builder.Input("x", DType::kBF16, {1, 2});
+  ir::Value* residual = builder.Input("residual", DType::kBF16, {1, 2});
+  ir::Value* sum = builder.Add(Op::kAddNorm, {x, residual}, {{"norm", "layer_norm"}, {"eps", 0.25}});
+  builder.Output("norm", sum->def()->result(1));
+  const auto graph = builder.Build();
+  auto norm = [&](Mode mode) {
+    const Values inputs = {{"x", Tensor::Floats({1, 2}, {256, 256}, DType::kBF16)},
+                           {"residual", Tensor::Floats({1, 2}, {0, 1}, DType::kBF16)}};  // 257 rounds to 256
+    return std::get<Tensor>(Interpret(*graph, inputs, WeightsFrom({}), mode)->at("norm")).floats;
+  };
+  EXPECT_THAT(norm(Mode::kTyped), ::testing::ElementsAre(0, 0));
+  EXPECT_THAT(norm(Mode::kWide), ::testing::ElementsAre(::testing::Lt(-0.5), ::testing::Gt(0.5)));
 }
 
 TEST(OpCases, IndexRefusesPlacesOutsideAnAxis) {

@@ -161,6 +161,13 @@ TEST(Validate, ChecksPublicLists) {
                 for (Bucket& b : p.buckets) b.offsets.push_back(-1);
               }),
               HasSubstr("claims the place of tensor 0"));
+  EXPECT_THAT(Broken([](Plan& p) {
+                p.inputs.push_back(7);
+                p.tensors.push_back(p.tensors[0]);
+                p.tensors.back().index = 1;
+                for (Bucket& b : p.buckets) b.offsets.push_back(-1);
+              }),
+              HasSubstr("input 1: needs a name of its own, got 'token_ids'"));
   EXPECT_THAT(Broken([](Plan& p) { p.steps.pop_back(); }), HasSubstr("output 0: no step writes it"));
 }
 
@@ -188,6 +195,7 @@ TEST(Validate, ChecksBuckets) {
   EXPECT_THAT(Broken([](Plan& p) { p.buckets.pop_back(); }), HasSubstr("the last holds 8 tokens of 32"));
   EXPECT_THAT(Broken([](Plan& p) { std::swap(p.buckets[0], p.buckets[1]); }), HasSubstr("does not ascend"));
   EXPECT_THAT(Broken([](Plan& p) { p.buckets[0].max_tokens = -8; }), HasSubstr("does not ascend"));
+  EXPECT_THAT(Broken([](Plan& p) { p.buckets.push_back(p.buckets[1]); }), HasSubstr("32 does not ascend"));
   EXPECT_THAT(Broken([](Plan& p) { p.buckets[0].offsets.pop_back(); }), HasSubstr("6 offsets for 7 tensors"));
   EXPECT_THAT(Broken([](Plan& p) { p.buckets[0].offsets[0] = 0; }), HasSubstr("is not in the arena"));
   EXPECT_THAT(Broken([](Plan& p) { p.buckets[0].offsets[4] = 257; }), HasSubstr("offset 257 is not a multiple"));
