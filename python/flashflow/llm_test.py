@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from flashflow.errors import (
     NotFoundError,
     UnsupportedError,
 )
+from flashflow.llm import _engine_params
 from flashflow.tiny_model import CONTEXT_LENGTH, END_ID, MODEL_ID, USER_ID, byte_tokenizer, write_tiny_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -115,6 +117,16 @@ def test_streams_and_batches_interleave(llm):
     assert begun + "".join(first) == expected[PROMPTS[0]] and "".join(second) == expected[PROMPTS[1]]
 
 
+def test_failure_leaves_nothing_running(llm, monkeypatch):
+    def fail(request):
+        raise RuntimeError("no more")
+
+    monkeypatch.setattr(llm._loop, "advance", fail)
+    with pytest.raises(RuntimeError, match="no more"):
+        llm.generate(PROMPTS, GREEDY)
+    assert not llm._engine.has_work()
+
+
 def test_threads_share_the_engine(llm):
     expected = [output.text for output in llm.generate(PROMPTS, GREEDY)]
     found = [""] * len(PROMPTS)
@@ -138,6 +150,21 @@ def test_seed_fixes_the_tokens_and_only_the_seed(llm):
     alone, in_a_batch, other = sample(7, ["abc"]), sample(7, ["x", "abc", "yy", "zzz"]), sample(8, ["abc"])
     assert alone[0] == in_a_batch[1] and alone != other
     assert sample(None, ["abc"]) != sample(None, ["abc"])
+
+
+def test_every_sampling_parameter_reaches_the_engine():
+    values = (
+        "temperature=0.5, top_k=3, top_p=0.75, min_p=0.25, repetition_penalty=1.5, seed=7, max_tokens=9, logprobs=2"
+    )
+    params = eval(f"SamplingParams({values})")
+    assert repr(_engine_params(params)) == f"SamplingParams({values})"
+
+
+def test_times_of_loading_and_compiling_add_up(places, module, tmp_path):
+    began = time.monotonic()
+    timing = LLM(places[0], cache_dir=tmp_path, device="cpu").timing
+    assert timing.load_s > 0 and timing.compile_s > 0
+    assert timing.total_s == timing.load_s + timing.compile_s <= time.monotonic() - began
 
 
 def test_logprobs_are_those_of_the_distribution(llm, module):

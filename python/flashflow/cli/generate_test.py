@@ -5,9 +5,14 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from flashflow import SamplingParams
+from flashflow.cli.app import app
+from flashflow.llm import LoadTiming
+from flashflow.outputs import RequestOutput, RequestTiming
 from flashflow.tiny_model import byte_tokenizer, write_tiny_model
 
 
@@ -54,6 +59,69 @@ def test_json_is_one_object(home):
     assert all(isinstance(v, float) and v >= 0 for v in result["timing"].values())
 
 
+class RecordingModel:
+    """Stands in for LLM: keeps what it was asked, and answers in one word."""
+
+    asked = {}
+    has_chat_template = False
+    dtype, device, timing = "bfloat16", "cpu", LoadTiming(0.0, 0.0)
+
+    def __init__(self, model, progress, **options):
+        self.asked.clear()
+        self.asked.update(options, model=model)
+
+    def stream(self, prompt, params):
+        self.asked.update(prompt=prompt, params=params)
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+    def __iter__(self):
+        return iter(["naï", "ve\n"])
+
+    output = RequestOutput("p", [1], "naïve\n", [2, 3], "length", None, None, RequestTiming(0.0, 0.0, 0.0))
+
+
+def test_every_option_reaches_the_model(monkeypatch, capsys):
+    monkeypatch.setattr("flashflow.llm.LLM", RecordingModel)
+    words = (
+        "--model m --prompt p --dtype bfloat16 --device cpu --threads 3 --cache-dir c --ignore-eos --stop x --stop y"
+    )
+    sampling = {
+        "temperature": 0.5,
+        "top_k": 3,
+        "top_p": 0.75,
+        "min_p": 0.25,
+        "repetition_penalty": 1.5,
+        "max_tokens": 5,
+        "seed": 7,
+    }
+    options = [word for name, v in sampling.items() for word in ("--" + name.replace("_", "-"), str(v))]
+    app(["generate", *words.split(), *options], standalone_mode=False)
+    params = RecordingModel.asked.pop("params")
+    assert params == SamplingParams(**sampling, stop=params.stop, ignore_eos=True) and list(params.stop) == ["x", "y"]
+    assert RecordingModel.asked == {
+        "model": "m",
+        "prompt": "p",
+        "dtype": "bfloat16",
+        "device": "cpu",
+        "threads": 3,
+        "cache_dir": Path("c"),
+        "max_batch": 1,
+    }
+    assert capsys.readouterr().out == "naïve\n"  # one newline at the end, its own
+
+
+def test_json_keeps_letters_as_they_are(monkeypatch, capsys):
+    monkeypatch.setattr("flashflow.llm.LLM", RecordingModel)
+    app(["generate", "--prompt", "ü", "--json"], standalone_mode=False)
+    assert '"prompt": "ü"' in (out := capsys.readouterr().out) and '"text": "naïve\\n"' in out
+
+
 def test_quiet_says_nothing(home):
     assert generate(home, "--prompt", "hello", "-q")[1] == ""
 
@@ -96,6 +164,15 @@ def test_what_cannot_be_done_is_one_error(home, words, message):
     errors = [line for line in said.splitlines() if not line.startswith("[") and "ready after" not in line]
     assert out == "" and errors[0].startswith("error: ") and message in errors[0]
     assert [line.split(":")[0] for line in errors[1:]] in ([], ["hint"])
+
+
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [("engine.bin", "engine.bin does not end in .ff"), ("model/config.json/x.ff", "--out: the folder")],
+)
+def test_engine_that_cannot_be_written_is_refused_before_the_export(home, out, message):
+    printed, said = run(home, "export_checkpoint", "--model", "model", "--out", out, status=1)
+    assert printed == "" and message in said and "exporting" not in said
 
 
 def test_engine_of_export_checkpoint_generates_the_same(home):

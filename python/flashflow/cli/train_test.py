@@ -6,6 +6,11 @@ import signal
 import subprocess
 import sys
 
+import pytest
+
+from flashflow.cli.app import app
+from flashflow.training.config import TrainConfig
+
 OPTIONS = [
     *("--data", "data.txt", "--save-dir", "run", "--device", "cpu", "--steps", "16", "--batch-size", "4"),
     *("--seq-len", "8", "--lr", "0.004", "--warmup", "2", "--eval-every", "0", "--save-every", "8"),
@@ -56,3 +61,33 @@ def test_train_interrupt_resume_export_generate(tmp_path):
     results = [json.loads(run(tmp_path, "generate", "--model", m, *words)[0]) for m in ("run", "trained.ff")]
     assert results[0]["token_ids"] == results[1]["token_ids"]
     assert results[0]["text"] == " right left right left"
+
+
+def test_every_option_reaches_the_trainer(monkeypatch):
+    class Asked(BaseException):
+        pass
+
+    def make_trainer(data, save_dir, config, resume):
+        raise Asked(str(data), str(save_dir), config, resume)
+
+    monkeypatch.setattr("flashflow.training.gpt_small.make_trainer", make_trainer)
+    wanted = {
+        "preset": "small",
+        "steps": 11,
+        "batch_size": 2,
+        "seq_len": 16,
+        "lr": 0.5,
+        "warmup": 3,
+        "weight_decay": 0.25,
+        "grad_clip": 2.0,
+        "grad_accum": 4,
+        "eval_every": 5,
+        "save_every": 6,
+        "keep_last": 7,
+        "seed": 8,
+        "device": "cpu",
+    }
+    options = [word for name, value in wanted.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    with pytest.raises(Asked) as caught:
+        app(["train", "--data", "d", "--save-dir", "s", "--resume", *options], standalone_mode=False)
+    assert caught.value.args == ("d", "s", TrainConfig(**wanted), True)
