@@ -27,6 +27,8 @@
 #include "compiler/passes/narrow_weights_pass.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
+#include "compiler/passes/recognize_activations_pass.h"
+#include "compiler/passes/recognize_norms_pass.h"
 #include "compiler/passes/simplify_pass.h"
 #include "compiler/proof/decoder_runs.h"
 #include "gtest/gtest.h"
@@ -112,6 +114,25 @@ TEST(EquivalenceTest, CseIsIdentical) {
   int64_t removed = 0;
   CheckIdentical([] { return MakePassList<CsePass, DcePass>(); }, &removed);
   EXPECT_GT(removed, 5 * kSeeds);
+}
+
+// In the wide mode, where only the order of operations is left to differ.
+TEST(EquivalenceTest, RecognizedNormsAndActivationsAreReassociated) {
+  int64_t removed = 0;
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const Trial trial(seed);
+    const auto before = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(before.ok()) << before.status();
+    const double tolerance = WideTolerance(*trial.graph, kLongestSum, kNormEps);
+    const size_t nodes = trial.graph->nodes().size();
+    ASSERT_EQ(Apply(MakePassList<RecognizeNormsPass, RecognizeActivationsPass, DcePass>(), trial.graph.get()),
+              absl::OkStatus());
+    removed += static_cast<int64_t>(nodes - trial.graph->nodes().size());
+    const auto after = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(after.ok()) << after.status();
+    ASSERT_TRUE(RowsAgree(*after, *before, tolerance)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+  }
+  EXPECT_GT(removed, 10 * kSeeds);
 }
 
 TEST(EquivalenceTest, KvCacheRowsEqualTheFullGraphs) {

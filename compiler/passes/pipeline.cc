@@ -16,6 +16,8 @@
 #include "compiler/passes/last_token_head_pass.h"
 #include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/recognize_activations_pass.h"
+#include "compiler/passes/recognize_norms_pass.h"
 #include "compiler/passes/simplify_pass.h"
 #include "compiler/passes/unknown_name.h"
 

@@ -69,12 +69,41 @@ class Generator {
   Value* Transpose(Value* x, std::vector<int64_t> perm) {
     return Add(Op::kTranspose, {x}, {{"perm", std::move(perm)}});
   }
+  // Norms and activations as models write them out.
+  Value* WrittenOutNorm(Value* x) {
+    const AttrMap over_last = {{"axes", std::vector<int64_t>{2}}, {"keepdims", true}};
+    const bool centered = Pick(2) == 0;
+    if (centered) x = Add(Op::kSub, {x, Add(Op::kReduceMean, {x}, over_last)});
+    Value* square = Pick(2) == 0 ? Add(Op::kMul, {x, x}) : Add(Op::kPow, {x, Constant(2)});
+    Value* variance = Add(Op::kAdd, {Add(Op::kReduceMean, {square}, over_last), Constant(1e-2)});
+    Value* norm =
+        Pick(2) == 0 ? Add(Op::kMul, {x, Add(Op::kRsqrt, {variance})}) : Add(Op::kDiv, {x, Add(Op::kSqrt, {variance})});
+    norm = Add(Op::kMul, {Weight({kWidth}), norm});
+    return centered ? Add(Op::kAdd, {norm, Weight({kWidth})}) : norm;
+  }
+  Value* WrittenOutActivation(Value* x) {
+    switch (Pick(3)) {
+      case 0:
+        return Add(Op::kMul, {x, Add(Op::kSigmoid, {x})});
+      case 1: {
+        Value* curve = Add(Op::kErf, {Add(Op::kDiv, {x, Constant(1.4142135623730951)})});
+        return Add(Op::kMul, {Scaled(x, 0.5), Add(Op::kAdd, {curve, Constant(1)})});
+      }
+      default: {
+        Value* cubic = Add(Op::kAdd, {x, Scaled(Add(Op::kPow, {x, Constant(3)}), 0.044715)});
+        Value* curve = Add(Op::kTanh, {Scaled(cubic, 0.7978845608028654)});
+        return Add(Op::kMul, {Scaled(x, 0.5), Add(Op::kAdd, {Constant(1), curve})});
+      }
+    }
+  }
   Value* Norm(Value* x) {
+    if (Pick(4) == 0) return WrittenOutNorm(x);
     Value* weight = Pick(3) == 0 ? nullptr : Weight({kWidth});
     if (Pick(2) == 0) return Add(Op::kRmsNorm, {x, weight}, {{"eps", 1e-2}});
     return Add(Op::kLayerNorm, {x, weight, Pick(2) == 0 ? nullptr : Weight({kWidth})}, {{"eps", 1e-2}});
   }
   Value* Bounded(Value* x) {
+    if (Pick(6) == 0) return WrittenOutActivation(x);
     constexpr Op kOps[] = {Op::kTanh, Op::kSigmoid, Op::kGelu, Op::kSilu, Op::kSin, Op::kCos, Op::kNeg, Op::kRelu};
     return Add(kOps[Pick(std::size(kOps))], {x});
   }

@@ -1,0 +1,128 @@
+#include "compiler/passes/recognize_activations_pass.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/ir_check.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ::testing::AssertionResult;
+
+std::string Graph(std::string_view body) {
+  return absl::StrCat(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %x "x" : f32[T, 6]
+      %one = constant() {dtype = f32, value = 1.0} : f32[]
+      %two = constant() {dtype = f32, value = 2.0} : f32[]
+      %three = constant() {dtype = f32, value = 3.0} : f32[]
+      %half = constant() {dtype = f32, value = 0.5} : f32[]
+      %root = constant() {dtype = f32, value = 0.7978845608028654} : f32[]
+      %small = constant() {dtype = f32, value = 0.044715} : f32[]
+      %sqrt2 = constant() {dtype = f32, value = 1.4142135623730951} : f32[]
+      %quarter = constant() {dtype = f32, value = 0.25} : f32[]
+      )ir",
+                      body, "\noutput \"y\" %y\n");
+}
+
+AssertionResult Recognizes(std::string_view body, std::string_view want) {
+  return CheckPasses(
+      MakePassList<RecognizeActivationsPass, DcePass>(),
+      absl::StrCat(Graph(body), "// CHECK: input\n// CHECK-NEXT: %1 = ", want, "\n// CHECK-NEXT: output \"y\" %1\n}"));
+}
+
+TEST(RecognizeActivationsPassTest, Silu) {
+  EXPECT_TRUE(Recognizes("%s = sigmoid(%x) : f32[T, 6]\n%y = mul(%s, %x) : f32[T, 6]", "silu(%0) : f32[T, 6]"));
+  EXPECT_TRUE(
+      Recognizes("%n = neg(%x) : f32[T, 6]\n%e = exp(%n) : f32[T, 6]\n%d = add(%one, %e) : f32[T, 6]\n"
+                 "%y = div(%x, %d) : f32[T, 6]",
+                 "silu(%0) : f32[T, 6]"));
+}
+
+// GPT-2's NewGELU: 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x^3))).
+TEST(RecognizeActivationsPassTest, TanhGelu) {
+  EXPECT_TRUE(Recognizes(R"(
+      %h = mul(%x, %half) : f32[T, 6]
+      %c = pow(%x, %three) : f32[T, 6]
+      %p = mul(%c, %small) : f32[T, 6]
+      %a = add(%x, %p) : f32[T, 6]
+      %i = mul(%a, %root) : f32[T, 6]
+      %t = tanh(%i) : f32[T, 6]
+      %g = add(%t, %one) : f32[T, 6]
+      %y = mul(%h, %g) : f32[T, 6])",
+                         "gelu(%0) {approximate = \"tanh\"} : f32[T, 6]"));
+}
+
+TEST(RecognizeActivationsPassTest, TanhGeluInAnotherOrder) {
+  EXPECT_TRUE(Recognizes(R"(
+      %s = mul(%x, %x) : f32[T, 6]
+      %k = mul(%small, %x) : f32[T, 6]
+      %p = mul(%s, %k) : f32[T, 6]
+      %a = add(%p, %x) : f32[T, 6]
+      %i = mul(%root, %a) : f32[T, 6]
+      %t = tanh(%i) : f32[T, 6]
+      %g = add(%one, %t) : f32[T, 6]
+      %h = mul(%g, %x) : f32[T, 6]
+      %y = div(%h, %two) : f32[T, 6])",
+                         "gelu(%0) {approximate = \"tanh\"} : f32[T, 6]"));
+}
+
+TEST(RecognizeActivationsPassTest, ErfGeluOfAProduct) {
+  EXPECT_TRUE(CheckPasses(MakePassList<RecognizeActivationsPass, DcePass>(), absl::StrCat(Graph(R"(
+      %u = sin(%x) : f32[T, 6]
+      %z = mul(%x, %u) : f32[T, 6]
+      %i = div(%z, %sqrt2) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%z, %h) : f32[T, 6])"),
+                                                                                          R"(
+      // CHECK: %2 = mul(%0, %1)
+      // CHECK-NEXT: %3 = gelu(%2) : f32[T, 6]
+      // CHECK-NEXT: output "y" %3
+      })")));
+}
+
+TEST(RecognizeActivationsPassTest, KeepsAGateOfSomethingElse) {
+  const PassRun run = RunPasses(MakePassList<RecognizeActivationsPass>(), absl::StrCat(Graph(R"(
+      %u = sin(%x) : f32[T, 6]
+      %s = sigmoid(%u) : f32[T, 6]
+      %v = mul(%x, %s) : f32[T, 6]
+      %i = div(%x, %sqrt2) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%v, %h) : f32[T, 6])"),
+                                                                                       "}"));
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
+}
+
+TEST(RecognizeActivationsPassTest, RefusesOtherConstants) {
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(absl::StrCat(Graph(R"(
+      %i = mul(%x, %quarter) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%x, %h) : f32[T, 6])"),
+                                                                  "}"),
+                                                     "under erf is not x / sqrt(2)"));
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(absl::StrCat(Graph(R"(
+      %s = mul(%x, %x) : f32[T, 6]
+      %p = mul(%s, %small) : f32[T, 6]
+      %a = add(%x, %p) : f32[T, 6]
+      %i = mul(%a, %root) : f32[T, 6]
+      %t = tanh(%i) : f32[T, 6]
+      %g = add(%t, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%x, %h) : f32[T, 6])"),
+                                                                  "}"),
+                                                     "under tanh is not"));
+}
+
+}  // namespace
+}  // namespace flashflow::passes
