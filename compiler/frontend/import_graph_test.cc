@@ -203,6 +203,97 @@ TEST(ImportGraphTest, LowersEachTarget) {
   }
 }
 
+// What masks and positions are made of.
+TEST(ImportGraphTest, LowersIndexArithmetic) {
+  const Json is = I64({"B", "S"});
+  const Json bs = {{"dtype", "bool"}, {"shape", {"B", "S"}}};
+  const Json s_dim = {{"dim", "S"}};
+  const std::string ti = " : i64[B, S]\n";
+  const std::string tb = " : bool[B, S]\n";
+  const std::string one = "%7 = constant() {dtype = i64, value = 1.0} : i64[]\n";
+  const std::string i_as_bool = "%7 = cast(%1) {dtype = bool}" + tb;
+  const Lowered cases[] = {
+      {"aten.arange.default",
+       Json::array({s_dim}),
+       I64(Json::array({"S"})),
+       "%7 = iota() {axis = 0, dtype = i64, shape = dims(S)} : i64[S]\n",
+       {{"device", {{"other", "cpu"}}}, {"pin_memory", false}}},
+      {"aten.arange.start",
+       {2, s_dim},
+       I64(Json::array({"S - 2"})),
+       "%7 = iota() {axis = 0, dtype = i64, shape = dims(S - 2)} : i64[S - 2]\n"
+       "%8 = constant() {dtype = i64, value = 2.0} : i64[]\n%9 = add(%7, %8) : i64[S - 2]\n"},
+      {"aten.zeros.default", Json::array({Json::array({s_dim, 2})}), F32({"S", 2}),
+       "%7 = constant() {dtype = f32, shape = dims(S, 2), value = 0.0} : f32[S, 2]\n"},
+      {"aten.new_ones.default",
+       {R("i"), Json::array()},
+       {{"dtype", "bool"}, {"shape", Json::array()}},
+       "%7 = constant() {dtype = bool, value = 1.0} : bool[]\n",
+       {{"dtype", {{"dtype", "bool"}}}}},
+      {"aten.full.default",
+       {Json::array({2}), {{"float", "-inf"}}},
+       F32(Json::array({2})),
+       "%7 = constant() {dtype = f32, shape = dims(2), value = -inf} : f32[2]\n"},
+      {"aten.full_like.default",
+       {R("i"), 3},
+       is,
+       "%7 = constant() {dtype = i64, shape = dims(B, S), value = 3.0}" + ti},
+      {"aten.ne.Scalar", {R("i"), 1}, bs, one + "%8 = ne(%1, %7)" + tb},
+      {"aten.le.Tensor", {R("i"), R("i")}, bs, "%7 = le(%1, %1)" + tb},
+      {"aten.logical_not.default", {R("i")}, bs, i_as_bool + "%8 = logical_not(%7)" + tb},
+      {"aten.where.ScalarOther",
+       {R("i"), R("s"), {{"float", "-inf"}}},
+       F32({"B", "S"}),
+       i_as_bool + "%8 = constant() {dtype = f32, value = -inf} : f32[]\n%9 = where(%7, %5, %8) : f32[B, S]\n"},
+      {"aten.triu.default",
+       {R("m"), 1},
+       F32({4, 4}),
+       "%7 = iota() {axis = 0, dtype = i64, shape = dims(4, 4)} : i64[4, 4]\n"
+       "%8 = iota() {axis = 1, dtype = i64, shape = dims(4, 4)} : i64[4, 4]\n"
+       "%9 = sub(%8, %7) : i64[4, 4]\n%10 = constant() {dtype = i64, value = 1.0} : i64[]\n"
+       "%11 = ge(%9, %10) : bool[4, 4]\n%12 = constant() {dtype = f32, value = 0.0} : f32[]\n"
+       "%13 = where(%11, %3, %12) : f32[4, 4]\n"},
+      {"aten.cumsum.default", {R("i"), -1}, is, "%7 = cumsum(%1) {axis = 1}" + ti},
+      {"aten.diff.default",
+       {R("i"), 1, -1, R("i")},
+       I64({"B", "2*S - 1"}),
+       "%7 = concat(%1, %1) {axis = 1} : i64[B, 2*S]\n"
+       "%8 = slice(%7) {axis = 1, start = dim(1), stop = dim(2*S)} : i64[B, 2*S - 1]\n"
+       "%9 = slice(%7) {axis = 1, start = dim(0), stop = dim(2*S - 1)} : i64[B, 2*S - 1]\n"
+       "%10 = sub(%8, %9) : i64[B, 2*S - 1]\n"},
+      {"aten.index.Tensor",
+       {R("i"), Json::array({R("n"), R("n")})},
+       I64(Json::array({4})),
+       "%7 = index(%1, %6, %6) : i64[4]\n"},
+      {"aten.slice.Tensor",
+       {R("i"), 1, 0, 1},
+       I64({"B", 1}),
+       "%7 = slice(%1) {axis = 1, start = dim(0), stop = dim(1)} : i64[B, 1]\n"},
+      {"aten.slice.Tensor",
+       {R("i"), 1, -1},
+       I64({"B", 1}),
+       "%7 = slice(%1) {axis = 1, start = dim(S - 1), stop = dim(S)} : i64[B, 1]\n"},
+      {"aten.repeat_interleave.self_int",
+       {R("h"), 3, 1},
+       F32({"B", 6, "S", 8}),
+       "%7 = reshape(%2) {shape = dims(B, 2, 1, S, 8)} : f32[B, 2, 1, S, 8]\n"
+       "%8 = expand(%7) {shape = dims(B, 2, 3, S, 8)} : f32[B, 2, 3, S, 8]\n"
+       "%9 = reshape(%8) {shape = dims(B, 6, S, 8)} : f32[B, 6, S, 8]\n"},
+      {"aten.flatten.using_ints",
+       {R("h"), 1, -2},
+       F32({"B", "2*S", 8}),
+       "%7 = reshape(%2) {shape = dims(B, 2*S, 8)} : f32[B, 2*S, 8]\n"},
+      {"aten.unflatten.int",
+       {R("x"), -1, {2, -1}},
+       F32({"B", "S", 2, 2}),
+       "%7 = reshape(%0) {shape = dims(B, S, 2, 2)} : f32[B, S, 2, 2]\n"},
+  };
+  for (const Lowered& c : cases) {
+    const Json args = c.args.is_array() ? c.args : Json::array({c.args});
+    EXPECT_EQ(Import(OneNode(c.target, args, c.result, c.kwargs)), c.expected) << c.target << args;
+  }
+}
+
 TEST(ImportGraphTest, RefusesWithNodeAndReason) {
   const Json xs = F32({"B", "S", 4});
   const Json hs = F32({"B", 2, "S", 8});
@@ -226,7 +317,7 @@ TEST(ImportGraphTest, RefusesWithNodeAndReason) {
       {"aten.transpose.int", {R("x"), 0, 3}, xs, "argument \"dim1\": expected an axis of a tensor of rank 3, got 3"},
       {"aten.permute.default", {R("x"), {0, 0, 1}}, xs, "perm"},
       {"aten.slice.Tensor", {R("x"), 1, 0, 3}, xs, "the sliced dim S is symbolic"},
-      {"aten.slice.Tensor", {R("x"), 1, 0, {{"dim", "S - 1"}}}, xs, "expected a constant, or all of the dim S"},
+      {"aten.slice.Tensor", {R("x"), 1, 0, {{"dim", "S + 1"}}}, xs, "expected a bound from 0 to S for all sizes"},
       {"aten.select.int", {R("x"), 1, 0}, xs, "an axis of constant size, not S"},
       {"aten.select.int", {R("x"), 2, 4}, xs, "an index below 4"},
       {"aten.split.Tensor", {R("x"), 0, 2}, xs, "give 0 results, but 1 are declared"},
@@ -238,12 +329,17 @@ TEST(ImportGraphTest, RefusesWithNodeAndReason) {
       {"aten.scaled_dot_product_attention.default",
        {R("h"), R("h"), R("h"), R("m")},
        hs,
-       "pass is_causal=True and no mask"},
+       "mask: expected a shape that broadcasts to [B, 2, S, S]"},
       {"aten.scaled_dot_product_attention.default", {R("h"), R("h"), R("h"), nullptr, 0.1}, hs, "model.eval()", causal},
       {"aten.scaled_dot_product_attention.default",
        {R("x"), R("h"), R("h")},
        hs,
        "\"query\": expected a tensor [batch"},
+      {"aten.arange.start_step", {0, 8, 2}, I64(Json::array({4})), "only steps of 1 are"},
+      {"aten.__and__.Tensor", {R("i"), R("i")}, I64({"B", "S"}), "argument \"self\": expected a bool tensor"},
+      {"aten.diff.default", {R("i"), 2}, I64({"B", "S"}), "argument \"n\" = 2 is not supported"},
+      {"aten.tril.default", {R("v")}, F32(Json::array({4})), "a tensor of rank 2 or more"},
+      {"aten.repeat_interleave.self_int", {R("h"), 0, 1}, hs, "1 or more"},
       {"getitem", {R("x"), 1}, xs, "\"x\" has 1 results, not one at 1"},
       {"getitem", {R("x")}, xs, "expected a reference and an index"},
   };

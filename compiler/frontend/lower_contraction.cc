@@ -110,7 +110,7 @@ absl::StatusOr<Values> ScaledDotProductAttention(const Call& call) {
   for (auto [name, x] : {std::pair{"query", q}, std::pair{"key", k}, std::pair{"value", v}}) {
     if (x->tensor().shape.size() != 4) return call.Error(name, "a tensor [batch, heads, sequence, head_dim]");
   }
-  FF_RETURN_IF_ERROR(call.RequireDefault("attn_mask", Arg{}, "pass is_causal=True and no mask"));
+  FF_ASSIGN_OR_RETURN(ir::Value * mask, call.OptionalTensor("attn_mask"));
   FF_RETURN_IF_ERROR(call.RequireDefault("dropout_p", Arg{0.0}, "call model.eval() before exporting"));
   FF_ASSIGN_OR_RETURN(const bool causal, call.Bool("is_causal", false));
   FF_ASSIGN_OR_RETURN(const bool grouped, call.Bool("enable_gqa", false));
@@ -128,7 +128,7 @@ absl::StatusOr<Values> ScaledDotProductAttention(const Call& call) {
   const std::optional<int64_t> head_dim = q_shape[3].constant();
   if (!head_dim.has_value() || *head_dim < 1) return call.Error("query", "a constant head_dim of 1 or more");
   FF_ASSIGN_OR_RETURN(const double scale, call.Float("scale", 1.0 / std::sqrt(static_cast<double>(*head_dim))));
-  return One(call.Emit(Op::kAttention, {q, k, v}, {{"causal", causal}, {"scale", scale}}));
+  return One(call.Emit(Op::kAttention, {q, k, v, mask}, {{"causal", causal}, {"scale", scale}}));
 }
 
 constexpr TargetRow kTargets[] = {
@@ -147,7 +147,7 @@ constexpr TargetRow kTargets[] = {
     {"aten.addmm.default", "self mat1 mat2 beta? alpha?", AddMm,
      "a linear with a transposed weight; alpha and beta must be 1"},
     {"aten.scaled_dot_product_attention.default", "query key value attn_mask? dropout_p? is_causal? scale? enable_gqa?",
-     ScaledDotProductAttention, "attn_mask must be None and dropout_p 0; as many keys as queries where is_causal"},
+     ScaledDotProductAttention, "dropout_p must be 0; as many keys as queries where is_causal"},
 };
 
 }  // namespace

@@ -24,27 +24,32 @@ absl::StatusOr<ir::Value*> Slice(const Call& call, ir::Value* x, int64_t axis, D
                    {{"axis", axis}, {"start", std::move(start)}, {"stop", std::move(stop)}, {"step", step}});
 }
 
-absl::StatusOr<Values> View(const Call& call) {
-  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
-  FF_ASSIGN_OR_RETURN(Dims shape, call.DimList("size"));
+// Replaces a -1 among dims by what is left of `elements`.
+absl::Status FillOpenDim(const Call& call, std::string_view name, const DimExpr& elements, Dims* dims) {
   DimExpr* open = nullptr;
   DimExpr known = 1;
-  for (DimExpr& dim : shape) {
+  for (DimExpr& dim : *dims) {
     if (dim != DimExpr(-1)) {
       known = known * dim;
     } else if (open == nullptr) {
       open = &dim;
     } else {
-      return call.Error("size", "at most one -1");
+      return call.Error(name, "at most one -1");
     }
   }
-  if (open != nullptr) {
-    const std::optional<DimExpr> rest = NumElements(x->tensor().shape).DividedBy(known);
-    if (!rest.has_value()) {
-      return call.Error("size", absl::StrCat("dims that divide the elements of ", x->type().ToString()));
-    }
-    *open = *rest;
+  if (open == nullptr) return absl::OkStatus();
+  const std::optional<DimExpr> rest = elements.DividedBy(known);
+  if (!rest.has_value()) {
+    return call.Error(name, absl::StrCat("dims that divide the elements, ", elements.ToString()));
   }
+  *open = *rest;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Values> View(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  FF_ASSIGN_OR_RETURN(Dims shape, call.DimList("size"));
+  FF_RETURN_IF_ERROR(FillOpenDim(call, "size", NumElements(x->tensor().shape), &shape));
   return One(call.Reshape(x, std::move(shape)));
 }
 
@@ -121,13 +126,13 @@ absl::StatusOr<Values> Expand(const Call& call) {
   return One(call.Emit(Op::kExpand, {x}, {{"shape", std::move(size)}}));
 }
 
-// A slice bound as torch reads it: negative ones count from the end, then clamped to [0, dim]. A symbolic dim is cut at
-// its two ends only.
+// A slice bound as torch reads it: negative ones count from the end, then clamped to [0, dim]. Of a symbolic dim only
+// bounds that no size clamps.
 absl::StatusOr<DimExpr> SliceBound(const Call& call, std::string_view name, const DimExpr& dim, int64_t otherwise) {
   const Arg& arg = call.Get(name);
   if (const auto* expr = std::get_if<DimExpr>(&arg.value); expr != nullptr && !expr->IsConstant()) {
-    if (*expr == dim) return dim;
-    return call.Error(name, absl::StrCat("a constant, or all of the dim ", dim.ToString()));
+    if (call.IsWithin(*expr, 0, dim)) return *expr;
+    return call.Error(name, absl::StrCat("a bound from 0 to ", dim.ToString(), " for all sizes"));
   }
   int64_t bound = otherwise;
   if (const auto* expr = std::get_if<DimExpr>(&arg.value)) {
@@ -137,12 +142,13 @@ absl::StatusOr<DimExpr> SliceBound(const Call& call, std::string_view name, cons
   }
   if (bound == 0) return DimExpr(0);
   if (bound == std::numeric_limits<int64_t>::max()) return dim;
-  const std::optional<int64_t> length = dim.constant();
-  if (!length.has_value()) {
-    return call.Error(name, absl::StrCat("0 or the end: the sliced dim ", dim.ToString(), " is symbolic"));
+  if (const std::optional<int64_t> length = dim.constant(); length.has_value()) {
+    if (bound < 0) bound += *length;
+    return DimExpr(std::min(std::max<int64_t>(bound, 0), *length));
   }
-  if (bound < 0) bound += *length;
-  return DimExpr(std::min(std::max<int64_t>(bound, 0), *length));
+  const DimExpr place = bound < 0 ? dim + DimExpr(bound) : DimExpr(bound);
+  if (call.IsWithin(place, 0, dim)) return place;
+  return call.Error(name, absl::StrCat("0 or the end: the sliced dim ", dim.ToString(), " is symbolic"));
 }
 
 absl::StatusOr<Values> SliceTensor(const Call& call) {
@@ -274,12 +280,94 @@ absl::StatusOr<Values> Embedding(const Call& call) {
   return Lookup(call, table, ids);
 }
 
-// table[ids] as models with rotary embeddings write it.
+// table[ids] as models with rotary embeddings write it; else x[indices0, indices1, ...].
 absl::StatusOr<Values> IndexTensor(const Call& call) {
-  FF_ASSIGN_OR_RETURN(ir::Value * table, call.Tensor("self"));
-  FF_ASSIGN_OR_RETURN(const Values indices, call.Tensors("indices"));
-  if (indices.size() != 1) return call.Error("indices", "one index tensor, for rows of a table of rank 2");
-  return Lookup(call, table, indices[0]);
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  FF_ASSIGN_OR_RETURN(Values indices, call.Tensors("indices"));
+  if (indices.size() == 1 && x->tensor().shape.size() == 2 && IsFloat(x->tensor().dtype)) {
+    return Lookup(call, x, indices[0]);
+  }
+  indices.insert(indices.begin(), x);
+  return One(call.Emit(Op::kIndex, std::move(indices)));
+}
+
+absl::StatusOr<Values> Cumsum(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  FF_ASSIGN_OR_RETURN(const int64_t axis, call.Axis("dim", x->tensor().shape.size()));
+  FF_ASSIGN_OR_RETURN(const std::optional<DType> dtype, call.OptionalDType("dtype"));
+  const DType as_torch = IsFloat(x->tensor().dtype) ? x->tensor().dtype : DType::kI64;
+  FF_ASSIGN_OR_RETURN(x, call.Cast(x, dtype.value_or(as_torch)));
+  return One(call.Emit(Op::kCumsum, {x}, {{"axis", axis}}));
+}
+
+// Each element minus the one before it, after what is prepended and before what is appended.
+absl::StatusOr<Values> Diff(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  FF_RETURN_IF_ERROR(call.RequireDefault("n", Arg{int64_t{1}}, "take differences one after the other"));
+  FF_ASSIGN_OR_RETURN(const int64_t axis, call.Axis("dim", x->tensor().shape.size(), -1));
+  FF_ASSIGN_OR_RETURN(ir::Value * first, call.OptionalTensor("prepend"));
+  FF_ASSIGN_OR_RETURN(ir::Value * last, call.OptionalTensor("append"));
+  if (x->tensor().dtype == DType::kBool) return call.Error("self", "a tensor of numbers");
+  Values parts = {x};
+  if (first != nullptr) parts.insert(parts.begin(), first);
+  if (last != nullptr) parts.push_back(last);
+  if (parts.size() > 1) {
+    FF_ASSIGN_OR_RETURN(x, call.Emit(Op::kConcat, std::move(parts), {{"axis", axis}}));
+  }
+  const DimExpr length = x->tensor().shape[axis];
+  FF_ASSIGN_OR_RETURN(ir::Value * later, Slice(call, x, axis, 1, length));
+  FF_ASSIGN_OR_RETURN(ir::Value * earlier, Slice(call, x, axis, 0, length - 1));
+  return One(call.Emit(Op::kSub, {later, earlier}));
+}
+
+absl::StatusOr<Values> ExpandAs(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  FF_ASSIGN_OR_RETURN(const ir::Value* other, call.Tensor("other"));
+  if (x->tensor().shape == other->tensor().shape) return Values{x};
+  return One(call.Emit(Op::kExpand, {x}, {{"shape", other->tensor().shape}}));
+}
+
+// The axes from start_dim to end_dim as one.
+absl::StatusOr<Values> Flatten(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  const Dims& shape = x->tensor().shape;
+  FF_ASSIGN_OR_RETURN(const int64_t start, call.Axis("start_dim", shape.size(), 0));
+  FF_ASSIGN_OR_RETURN(const int64_t end, call.Axis("end_dim", shape.size(), -1));
+  if (end < start) return call.Error("end_dim", "no axis before start_dim");
+  Dims flat(shape.begin(), shape.begin() + start);
+  flat.push_back(NumElements(Dims(shape.begin() + start, shape.begin() + end + 1)));
+  flat.insert(flat.end(), shape.begin() + end + 1, shape.end());
+  return One(call.Reshape(x, std::move(flat)));
+}
+
+// An axis as several of these sizes.
+absl::StatusOr<Values> Unflatten(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  Dims shape = x->tensor().shape;
+  FF_ASSIGN_OR_RETURN(const int64_t axis, call.Axis("dim", shape.size()));
+  FF_ASSIGN_OR_RETURN(Dims sizes, call.DimList("sizes"));
+  FF_RETURN_IF_ERROR(FillOpenDim(call, "sizes", shape[axis], &sizes));
+  shape.erase(shape.begin() + axis);
+  shape.insert(shape.begin() + axis, sizes.begin(), sizes.end());
+  return One(call.Reshape(x, std::move(shape)));
+}
+
+// Each element of an axis several times: [a, b] twice is [a, a, b, b].
+absl::StatusOr<Values> RepeatInterleave(const Call& call) {
+  FF_ASSIGN_OR_RETURN(ir::Value * x, call.Tensor("self"));
+  const Dims& shape = x->tensor().shape;
+  FF_ASSIGN_OR_RETURN(const int64_t repeats, call.Int("repeats"));
+  if (!call.Has("dim")) return call.Error("dim", "an axis");
+  FF_ASSIGN_OR_RETURN(const int64_t axis, call.Axis("dim", shape.size()));
+  if (repeats < 1) return call.Error("repeats", "1 or more");
+  Dims apart = shape;
+  apart.insert(apart.begin() + axis + 1, DimExpr(1));
+  FF_ASSIGN_OR_RETURN(ir::Value * result, call.Reshape(x, apart));
+  apart[axis + 1] = repeats;
+  FF_ASSIGN_OR_RETURN(result, call.Emit(Op::kExpand, {result}, {{"shape", apart}}));
+  Dims joined = shape;
+  joined[axis] = joined[axis] * DimExpr(repeats);
+  return One(call.Reshape(result, std::move(joined)));
 }
 
 constexpr TargetRow kTargets[] = {
@@ -294,7 +382,8 @@ constexpr TargetRow kTargets[] = {
     {"aten.squeeze.dim", "self dim", Squeeze},
     {"aten.squeeze.dims", "self dim", Squeeze},
     {"aten.expand.default", "self size implicit~", Expand},
-    {"aten.slice.Tensor", "self dim? start? end? step?", SliceTensor, "a symbolic axis is cut at its two ends only"},
+    {"aten.slice.Tensor", "self dim? start? end? step?", SliceTensor,
+     "a symbolic axis is cut where every size has a place"},
     {"aten.select.int", "self dim index", Select, "of an axis of constant size"},
     {"aten.split.Tensor", "self split_size dim?", SplitTensor, "of an axis of constant size"},
     {"aten.split_with_sizes.default", "self split_sizes dim?", SplitWithSizes, "of an axis of constant size"},
@@ -303,7 +392,13 @@ constexpr TargetRow kTargets[] = {
     {"aten.unbind.int", "self dim?", Unbind, "of an axis of constant size"},
     {"aten.cat.default", "tensors dim?", Cat},
     {"aten.embedding.default", "weight indices padding_idx~ scale_grad_by_freq~ sparse~", Embedding},
-    {"aten.index.Tensor", "self indices", IndexTensor, "one index tensor into the rows of a matrix"},
+    {"aten.index.Tensor", "self indices", IndexTensor, "index tensors for the first axes"},
+    {"aten.cumsum.default", "self dim dtype?", Cumsum},
+    {"aten.diff.default", "self n? dim? prepend? append?", Diff, "n must be 1"},
+    {"aten.expand_as.default", "self other", ExpandAs},
+    {"aten.flatten.using_ints", "self start_dim? end_dim?", Flatten},
+    {"aten.unflatten.int", "self dim sizes", Unflatten},
+    {"aten.repeat_interleave.self_int", "self repeats dim? output_size~", RepeatInterleave, "along one axis"},
 };
 
 }  // namespace

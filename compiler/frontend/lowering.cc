@@ -76,6 +76,13 @@ absl::StatusOr<Call> Call::Bind(const JsonNode& node, std::string_view parameter
   return call;
 }
 
+bool Call::IsWithin(const DimExpr& x, const DimExpr& low, const DimExpr& high) const {
+  const SymbolRanges ranges = graph_->symbol_ranges();
+  const auto below = (x - low).Bounds(ranges);
+  const auto above = (high - x).Bounds(ranges);
+  return below.ok() && above.ok() && below->min >= 0 && above->min >= 0;
+}
+
 const Arg& Call::Get(std::string_view name) const {
   auto it = arguments_.find(name);
   return it == arguments_.end() ? NullArg() : *it->second;
@@ -222,6 +229,8 @@ absl::StatusOr<ir::Value*> Call::Reshape(ir::Value* value, Dims shape) const {
 
 std::vector<TargetGroup> TargetGroups() {
   return {{"Elementwise", ElementwiseTargets()},
+          {"Comparisons, logic and choice", ConditionTargets()},
+          {"Tensors of sizes and numbers", CreationTargets()},
           {"Shapes and lookups", ShapeTargets()},
           {"Reductions, products and attention", ContractionTargets()},
           {"No change but of the dtype", IdentityTargets()}};

@@ -31,6 +31,8 @@ class Call {
                                    std::string loc, ir::Graph* graph);
 
   const JsonNode& node() const { return *node_; }
+  // Whether low <= x <= high for all sizes that the graph's symbols may take.
+  bool IsWithin(const DimExpr& x, const DimExpr& low, const DimExpr& high) const;
 
   // Whether the argument was given and is not null.
   bool Has(std::string_view name) const;
@@ -83,6 +85,8 @@ struct TargetRow {
 };
 
 absl::Span<const TargetRow> ElementwiseTargets();
+absl::Span<const TargetRow> ConditionTargets();
+absl::Span<const TargetRow> CreationTargets();
 absl::Span<const TargetRow> ShapeTargets();
 absl::Span<const TargetRow> ContractionTargets();
 absl::Span<const TargetRow> IdentityTargets();
