@@ -38,15 +38,6 @@ std::optional<IndexForm> Sum(const IndexForm& a, int64_t factor, const IndexForm
   return sum;
 }
 
-// As it looks broadcast to a rank, aligned at the last axis.
-IndexForm Broadcast(const IndexForm& x, size_t rank) {
-  const size_t added = rank - x.steps.size();
-  IndexForm form = x;
-  form.steps.insert(form.steps.begin(), added, 0);
-  if (form.row >= 0) form.row += static_cast<int>(added);
-  return form;
-}
-
 // Axes that are not of size 1, in order.
 std::vector<int> LongAxes(const Dims& shape) {
   std::vector<int> axes;
@@ -87,6 +78,20 @@ Condition Decided(bool value) { return {.never = !value, .terms = {}}; }
 
 }  // namespace
 
+IndexForm Broadcast(const IndexForm& x, size_t rank) {
+  const size_t added = rank - x.steps.size();
+  IndexForm form = x;
+  form.steps.insert(form.steps.begin(), added, 0);
+  if (form.row >= 0) form.row += static_cast<int>(added);
+  return form;
+}
+
+Condition Broadcast(const Condition& x, size_t rank) {
+  Condition broadcast = x;
+  for (IndexForm& term : broadcast.terms) term = Broadcast(term, rank);
+  return broadcast;
+}
+
 IndexForms::IndexForms(const ir::Graph& graph, bool consecutive_positions) : ranges_(graph.symbol_ranges()) {
   for (const Value* input : graph.inputs()) {
     if (consecutive_positions && input->name() == "position_ids" && input->type().is_tensor() &&
@@ -99,7 +104,8 @@ IndexForms::IndexForms(const ir::Graph& graph, bool consecutive_positions) : ran
     if (result == nullptr || !result->type().is_tensor()) continue;
     const DType dtype = result->tensor().dtype;
     if (dtype == DType::kI32 || dtype == DType::kI64) Add(result, IntegerOf(*node));
-    if (dtype == DType::kBool) Add(result, PredicateOf(*node));
+    if (dtype == DType::kBool) Add(result, PredicateOf(*node), &conditions_);
+    if (IsFloat(dtype)) Add(result, UnmaskedOf(*node), &unmasked_);
   }
 }
 
@@ -111,6 +117,11 @@ const IndexForm* IndexForms::Integer(const Value* value) const {
 const Condition* IndexForms::Predicate(const Value* value) const {
   auto it = conditions_.find(value);
   return it == conditions_.end() ? nullptr : &it->second;
+}
+
+const Condition* IndexForms::Unmasked(const Value* value) const {
+  auto it = unmasked_.find(value);
+  return it == unmasked_.end() ? nullptr : &it->second;
 }
 
 void IndexForms::Add(const Value* value, OptionalForm form) {
@@ -126,7 +137,8 @@ void IndexForms::Add(const Value* value, OptionalForm form) {
   forms_[value] = *std::move(form);
 }
 
-void IndexForms::Add(const Value* value, OptionalCondition condition) {
+void IndexForms::Add(const Value* value, OptionalCondition condition,
+                     absl::flat_hash_map<const Value*, Condition>* conditions) {
   if (!condition.has_value()) return;
   // Decides what it can: x[1:] may decide what x does not.
   Condition decided = {.never = condition->never, .terms = {}};
@@ -138,7 +150,7 @@ void IndexForms::Add(const Value* value, OptionalCondition condition) {
     if (!one.has_value()) return;
     decided = And(decided, *one);
   }
-  if (decided.terms.size() <= kMostTerms) conditions_[value] = std::move(decided);
+  if (decided.terms.size() <= kMostTerms) (*conditions)[value] = std::move(decided);
 }
 
 std::optional<SymbolRange> IndexForms::Bounds(const IndexForm& form, const Dims& shape) const {
@@ -360,9 +372,7 @@ IndexForms::OptionalCondition IndexForms::PredicateOf(const Node& node) const {
   const auto operand = [&](int i) -> OptionalCondition {
     const Condition* condition = Predicate(node.operand(i));
     if (condition == nullptr) return std::nullopt;
-    Condition broadcast = *condition;
-    for (IndexForm& term : broadcast.terms) term = Broadcast(term, rank);
-    return broadcast;
+    return Broadcast(*condition, rank);
   };
   switch (node.op()) {
     case Op::kConstant:
@@ -392,11 +402,7 @@ IndexForms::OptionalCondition IndexForms::PredicateOf(const Node& node) const {
     case Op::kLogicalNot: {
       const OptionalCondition x = operand(0);
       if (!x.has_value()) return std::nullopt;
-      if (x->always() || x->never) return Decided(x->never);
-      if (x->terms.size() != 1) return std::nullopt;
-      const OptionalForm negated = Sum(Uniform(-1, rank), -1, x->terms[0]);  // not f >= 0: -f - 1 >= 0
-      if (!negated.has_value()) return std::nullopt;
-      return AtLeastZero(*negated, Shape(node.result()));
+      return Not(*x, Shape(node.result()));
     }
     case Op::kWhere: {
       const Condition* condition = Predicate(node.operand(0));
@@ -413,15 +419,62 @@ IndexForms::OptionalCondition IndexForms::PredicateOf(const Node& node) const {
     default: {
       const Condition* x = node.num_operands() == 0 ? nullptr : Predicate(node.operand(0));
       if (x == nullptr) return std::nullopt;
-      Condition moved = {.never = x->never, .terms = {}};
-      for (const IndexForm& term : x->terms) {
-        OptionalForm form = Moved(node, term);
-        if (!form.has_value()) return std::nullopt;
-        moved.terms.push_back(*std::move(form));
-      }
-      // A decided condition stays so under operations that only move elements, which Moved knows.
-      if (x->terms.empty() && !Moved(node, Uniform(0, Shape(node.operand(0)).size())).has_value()) return std::nullopt;
-      return moved;
+      return Moved(node, *x);
+    }
+  }
+}
+
+IndexForms::OptionalCondition IndexForms::Not(const Condition& x, const Dims& shape) const {
+  if (x.always() || x.never) return Decided(x.never);
+  if (x.terms.size() != 1) return std::nullopt;
+  const OptionalForm negated = Sum(Uniform(-1, shape.size()), -1, x.terms[0]);  // not f >= 0: -f - 1 >= 0
+  if (!negated.has_value()) return std::nullopt;
+  return AtLeastZero(*negated, shape);
+}
+
+IndexForms::OptionalCondition IndexForms::Moved(const Node& node, const Condition& x) const {
+  Condition moved = {.never = x.never, .terms = {}};
+  for (const IndexForm& term : x.terms) {
+    OptionalForm form = Moved(node, term);
+    if (!form.has_value()) return std::nullopt;
+    moved.terms.push_back(*std::move(form));
+  }
+  // A decided condition stays so under operations that only move elements: those that move a form.
+  if (x.terms.empty() && !Moved(node, Uniform(0, Shape(node.operand(0)).size())).has_value()) return std::nullopt;
+  return moved;
+}
+
+IndexForms::OptionalCondition IndexForms::UnmaskedOf(const Node& node) const {
+  const size_t rank = Shape(node.result()).size();
+  switch (node.op()) {
+    case Op::kConstant:
+      if (node.attr<double>("value") == 0) return Decided(true);
+      if (node.attr<double>("value") <= kPenalty) return Decided(false);
+      return std::nullopt;
+    case Op::kWhere: {
+      const Condition* condition = Predicate(node.operand(0));
+      const Condition* a = Unmasked(node.operand(1));
+      const Condition* b = Unmasked(node.operand(2));
+      if (condition == nullptr || a == nullptr || b == nullptr) return std::nullopt;
+      const Condition chosen = Broadcast(*condition, rank);
+      if (b->never) return And(chosen, Broadcast(*a, rank));
+      const OptionalCondition other = Not(chosen, Shape(node.result()));
+      if (!a->never || !other.has_value()) return std::nullopt;
+      return And(*other, Broadcast(*b, rank));
+    }
+    case Op::kAdd: {
+      const Condition* a = Unmasked(node.operand(0));
+      const Condition* b = Unmasked(node.operand(1));
+      if (a == nullptr || b == nullptr) return std::nullopt;
+      return And(Broadcast(*a, rank), Broadcast(*b, rank));
+    }
+    case Op::kCast: {
+      const Condition* x = Unmasked(node.operand(0));
+      return x == nullptr ? std::nullopt : OptionalCondition(*x);
+    }
+    default: {
+      const Condition* x = node.num_operands() == 0 ? nullptr : Unmasked(node.operand(0));
+      return x == nullptr ? std::nullopt : Moved(node, *x);
     }
   }
 }

@@ -31,6 +31,13 @@ struct Condition {
   friend bool operator==(const Condition&, const Condition&) = default;
 };
 
+// Far below every score of a model: the least f32 of masks, half of it where two are added, or -infinity.
+inline constexpr double kPenalty = -1e30;
+
+// A form or condition as it looks broadcast to a rank, aligned at the last axis.
+IndexForm Broadcast(const IndexForm& x, size_t rank);
+Condition Broadcast(const Condition& x, size_t rank);
+
 class IndexForms {
  public:
   // Of all values of the graph; they are to be looked up before it changes. With `consecutive_positions`, the input
@@ -40,15 +47,24 @@ class IndexForms {
 
   const IndexForm* Integer(const ir::Value* value) const;    // nullptr: not of this form
   const Condition* Predicate(const ir::Value* value) const;  // nullptr: not of this form
+  // Where a float tensor that is added to attention scores is 0; elsewhere it is kPenalty or less, down to -infinity,
+  // which leaves e^score at 0. nullptr: not of this form.
+  const Condition* Unmasked(const ir::Value* value) const;
+
+  // The opposite of a condition of at most one term, over a tensor of this shape; nullopt if it has more.
+  std::optional<Condition> Not(const Condition& x, const Dims& shape) const;
 
  private:
   using OptionalForm = std::optional<IndexForm>;
   using OptionalCondition = std::optional<Condition>;
 
   void Add(const ir::Value* value, OptionalForm form);
-  void Add(const ir::Value* value, OptionalCondition condition);
+  void Add(const ir::Value* value, OptionalCondition condition,
+           absl::flat_hash_map<const ir::Value*, Condition>* conditions);
   OptionalForm IntegerOf(const ir::Node& node) const;
   OptionalCondition PredicateOf(const ir::Node& node) const;
+  OptionalCondition UnmaskedOf(const ir::Node& node) const;
+  OptionalCondition Moved(const ir::Node& node, const Condition& x) const;
   // The form under an operation that moves elements, on x as its operand.
   OptionalForm Moved(const ir::Node& node, const IndexForm& x) const;
   OptionalForm Indexed(const ir::Node& node, const IndexForm& x) const;
@@ -62,6 +78,7 @@ class IndexForms {
   SymbolRanges ranges_;
   absl::flat_hash_map<const ir::Value*, IndexForm> forms_;
   absl::flat_hash_map<const ir::Value*, Condition> conditions_;
+  absl::flat_hash_map<const ir::Value*, Condition> unmasked_;
 };
 
 }  // namespace flashflow::passes

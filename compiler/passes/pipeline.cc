@@ -6,6 +6,7 @@
 #include "compiler/passes/constant_fold_pass.h"
 #include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
+#include "compiler/passes/fuse_attention_pass.h"
 #include "compiler/passes/fuse_cached_attention_pass.h"
 #include "compiler/passes/fuse_mlp_pass.h"
 #include "compiler/passes/fuse_norm_residual_pass.h"
@@ -37,6 +38,7 @@ constexpr MakePass kAllPasses[] = {
     Make<ConstantFoldPass>,
     Make<CsePass>,
     Make<DcePass>,
+    Make<FuseAttentionPass>,
     Make<FuseCachedAttentionPass>,
     Make<FuseMlpPass>,
     Make<FuseNormResidualPass>,
@@ -47,6 +49,8 @@ constexpr MakePass kAllPasses[] = {
     Make<LastTokenHeadPass>,
     Make<MergeQkvPass>,
     Make<NarrowWeightsPass>,
+    Make<RecognizeActivationsPass>,
+    Make<RecognizeNormsPass>,
     Make<SimplifyPass>,
 };
 
@@ -55,7 +59,11 @@ constexpr MakePass kStepPipeline[] = {
     Make<ConstantFoldPass>,
     Make<CanonicalizePass>,
     Make<SimplifyPass>,
+    Make<RecognizeNormsPass>,
+    Make<RecognizeActivationsPass>,
     Make<CsePass>,
+    Make<FuseAttentionPass>,
+    Make<CanonicalizePass>,
     Make<DcePass>,
     // To the step graph.
     Make<KvCachePass>,
@@ -86,6 +94,8 @@ constexpr MakePass kStoragePipeline[] = {
     Make<ConstantFoldPass>,
     Make<CanonicalizePass>,
     Make<SimplifyPass>,
+    Make<RecognizeNormsPass>,
+    Make<RecognizeActivationsPass>,
     Make<CsePass>,
     Make<DcePass>,
     Make<NarrowWeightsPass>,

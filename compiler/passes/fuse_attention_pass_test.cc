@@ -1,0 +1,235 @@
+#include "compiler/passes/fuse_attention_pass.h"
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "compiler/passes/dce_pass.h"
+#include "compiler/passes/ir_check.h"
+#include "gtest/gtest.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ::testing::AssertionResult;
+
+// Queries %3 and %4 = k, %5 = v; %1 are the positions.
+std::string Graph(std::string_view body) {
+  return absl::StrCat(R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %ids "input_ids" : i64[B, S]
+      input %positions "position_ids" : i64[B, S]
+      input %padding "padding" : bool[B, 1, 1, S]
+      input %q "q" : f32[B, 4, S, 8]
+      input %k "k" : f32[B, 4, S, 8]
+      input %v "v" : f32[B, 4, S, 8]
+      input %bias "bias" : f32[1, 4, S, S]
+      %i = iota() {axis = 2, dtype = i64, shape = dims(1, 1, S, 1)} : i64[1, 1, S, 1]
+      %j = iota() {axis = 3, dtype = i64, shape = dims(1, 1, 1, S)} : i64[1, 1, 1, S]
+      %zero = constant() {dtype = f32, value = 0.0} : f32[]
+      %least = constant() {dtype = f32, value = -3.4028234663852886e+38} : f32[]
+      %inf = constant() {dtype = f32, value = -inf} : f32[]
+      %scale = constant() {dtype = f32, value = 0.25} : f32[]
+      )ir",
+                      body, "\noutput \"y\" %y\n");
+}
+
+// scores(kt, scaled), `middle` from %scaled to %masked, then softmax and the values.
+std::string WrittenOut(std::string_view middle) {
+  return absl::StrCat(R"(
+      %kt = transpose(%k) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, S]
+      %scores = matmul(%q, %kt) : f32[B, 4, S, S]
+      %scaled = mul(%scores, %scale) : f32[B, 4, S, S]
+      )",
+                      middle, R"(
+      %w = softmax(%masked) {axis = 3} : f32[B, 4, S, S]
+      %y = matmul(%w, %v) : f32[B, 4, S, 8])");
+}
+
+AssertionResult Fuses(std::string_view body, std::string_view attrs) {
+  return CheckPasses(MakePassList<FuseAttentionPass, DcePass>(),
+                     absl::StrCat(Graph(body), "// CHECK: input %6\n// CHECK-NEXT: %7 = attention(%3, %4, %5) {", attrs,
+                                  "} : f32[B, 4, S, 8]\n// CHECK-NEXT: output \"y\" %7\n}"));
+}
+
+AssertionResult Refuses(std::string_view body, std::string_view reason) {
+  return CheckRefused<FuseAttentionPass>(absl::StrCat(Graph(body), "}"), reason);
+}
+
+TEST(FuseAttentionPassTest, FusesWithoutAMask) {
+  EXPECT_TRUE(Fuses(absl::StrReplaceAll(WrittenOut(""), {{"%masked", "%scaled"}}), "causal = false, scale = 0.25"));
+}
+
+TEST(FuseAttentionPassTest, TakesScalesFromQueriesAndKeys) {
+  EXPECT_TRUE(Fuses(R"(
+      %qs = mul(%q, %scale) : f32[B, 4, S, 8]
+      %two = constant() {dtype = f32, value = 2.0} : f32[]
+      %ks = mul(%two, %k) : f32[B, 4, S, 8]
+      %kt = transpose(%ks) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, S]
+      %scores = matmul(%qs, %kt) : f32[B, 4, S, S]
+      %w = softmax(%scores) {axis = 3} : f32[B, 4, S, S]
+      %y = matmul(%w, %v) : f32[B, 4, S, 8])",
+                    "causal = false, scale = 0.5"));
+}
+
+TEST(FuseAttentionPassTest, ReadsACausalMask) {
+  // Added, chosen by where either way round, and made with triu as nn.Transformer does.
+  EXPECT_TRUE(Fuses(WrittenOut(R"(
+      %sees = le(%j, %i) : bool[1, 1, S, S]
+      %mask = where(%sees, %zero, %least) : f32[1, 1, S, S]
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])"),
+                    "causal = true, scale = 0.25"));
+  EXPECT_TRUE(Fuses(WrittenOut(R"(
+      %hidden = gt(%j, %i) : bool[1, 1, S, S]
+      %masked = where(%hidden, %inf, %scaled) : f32[B, 4, S, S])"),
+                    "causal = true, scale = 0.25"));
+  EXPECT_TRUE(Fuses(WrittenOut(R"(
+      %full = constant() {dtype = f32, value = -inf, shape = dims(S, S)} : f32[S, S]
+      %r = iota() {axis = 0, dtype = i64, shape = dims(S, S)} : i64[S, S]
+      %c = iota() {axis = 1, dtype = i64, shape = dims(S, S)} : i64[S, S]
+      %d = sub(%c, %r) : i64[S, S]
+      %one = constant() {dtype = i64, value = 1.0} : i64[]
+      %above = ge(%d, %one) : bool[S, S]
+      %mask = where(%above, %full, %zero) : f32[S, S]
+      %masked = add(%mask, %scaled) : f32[B, 4, S, S])"),
+                    "causal = true, scale = 0.25"));
+}
+
+TEST(FuseAttentionPassTest, ReadsASlidingWindow) {
+  EXPECT_TRUE(Fuses(WrittenOut(R"(
+      %causal = le(%j, %i) : bool[1, 1, S, S]
+      %five = constant() {dtype = i64, value = 5.0} : i64[]
+      %first = sub(%i, %five) : i64[1, 1, S, 1]
+      %near = gt(%j, %first) : bool[1, 1, S, S]
+      %sees = logical_and(%near, %causal) : bool[1, 1, S, S]
+      %mask = where(%sees, %zero, %inf) : f32[1, 1, S, S]
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])"),
+                    "causal = true, scale = 0.25, window = 5"));
+}
+
+// The mask of transformers' models: positions, and sequences told apart where positions jump.
+TEST(FuseAttentionPassTest, ReadsTheMaskOfPackedSequences) {
+  EXPECT_TRUE(Fuses(WrittenOut(R"(
+      %one = constant() {dtype = i64, value = 1.0} : i64[]
+      %first = slice(%positions) {axis = 1, start = dim(0), stop = dim(1)} : i64[B, 1]
+      %before = sub(%first, %one) : i64[B, 1]
+      %longer = concat(%before, %positions) {axis = 1} : i64[B, S + 1]
+      %later = slice(%longer) {axis = 1, start = dim(1), stop = dim(S + 1)} : i64[B, S]
+      %earlier = slice(%longer) {axis = 1, start = dim(0), stop = dim(S)} : i64[B, S]
+      %diff = sub(%later, %earlier) : i64[B, S]
+      %jump = ne(%diff, %one) : bool[B, S]
+      %jumps = cast(%jump) {dtype = i64} : i64[B, S]
+      %sequence = cumsum(%jumps) {axis = 1} : i64[B, S]
+      %b = iota() {axis = 0, dtype = i64, shape = dims(B, 1, 1, 1)} : i64[B, 1, 1, 1]
+      %si = index(%sequence, %b, %i) : i64[B, 1, S, 1]
+      %sj = index(%sequence, %b, %j) : i64[B, 1, 1, S]
+      %same = eq(%si, %sj) : bool[B, 1, S, S]
+      %pi = index(%positions, %b, %i) : i64[B, 1, S, 1]
+      %pj = index(%positions, %b, %j) : i64[B, 1, 1, S]
+      %past = le(%pj, %pi) : bool[B, 1, S, S]
+      %sees = logical_and(%same, %past) : bool[B, 1, S, S]
+      %mask = where(%sees, %zero, %least) : f32[B, 1, S, S]
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])"),
+                    "causal = true, scale = 0.25"));
+}
+
+TEST(FuseAttentionPassTest, ReadsTheMaskOfTheOp) {
+  EXPECT_TRUE(Fuses(R"(
+      %sees = ge(%i, %j) : bool[1, 1, S, S]
+      %y = attention(%q, %k, %v, %sees) {causal = false, scale = 0.25} : f32[B, 4, S, 8])",
+                    "causal = true, scale = 0.25"));
+  EXPECT_TRUE(Fuses(R"(
+      %sees = constant() {dtype = bool, value = 1.0, shape = dims(S, S)} : bool[S, S]
+      %y = attention(%q, %k, %v, %sees) {causal = false, scale = 0.25} : f32[B, 4, S, 8])",
+                    "causal = false, scale = 0.25"));
+}
+
+TEST(FuseAttentionPassTest, SharesRepeatedHeads) {
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q "q" : f32[B, 4, S, 8]
+      input %k "k" : f32[B, 2, S, 8]
+      input %v "v" : f32[B, 2, S, 8]
+      %k5 = reshape(%k) {shape = dims(B, 2, 1, S, 8)} : f32[B, 2, 1, S, 8]
+      %ke = expand(%k5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %kr = reshape(%ke) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      %v5 = reshape(%v) {shape = dims(B, 2, 1, S, 8)} : f32[B, 2, 1, S, 8]
+      %ve = expand(%v5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %vr = reshape(%ve) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      %y = attention(%q, %kr, %vr) {causal = true, scale = 0.25} : f32[B, 4, S, 8]
+      output "y" %y
+      // CHECK: %3 = reshape(%1) {shape = dims(B, 2, 1, S, 8)}
+      // CHECK: %5 = reshape(%3) {shape = dims(B, 2, S, 8)} : f32[B, 2, S, 8]
+      // CHECK-NEXT: %6 = reshape(%4) {shape = dims(B, 2, S, 8)} : f32[B, 2, S, 8]
+      // CHECK-NEXT: %7 = attention(%0, %5, %6) {causal = true, scale = 0.25}
+    })ir"));
+}
+
+// Scores in f32 and weights back in bf16, keys transposed together with their heads.
+TEST(FuseAttentionPassTest, LooksThroughCastsAndJoinedTransposes) {
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q "q" : bf16[B, 4, S, 8]
+      input %k "k" : bf16[B, S, 4, 8]
+      input %v "v" : bf16[B, 4, S, 8]
+      %kt = transpose(%k) {perm = [0, 2, 3, 1]} : bf16[B, 4, 8, S]
+      %scores = matmul(%q, %kt) : bf16[B, 4, S, S]
+      %wide = cast(%scores) {dtype = f32} : f32[B, 4, S, S]
+      %w = softmax(%wide) {axis = 3} : f32[B, 4, S, S]
+      %narrow = cast(%w) {dtype = bf16} : bf16[B, 4, S, S]
+      %y = matmul(%narrow, %v) : bf16[B, 4, S, 8]
+      output "y" %y
+      // CHECK: %4 = transpose(%3) {perm = [0, 1, 3, 2]} : bf16[B, 4, S, 8]
+      // CHECK-NEXT: %5 = attention(%0, %4, %2) {causal = false, scale = 1.0} : bf16[B, 4, S, 8]
+    })ir"));
+}
+
+TEST(FuseAttentionPassTest, RefusesOtherMasks) {
+  const auto masked_by = [](std::string_view sees, std::string_view type) {
+    return WrittenOut(absl::StrCat(sees, "\n%mask = where(%sees, %zero, %least) : f32", type,
+                                   "\n%masked = add(%scaled, %mask) : f32[B, 4, S, S]"));
+  };
+  EXPECT_TRUE(Refuses(WrittenOut("%masked = add(%scaled, %bias) : f32[B, 4, S, S]"),
+                      "its mask is not causal: it is no condition on places alone"));
+  EXPECT_TRUE(Refuses(masked_by("%sees = logical_or(%padding, %padding) : bool[B, 1, 1, S]", "[B, 1, 1, S]"),
+                      "its mask is not causal: it is no condition on places alone"));
+  EXPECT_TRUE(Refuses(masked_by("%sees = lt(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
+                      "query i sees keys up to i + -1, expected i + 0"));
+  EXPECT_TRUE(Refuses(masked_by("%sees = ge(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
+                      "its mask is a window, but not causal"));
+  EXPECT_TRUE(Refuses(masked_by("%one = constant() {dtype = i64, value = 1.0} : i64[]\n"
+                                "%sees = le(%j, %one) : bool[1, 1, 1, S]",
+                                "[1, 1, 1, S]"),
+                      "it does not compare the keys' places with the queries'"));
+  EXPECT_TRUE(Refuses("%y = attention(%q, %k, %v, %padding) {causal = false, scale = 0.25} : f32[B, 4, S, 8]",
+                      "its mask is not causal"));
+}
+
+TEST(FuseAttentionPassTest, RefusesWhatReadsTheWeights) {
+  EXPECT_TRUE(Refuses(R"(
+      %kt = transpose(%k) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, S]
+      %scores = matmul(%q, %kt) : f32[B, 4, S, S]
+      %w = softmax(%scores) {axis = 3} : f32[B, 4, S, S]
+      %z = matmul(%w, %v) : f32[B, 4, S, 8]
+      %u = matmul(%w, %q) : f32[B, 4, S, 8]
+      %y = add(%z, %u) : f32[B, 4, S, 8])",
+                      "its weights are also used elsewhere"));
+}
+
+TEST(FuseAttentionPassTest, RefusesSoftmaxOverQueries) {
+  EXPECT_TRUE(Refuses(R"(
+      %kt = transpose(%k) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, S]
+      %scores = matmul(%q, %kt) : f32[B, 4, S, S]
+      %w = softmax(%scores) {axis = 2} : f32[B, 4, S, S]
+      %y = matmul(%w, %v) : f32[B, 4, S, 8])",
+                      "its softmax is not over the keys"));
+}
+
+}  // namespace
+}  // namespace flashflow::passes
