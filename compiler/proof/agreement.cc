@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/float_convert.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::proof {
@@ -121,6 +122,11 @@ absl::StatusOr<absl::flat_hash_map<std::string, double>> ErrorGrowth(const ir::G
                                                                      const Values& outputs) {
   uint64_t state = 0x9e3779b97f4a7c15;
   const auto disturb = [&state, &symbols](const ir::Node& node, Tensor* result) {
+    // A constant that its dtype holds is never rounded; a disturbed exponent 2 would give NaN for negative numbers.
+    if (node.op() == ir::Op::kConstant && IsFloat(result->dtype)) {
+      const auto value = node.attr<double>("value");
+      if (RoundTo(result->dtype, value) == value) return;
+    }
     const double size = kDisturbance * Terms(node, symbols);
     for (double& value : result->floats) {
       state = state * 6364136223846793005u + 1442695040888963407u;  // Knuth's MMIX: its upper bits are enough here
