@@ -165,6 +165,37 @@ TEST(ProverTest, LooksFurtherBackBeforeItAccuses) {
   EXPECT_TRUE(wrong->violation.has_value());
 }
 
+// The graph before reads x and a value made of x; the rewritten one reads x alone. Both layers look the same.
+TEST(ProverTest, OneSideMayMakeAgainWhatTheOtherReads) {
+  const auto proof = ProveRule(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[8]
+      input %c "c" : f32[8]
+      %a = silu(%x) : f32[8]
+      %b = mul(%a, %c) : f32[8]
+      %d = neg(%a) : f32[8]
+      %e = abs(%d) : f32[8]
+      %f = add(%b, %e) : f32[8] loc "sum"
+      %g = silu(%f) : f32[8]
+      %h = mul(%g, %c) : f32[8]
+      %i = neg(%g) : f32[8]
+      %j = abs(%i) : f32[8]
+      %k = add(%h, %j) : f32[8] loc "sum"
+      output "y" %k
+    })ir",
+                               Relation::kIdentical, [](Graph* graph, Node* node) -> ir::Value* {
+                                 if (node->loc() != "sum") return nullptr;
+                                 const Node* mul = node->operand(0)->def();
+                                 ir::Value* again = Add(graph, node, Op::kMul, {mul->operand(0), mul->operand(1)});
+                                 ir::Value* size = Add(graph, node, Op::kAbs, {mul->operand(0)});
+                                 return Add(graph, node, Op::kAdd, {again, size});
+                               });
+  ASSERT_TRUE(proof.ok()) << proof.status();
+  EXPECT_FALSE(proof->violation.has_value()) << proof->violation->ToString();
+  EXPECT_EQ(proof->regions, 2);
+  EXPECT_EQ(proof->evaluated, 1) << "right at once, without looking further back";
+}
+
 TEST(ProverTest, RewritesMayRestOnConstantsAndOnIntegers) {
   const auto proof = ProveRule(R"ir(ffir 1
     graph @g {

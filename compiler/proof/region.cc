@@ -142,28 +142,35 @@ absl::StatusOr<Region> RegionExtractor::Extract(const Claim& claim, const ValueS
         },
         before_order_));
 
-    // A value that only one side reads, and that is made from one that only the other side reads, is not free.
-    ValueSet only_before, only_after;  // by the values before the pass
-    ValueSet before_as_after;          // stand-ins of only_before
-    for (const auto& [order, values] : before.leaves) {
-      if (after.leaves.contains(order)) continue;
-      for (const Value* v : values) {
-        only_before.insert(v);
-        if (const Value* stand_in = pairs_.StandIn(v); stand_in != nullptr) before_as_after.insert(stand_in);
-      }
-    }
-    std::vector<const Value*> after_leaves;  // of only_after, as values of the rewritten graph
-    for (const auto& [order, values] : after.leaves) {
-      if (before.leaves.contains(order)) continue;
-      only_after.insert(before_by_order_.at(order));
-      after_leaves.insert(after_leaves.end(), values.begin(), values.end());
-    }
+    // A value that only one side reads is not free if it is made from what the other side reads: the other side may
+    // make it again. First from what the other side alone reads: that the two sides meet is the common case, and
+    // nearly everything is made from a value as shared as the residual.
     const size_t size = blocked.size() + inside_after.size();
-    for (const Value* v : only_before) {
-      if (!IsSource(v) && ComesFrom(v, only_after, before_order_)) blocked.insert(v);
-    }
-    for (const Value* v : after_leaves) {
-      if (!IsSource(v) && ComesFrom(v, before_as_after, after_order_)) inside_after.insert(v);
+    for (const bool with_shared : {false, true}) {
+      ValueSet read_before, read_after;  // by the other graph's values
+      std::vector<const Value*> only_before, only_after;
+      for (const auto& [order, values] : before.leaves) {
+        const bool shared = after.leaves.contains(order);
+        for (const Value* v : values) {
+          if (!shared) only_before.push_back(v);
+          const Value* stand_in = pairs_.StandIn(v);
+          if (stand_in != nullptr && (!shared || (with_shared && !IsSource(v)))) read_before.insert(stand_in);
+        }
+      }
+      for (const auto& [order, values] : after.leaves) {
+        const bool shared = before.leaves.contains(order);
+        if (!shared) only_after.insert(only_after.end(), values.begin(), values.end());
+        const Value* original = before_by_order_.at(order);
+        if (!shared || (with_shared && !IsSource(original))) read_after.insert(original);
+      }
+      for (const Value* v : only_before) {
+        if (!IsSource(v) && ComesFrom(v, read_after, before_order_)) blocked.insert(v);
+      }
+      if (with_shared && blocked.size() + inside_after.size() > size) break;
+      for (const Value* v : only_after) {
+        if (!IsSource(v) && ComesFrom(v, read_before, after_order_)) inside_after.insert(v);
+      }
+      if (blocked.size() + inside_after.size() > size) break;
     }
     if (blocked.size() + inside_after.size() == size) break;
   }
