@@ -177,6 +177,7 @@ class Generator {
     }
     FF_RETURN_IF_ERROR(EmitWorkspace(*kernels[0], node, operands, &step));
     step.attrs = node.attrs();
+    if (node.op() == Op::kSlice) FF_RETURN_IF_ERROR(PlaceSlice(node, &step.attrs));
     step.uses_cache = facts.cache_dtype.has_value();
     step.loc = node.loc();
     plan_.steps.push_back(std::move(step));
@@ -192,6 +193,21 @@ class Generator {
     if (bytes == DimExpr(0)) return absl::OkStatus();
     step->workspace = static_cast<int32_t>(plan_.tensors.size());
     plan_.tensors.push_back({.dtype = DType::kI8, .shape = {bytes}, .storage = Storage::kArena, .index = -1});
+    return absl::OkStatus();
+  }
+
+  // Kernels know sizes and no symbols: a slice that begins at a symbol is given by its distance from the axis's end.
+  static absl::Status PlaceSlice(const Node& node, AttrMap* attrs) {
+    const DimExpr& start = node.attr<DimExpr>("start");
+    const DimExpr& stop = node.attr<DimExpr>("stop");
+    if (start.IsConstant()) return absl::OkStatus();
+    const DimExpr& length = node.operand(0)->tensor().shape[static_cast<size_t>(node.attr<int64_t>("axis"))];
+    const std::optional<int64_t> from_end = (length - stop).constant();
+    if (!from_end || node.attr<int64_t>("step") != 1) {
+      return absl::UnimplementedError(absl::StrCat("no kernel takes a slice from ", start.ToString(), " to ",
+                                                   stop.ToString(), " of ", length.ToString()));
+    }
+    (*attrs)["from_end"] = *from_end;
     return absl::OkStatus();
   }
 

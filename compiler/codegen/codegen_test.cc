@@ -250,6 +250,32 @@ graph @views {
   EXPECT_THAT(names, ElementsAre("view", "weight", "sum", "sum again", "x"));
 }
 
+TEST(CodegenTest, ASliceFromASymbolOnIsGivenFromTheEnd) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @last {
+  symbol S [2, 8]
+  input %0 "x" : f32[S]
+  %1 = slice(%0) {axis = 0, start = dim(S - 2), stop = dim(S - 1)} : f32[1]
+  output "y" %1
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(std::get<int64_t>(plan->steps[0].attrs.at("from_end")), 1);
+  const auto middle = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @middle {
+  symbol A [1, 8]
+  symbol B [1, 8]
+  input %0 "x" : f32[2*A + B]
+  %1 = slice(%0) {axis = 0, start = dim(A), stop = dim(2*A)} : f32[A]
+  output "y" %1
+}
+)ir"),
+                                        Options());
+  EXPECT_EQ(middle.status().code(), absl::StatusCode::kUnimplemented);
+  EXPECT_THAT(middle.status().message(), HasSubstr("a slice from A to 2*A of"));
+}
+
 TEST(CodegenTest, EachFormHasItsFunction) {
   const absl::Status status = GenerateGraphPlan(*Graph(kStepGraph), Options()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -479,17 +479,26 @@ absl::StatusOr<LaunchFn> BindSlice(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
   FF_ASSIGN_OR_RETURN(const DimExpr start_dim, GetAttr<DimExpr>(request.attrs, "start"));
   FF_ASSIGN_OR_RETURN(const int64_t step, GetAttr<int64_t>(request.attrs, "step"));
-  const std::optional<int64_t> start = start_dim.constant();
-  if (!start.has_value() || *start < 0 || step < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("start ", start_dim.ToString(), " and step ", step,
-                                                   "; expected a constant start >= 0 and a step >= 1"));
+  // Where the slice begins at a symbol: how many elements of the axis come after it.
+  std::optional<int64_t> from_end;
+  if (request.attrs.contains("from_end")) {
+    FF_ASSIGN_OR_RETURN(from_end, GetAttr<int64_t>(request.attrs, "from_end"));
   }
-  return [axis, start = *start, step](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+  const std::optional<int64_t> start = from_end ? 0 : start_dim.constant();
+  if (!start.has_value() || *start < 0 || step < 1 || (from_end && (*from_end < 0 || step != 1))) {
+    return absl::InvalidArgumentError(absl::StrCat("start ", start_dim.ToString(), " and step ", step,
+                                                   "; expected a constant start >= 0 and a step >= 1, or a distance "
+                                                   "from the end >= 0 and a step of 1"));
+  }
+  return [axis, fixed_start = *start, from_end, step](const LaunchContext& context,
+                                                      cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& x = context.inputs[0];
     const TensorView& y = context.outputs[0];
     FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
     bool fits = y.rank == x.rank;
     for (int i = 0; fits && i < x.rank; ++i) fits = i == axis || y.dims[i] == x.dims[i];
+    fits = fits && (!from_end || *from_end <= split.axis - y.dims[axis]);
+    const int64_t start = fits && from_end ? split.axis - y.dims[axis] - *from_end : fixed_start;
     // The last element is at start + (n - 1) * step; divided, so that nothing overflows.
     fits = fits && (y.dims[axis] == 0 || (start < split.axis && y.dims[axis] - 1 <= (split.axis - 1 - start) / step));
     if (!fits) {

@@ -274,6 +274,14 @@ TEST_F(CpuLaunchersTest, Slice) {
   ExpectError(Run("cpu.copy", "slice", attrs(0, 0, 1), {x.view()}, {y.view()}), "expected a slice");
   ExpectBindError("cpu.copy", "slice", attrs(1, DimExpr::Symbol("T"), 1), {kF32}, {kF32}, "start T");
   ExpectBindError("cpu.copy", "slice", attrs(1, -1, 1), {kF32}, {kF32}, "start -1");
+  F line{{4}, {0, 1, 2, 3}}, part{{2}, {0, 0}}, long_part{{4}, {0, 0, 0, 0}};
+  AttrMap last = attrs(0, DimExpr::Symbol("T"), 1);
+  last["from_end"] = int64_t{1};
+  ASSERT_TRUE(Run("cpu.copy", "slice", last, {line.view()}, {part.view()}).ok());
+  EXPECT_THAT(part.data, ElementsAre(1, 2));
+  ExpectError(Run("cpu.copy", "slice", last, {line.view()}, {long_part.view()}), "a slice from");
+  last["from_end"] = int64_t{-1};
+  ExpectBindError("cpu.copy", "slice", last, {kF32}, {kF32}, "distance");
   ExpectBindError("cpu.copy", "slice", attrs(1, 0, 0), {kF32}, {kF32}, "step 0");
 }
 

@@ -52,7 +52,7 @@ struct CompiledGraph::Impl {
 CompiledGraph::CompiledGraph(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CompiledGraph::~CompiledGraph() = default;
 
-absl::Status CheckGraph(const ir::Graph& rectangular) { return CompilePlan(rectangular).status(); }
+absl::Status CheckGraph(const ir::Graph& rectangular) { return CompiledGraph::Compile(rectangular).status(); }
 
 absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout) {
   LoadedWeight loaded;

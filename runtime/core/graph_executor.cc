@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
+#include "kernels/registry/catalog.h"
 
 namespace flashflow::runtime {
 namespace {
@@ -114,6 +115,11 @@ absl::Status GraphExecutor::CheckWeights(absl::Span<const LoadedWeight* const> w
     if (view.dtype != wanted.dtype || got != absl::MakeConstSpan(wanted.shape)) {
       return Invalid("weight \"", absl::StrJoin(wanted.sources, " + "), "\" is ", TypeText(view.dtype, got),
                      ", expected ", TypeText(wanted.dtype, wanted.shape));
+    }
+    FF_ASSIGN_OR_RETURN(const int64_t bytes, kernels::PackedBytes(wanted.layout, wanted.shape, wanted.dtype));
+    if (weights[i]->bytes != bytes) {
+      return Invalid("weight \"", absl::StrJoin(wanted.sources, " + "), "\" has ", weights[i]->bytes,
+                     " bytes, expected ", bytes, " in the layout ", wanted.layout);
     }
   }
   return absl::OkStatus();

@@ -394,6 +394,7 @@ kernels::TensorView ViewOf(const py::handle& value, std::string_view name) {
 // A weight in a plan's layout, and the array that it may lie in.
 struct PackedWeight {
   runtime::LoadedWeight loaded;
+  std::string layout;
   py::object array;
 };
 
@@ -401,6 +402,7 @@ std::unique_ptr<PackedWeight> PackWeight(const py::object& array, const std::str
   const kernels::TensorView view = ViewOf(array, "weight");
   auto weight = std::make_unique<PackedWeight>();
   weight->loaded = Check(Released([&] { return runtime::PackWeight(view, layout); }), layout);
+  weight->layout = layout;
   if (weight->loaded.buffer == nullptr) weight->array = array;
   return weight;
 }
@@ -451,8 +453,13 @@ py::list RunGraph(CompiledGraph& graph, const std::vector<int64_t>& symbols, con
   std::vector<kernels::TensorView> input_views, output_views;
   for (const py::handle& input : inputs) input_views.push_back(ViewOf(input, "input"));
   std::vector<const runtime::LoadedWeight*> loaded;
+  const std::vector<plan::Weight>& wanted = graph.plan().weights;
   for (const PackedWeight* weight : weights) {
     if (weight == nullptr) Raise(absl::InvalidArgumentError("a weight is None"));
+    if (const size_t i = loaded.size(); i < wanted.size() && weight->layout != wanted[i].layout) {
+      Raise(absl::InvalidArgumentError(
+          absl::StrCat("weight ", i, " has the layout ", weight->layout, ", expected ", wanted[i].layout)));
+    }
     loaded.push_back(&weight->loaded);
   }
   const std::vector<std::vector<int64_t>> dims = Check(graph.OutputDims(symbols));

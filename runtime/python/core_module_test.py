@@ -267,6 +267,98 @@ def test_progress_ends_at_the_whole_and_its_exception_ends_the_build(tmp_path: P
     assert list(tmp_path.iterdir()) == []
 
 
+# --- compiled graphs ---------------------------------------------------------
+
+
+def scale_graph() -> str:
+    """y[N, 3] = x[N, 4] times the transpose of w[3, 4]; and x itself."""
+    x, w = {"dtype": "f32", "shape": ["N", 4]}, {"dtype": "f32", "shape": [3, 4]}
+    node = {"id": "n0", "target": "aten.linear.default", "args": [{"ref": "x"}, {"ref": "w"}], "kwargs": {}}
+    return json.dumps(
+        {
+            "format": "flashflow.graph",
+            "version": 1,
+            "producer": {},
+            "name": "scale",
+            "metadata": {},
+            "symbols": [{"name": "N", "min": 0, "max": 10}],
+            "inputs": [{"id": "x", "name": "x", **x}],
+            "weights": [{"id": "w", "name": "w", **w}],
+            "nodes": [{**node, "dtype": "f32", "shape": ["N", 3], "module": "", "source": "m.py:3"}],
+            "outputs": [{"id": "n0", "name": "y"}, {"id": "x", "name": "same"}],
+        }
+    )
+
+
+def test_a_compiled_graph_runs_on_arrays() -> None:
+    graph = _core.CompiledGraph(scale_graph())
+    assert graph.symbols == ["N"]
+    assert graph.inputs == [("x", "f32", ["N", "4"])]
+    assert graph.outputs == [("y", "f32", ["N", "3"]), ("same", "f32", ["N", "4"])]
+    assert graph.weights == [(["w"], "f32", [3, 4], "panel16")]
+    assert json.loads(graph.plan)["limits"]["max_tokens"] == 0
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((3, 4)).astype(np.float32)
+    packed = _core.PackedWeight(w, "panel16")
+    assert packed.nbytes == 16 * 4 * 4
+    for rows in (0, 1, 7):
+        x = rng.standard_normal((rows, 4)).astype(np.float32)
+        y, same = graph.run([rows], [x], [packed])
+        np.testing.assert_allclose(y, x @ w.T, atol=4 * 8 * np.finfo(np.float32).eps)
+        np.testing.assert_array_equal(same, x)
+        assert not np.shares_memory(same, x)
+
+
+def test_what_does_not_fit_a_compiled_graph() -> None:
+    graph = _core.CompiledGraph(scale_graph())
+    w = _core.PackedWeight(np.zeros((3, 4), np.float32), "panel16")
+    x = np.zeros((2, 4), np.float32)
+    refused: list[tuple[list[int], list[object], list[object], str]] = [
+        ([2], [], [w], "expected 1 inputs"),
+        ([], [x], [w], "expected 1 sizes"),
+        ([11], [x], [w], "size N is 11"),
+        ([3], [x], [w], r"f32\[2, 4\], expected f32\[3, 4\]"),
+        ([2], [x.astype(np.int64)], [w], "i64"),
+        ([2], [x.T.copy().T], [w], "not contiguous"),
+        ([2], ["x"], [w], "NumPy array"),
+        ([2], [np.zeros((1,) * 7, np.float32)], [w], "7 dimensions"),
+        ([2], [x], [], "expected 1 weights"),
+        ([2], [x], [None], "None"),
+        ([2], [x], [_core.PackedWeight(np.zeros((4, 3), np.float32), "panel16")], r"weight \"w\" is f32\[4, 3\]"),
+        ([2], [x], [_core.PackedWeight(np.zeros((3, 4), np.float32), "row_major")], "row_major, expected panel16"),
+    ]
+    for sizes, inputs, weights, message in refused:
+        with pytest.raises(errors.InvalidArgumentError, match=message):
+            graph.run(sizes, inputs, weights)
+    with pytest.raises(errors.InvalidArgumentError, match="spiral"):
+        _core.PackedWeight(np.zeros((3, 4), np.float32), "spiral")
+    with pytest.raises(errors.InvalidArgumentError, match="panel16"):
+        _core.PackedWeight(np.zeros(3, np.float32), "panel16")
+
+
+def test_a_row_major_weight_is_the_array_which_it_keeps() -> None:
+    array = np.zeros((3, 4), np.float32)
+    references = sys.getrefcount(array)
+    weight = _core.PackedWeight(array, "row_major")
+    assert sys.getrefcount(array) == references + 1
+    del weight
+    gc.collect()
+    assert sys.getrefcount(array) == references
+    _core.PackedWeight(array, "panel16")
+    assert sys.getrefcount(array) == references
+
+
+def test_check_graph_says_what_has_no_kernel() -> None:
+    _core.check_graph(scale_graph())
+    with pytest.raises(errors.UnsupportedError, match="m.py:3"):
+        _core.check_graph(scale_graph().replace("f32", "f16"))
+    with pytest.raises(errors.InvalidArgumentError, match="aten.linear.other"):
+        _core.check_graph(scale_graph().replace("linear.default", "linear.other"))
+    for text in ("", "{}", "[]", scale_graph()[:-1]):
+        with pytest.raises(errors.InvalidArgumentError):
+            _core.CompiledGraph(text)
+
+
 # --- the compiler ------------------------------------------------------------
 
 
@@ -276,7 +368,7 @@ def test_the_compilers_stages_by_text(weights: Weights) -> None:
     _core.verify(text)
     assert _core.run_passes(text, []) == text
     assert {"kv-cache", "dce"} <= set(_core.list_passes())
-    assert "kv_append" in _core.run_passes(text, None, {"dtype": "bf16"})
+    assert "cached_attention" in _core.run_passes(text, None, {"dtype": "bf16"})
     plan = json.loads(_core.compile_plan(text, {"max_tokens": 32}))
     assert plan["limits"]["max_tokens"] == 32
 
