@@ -1,5 +1,6 @@
 // Each pass against its relation, on random decoders and on models as they are exported.
 #include <algorithm>
+#include <cmath>
 #include <memory>
 #include <random>
 #include <string>
@@ -14,6 +15,7 @@
 #include "compiler/passes/cse_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/decoder_runs.h"
+#include "compiler/passes/fuse_attention_pass.h"
 #include "compiler/passes/fuse_cached_attention_pass.h"
 #include "compiler/passes/fuse_mlp_pass.h"
 #include "compiler/passes/fuse_norm_residual_pass.h"
@@ -133,6 +135,69 @@ TEST(EquivalenceTest, RecognizedNormsAndActivationsAreReassociated) {
     ASSERT_TRUE(RowsAgree(*after, *before, tolerance)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
   }
   EXPECT_GT(removed, 10 * kSeeds);
+}
+
+// Writes every attention out as models do, heads repeated and masked through index arithmetic; how many there were.
+int WriteOutAttention(ir::Graph* graph) {
+  std::vector<ir::Node*> attentions;
+  for (const auto& node : graph->nodes()) {
+    if (node->op() == ir::Op::kAttention) attentions.push_back(node.get());
+  }
+  for (ir::Node* node : attentions) {
+    const auto add = [&](ir::Op op, std::vector<ir::Value*> operands, AttrMap attrs = {}) {
+      return (*graph->AddNode(op, std::move(operands), std::move(attrs), "", node))->result();
+    };
+    const auto number = [&](double value, DType dtype) {
+      return add(ir::Op::kConstant, {}, {{"value", value}, {"dtype", dtype}});
+    };
+    const Dims q = node->operand(0)->tensor().shape;
+    const auto repeated = [&](ir::Value* value) {
+      Dims apart = value->tensor().shape;
+      apart.insert(apart.begin() + 2, DimExpr(1));
+      value = add(ir::Op::kReshape, {value}, {{"shape", apart}});
+      apart[2] = *q[1].DividedBy(apart[1]);
+      value = add(ir::Op::kExpand, {value}, {{"shape", apart}});
+      return add(ir::Op::kReshape, {value}, {{"shape", Dims{apart[0], q[1], apart[3], apart[4]}}});
+    };
+    const auto places = [&](int64_t axis) {
+      Dims shape(4, DimExpr(1));
+      shape[axis] = q[2];
+      return add(ir::Op::kIota, {}, {{"dtype", DType::kI64}, {"shape", shape}, {"axis", axis}});
+    };
+    ir::Value* query = places(2);
+    ir::Value* key = places(3);
+    ir::Value* sees = add(ir::Op::kLe, {key, query});
+    if (const int64_t window = node->attr<int64_t>("window"); window > 0) {
+      ir::Value* first = add(ir::Op::kSub, {query, number(static_cast<double>(window), DType::kI64)});
+      sees = add(ir::Op::kLogicalAnd, {sees, add(ir::Op::kGt, {key, first})});
+    }
+    ir::Value* mask = add(ir::Op::kWhere, {sees, number(0, DType::kF32), number(-INFINITY, DType::kF32)});
+    ir::Value* keys =
+        add(ir::Op::kTranspose, {repeated(node->operand(1))}, {{"perm", std::vector<int64_t>{0, 1, 3, 2}}});
+    ir::Value* scores = add(ir::Op::kMatmul, {node->operand(0), keys});
+    scores = add(ir::Op::kMul, {scores, number(node->attr<double>("scale"), DType::kF32)});
+    ir::Value* weights = add(ir::Op::kSoftmax, {add(ir::Op::kAdd, {scores, mask})}, {{"axis", int64_t{3}}});
+    graph->ReplaceAllUsesWith(node->result(), add(ir::Op::kMatmul, {weights, repeated(node->operand(2))}));
+    graph->Erase(node);
+  }
+  return static_cast<int>(attentions.size());
+}
+
+TEST(EquivalenceTest, FusedAttentionIsReassociated) {
+  for (uint32_t seed = 0; seed < kSeeds; ++seed) {
+    const Trial trial(seed);
+    const int written_out = WriteOutAttention(trial.graph.get());
+    const auto before = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(before.ok()) << before.status();
+    const double tolerance = WideTolerance(*trial.graph, kLongestSum, kNormEps);
+    ASSERT_EQ(Apply(MakePassList<FuseAttentionPass, DcePass>(), trial.graph.get()), absl::OkStatus());
+    const auto is_attention = [](const auto& node) { return node->op() == ir::Op::kAttention; };
+    ASSERT_LE(std::ranges::count_if(trial.graph->nodes(), is_attention), written_out);  // dce removes what is unused
+    ASSERT_GT(std::ranges::count_if(trial.graph->nodes(), is_attention), 0);
+    const auto after = trial.Rectangular(*trial.graph, Mode::kWide);
+    ASSERT_TRUE(after.ok()) << after.status();
+    ASSERT_TRUE(RowsAgree(*after, *before, tolerance)) << "seed " << seed << "\n" << ir::Print(*trial.graph);
+  }
 }
 
 TEST(EquivalenceTest, KvCacheRowsEqualTheFullGraphs) {
