@@ -225,6 +225,10 @@ absl::StatusOr<Values> RandomInputs(absl::Span<const ir::Graph* const> graphs, c
       }
       FF_ASSIGN_OR_RETURN(Tensor tensor,
                           RandomTensor(input->tensor(), round_to, stream, setting, /*scale=*/1, index_limit));
+      // Positions rise by one along a sequence: fuse-attention may know that.
+      if (name == "position_ids" && tensor.shape.size() == 2 && tensor.shape[1] <= index_limit) {
+        for (size_t i = 0; i < tensor.ints.size(); ++i) tensor.ints[i] = static_cast<int64_t>(i) % tensor.shape[1];
+      }
       values.emplace(name, std::move(tensor));
     }
   }
