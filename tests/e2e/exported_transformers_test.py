@@ -1,0 +1,75 @@
+"""transformers' own models, exported as they are written, become step graphs: masks, norms and activations recognized,
+and every pass proven on them."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from flashflow.frontend.export import export, graph_text
+
+_CONTEXT = 64
+_OPT = Path(__file__).parents[2] / "tools/opt/opt_without_models"
+
+
+class _Logits(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, position_ids=position_ids, use_cache=False).logits
+        return logits
+
+
+@dataclass(frozen=True)
+class _Config:
+    context_length: int = _CONTEXT
+
+    def metadata(self) -> dict[str, int | float | str | bool]:
+        return {"context_length": self.context_length}
+
+
+def _gpt2(attention: str) -> nn.Module:
+    shape = dict(n_embd=32, n_layer=2, n_head=4, n_positions=_CONTEXT, vocab_size=61, bos_token_id=0, eos_token_id=0)
+    return GPT2LMHeadModel(GPT2Config(**shape, attn_implementation=attention))
+
+
+def _llama(attention: str) -> nn.Module:
+    shape = dict(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=61,
+        max_position_embeddings=_CONTEXT,
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    return LlamaForCausalLM(LlamaConfig(**shape, attn_implementation=attention))
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("make", [_gpt2, _llama])
+def test_becomes_a_fused_step_graph(make, attention: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    graph = tmp_path / "graph.json"
+    graph.write_text(graph_text(export(_Logits(make(attention)).eval(), _Config()).graph))
+    done = subprocess.run(
+        [_OPT, str(graph), "--verify-each", "-o", str(tmp_path / "step.ffir")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "whole graph compared" in done.stdout + done.stderr
+    step = (tmp_path / "step.ffir").read_text()
+    nodes = [line.split(" = ")[1].split("(")[0] for line in step.splitlines() if line.startswith("  %")]
+    assert nodes.count("cached_attention") == 2
+    for written_out in ("softmax", "matmul", "cumsum", "where", "reduce_mean", "tanh", "pow"):
+        assert written_out not in nodes
