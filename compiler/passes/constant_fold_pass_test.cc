@@ -94,6 +94,11 @@ TEST(ConstantFoldPassTest, KeepsWhatSizesOrRoundingDecide) {
             "%y = add(%a, %b) : i64[S, 3]"));
   EXPECT_TRUE(Keeps("%a = constant() {dtype = i8, value = 100.0} : i8[]\n%y = add(%a, %a) : i8[]"));  // wraps around
   EXPECT_TRUE(Keeps("%y = exp(%x) : f32[4]"));
+  // Pieces that do not continue one another.
+  EXPECT_TRUE(
+      Keeps("%a = constant() {dtype = i64, value = 0.0, shape = dims(2)} : i64[2]\n"
+            "%b = constant() {dtype = i64, value = 1.0, shape = dims(2)} : i64[2]\n"
+            "%y = concat(%a, %b) {axis = 0} : i64[4]"));
 }
 
 TEST(ConstantFoldPassTest, RefusesToHideARounding) {
