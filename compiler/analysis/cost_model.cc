@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "compiler/analysis/loaded_weight.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::analysis {
@@ -24,19 +25,13 @@ class Coster {
   Coster(const Node& node, const Workload& workload) : node_(node), workload_(workload) {}
 
   absl::StatusOr<OpCost> Run() {
-    if (node_.op() == Op::kReshape || IsJoinedWeight()) return cost_;
+    if (node_.op() == Op::kReshape || AsLoadedWeight(*node_.results()[0])) return cost_;
     FF_RETURN_IF_ERROR(CountTensors());
     FF_RETURN_IF_ERROR(CountOp());
     return cost_;
   }
 
  private:
-  bool IsJoinedWeight() const {
-    return node_.op() == Op::kConcat && std::ranges::all_of(node_.operands(), [](const Value* operand) {
-             return operand->kind() == ir::ValueKind::kWeight;
-           });
-  }
-
   absl::StatusOr<double> Elements(const Value* value) const {
     double count = 1;
     for (const DimExpr& dim : value->tensor().shape) {

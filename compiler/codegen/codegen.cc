@@ -9,13 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "absl/algorithm/container.h"
 #include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/analysis/liveness.h"
+#include "compiler/analysis/loaded_weight.h"
 #include "compiler/codegen/kernel_selection.h"
 #include "compiler/codegen/memory_plan.h"
 #include "compiler/ir/printer.h"
@@ -116,12 +116,9 @@ class Generator {
     return value;
   }
 
-  // Whether the loader gives the value: a weight, or weights joined along axis 0 as merged layers have them.
+  // Whether the loader gives the value, and no step writes it.
   bool IsWeight(const Value* value) const {
-    if (value->kind() != ValueKind::kResult) return value->kind() == ValueKind::kWeight;
-    const Node& node = *value->def();
-    return node.op() == Op::kConcat && node.attr<int64_t>("axis") == 0 && !outputs_.contains(value) &&
-           absl::c_all_of(node.operands(), [](const Value* part) { return part->kind() == ValueKind::kWeight; });
+    return !outputs_.contains(value) && analysis::AsLoadedWeight(*value).has_value();
   }
 
   // The values that are written straight into an output's memory. Others (inputs, weights, what is an output already)
@@ -229,12 +226,14 @@ class Generator {
   int32_t WeightTensor(const Value& weight, std::string_view layout) {
     const auto [it, inserted] = weights_.try_emplace({&weight, std::string(layout)}, -1);
     if (!inserted) return it->second;
-    plan::Weight entry = {.sources = {}, .dtype = weight.tensor().dtype, .shape = {}, .layout = std::string(layout)};
-    if (weight.kind() == ValueKind::kWeight) {
-      entry.sources = {weight.name()};
-    } else {
-      for (const Value* part : weight.def()->operands()) entry.sources.push_back(part->name());
-    }
+    const std::optional<analysis::LoadedWeight> loaded = analysis::AsLoadedWeight(weight);
+    CHECK(loaded.has_value());
+    plan::Weight entry = {.sources = {},
+                          .dtype = weight.tensor().dtype,
+                          .shape = {},
+                          .layout = std::string(layout),
+                          .transposed = loaded->transposed};
+    for (const Value* source : loaded->sources) entry.sources.push_back(source->name());
     for (const DimExpr& dim : weight.tensor().shape) entry.shape.push_back(dim.constant().value_or(-1));
     it->second = AddTensor(weight, Storage::kWeight, static_cast<int32_t>(plan_.weights.size()));
     plan_.tensors[it->second].name = absl::StrJoin(entry.sources, " + ");

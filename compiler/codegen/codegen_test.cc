@@ -113,6 +113,29 @@ TEST(CodegenTest, JoinedWeightsAreLoadedAsOne) {
   for (const plan::Step& other : plan->steps) EXPECT_NE(other.op, "concat");
 }
 
+TEST(CodegenTest, AWeightThatIsStoredTransposedTakesNoStep) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @conv1d {
+  input %0 "x" : f32[3, 8]
+  weight %1 "w" : f32[8, 5]
+  %2 = transpose(%1) {perm = [1, 0]} : f32[5, 8]
+  %3 = linear(%0, %2) : f32[3, 5]
+  %4 = fused_linear(%0, %2) {activation = "gelu"} : f32[3, 5]
+  output "y" %3
+  output "z" %4
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->steps.size(), 2);
+  ASSERT_EQ(plan->weights.size(), 1);
+  const plan::Weight& weight = plan->weights[0];
+  EXPECT_TRUE(weight.transposed);
+  EXPECT_THAT(weight.sources, ElementsAre("w"));
+  EXPECT_THAT(weight.shape, ElementsAre(5, 8));
+  EXPECT_EQ(weight.layout, "panel16");
+}
+
 TEST(CodegenTest, LogitsAreWrittenStraightIntoTheOutput) {
   const auto plan = GeneratePlan(*Graph(kStepGraph), Options());
   ASSERT_TRUE(plan.ok());

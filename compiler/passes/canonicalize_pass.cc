@@ -124,16 +124,22 @@ Rewrite ZeroBias(Graph* graph, Node* node, PassContext*) {
   return Replace(graph, node, Op::kLinear, {node->operand(0), node->operand(1)});
 }
 
-Rewrite MatmulOfTransposedWeight(Graph* graph, Node* node, PassContext*) {
+Rewrite MatmulOfWeight(Graph* graph, Node* node, PassContext*) {
   if (node->op() != Op::kMatmul) return nullptr;
-  const Node* transpose = DefinedBy(node->operand(1), Op::kTranspose);
+  const Value* weight = node->operand(1);
+  if (weight->kind() == ir::ValueKind::kWeight && weight->tensor().shape.size() == 2) {
+    FF_ASSIGN_OR_RETURN(Value * transposed, AddBefore(graph, node, Op::kTranspose, {node->operand(1)},
+                                                      {{"perm", std::vector<int64_t>{1, 0}}}));
+    return Replace(graph, node, Op::kLinear, {node->operand(0), transposed});
+  }
+  const Node* transpose = DefinedBy(weight, Op::kTranspose);
   if (transpose == nullptr || transpose->operand(0)->kind() != ir::ValueKind::kWeight) return nullptr;
   if (transpose->attr<std::vector<int64_t>>("perm") != std::vector<int64_t>{1, 0}) return nullptr;
   return Replace(graph, node, Op::kLinear, {node->operand(0), transpose->operand(0)});
 }
 
-constexpr RewriteRule kRules[] = {NothingChanges, NeutralElement,          Undone, Joined, TransposeOfUnitAxes,
-                                  ZeroBias,       MatmulOfTransposedWeight};
+constexpr RewriteRule kRules[] = {NothingChanges,      NeutralElement, Undone,        Joined,
+                                  TransposeOfUnitAxes, ZeroBias,       MatmulOfWeight};
 
 }  // namespace
 

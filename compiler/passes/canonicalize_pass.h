@@ -9,6 +9,7 @@
 //   transpose that moves axes of size 1 only      =>  reshape(x)
 //   linear(x, w, constant 0)                      =>  linear(x, w)
 //   matmul(x, transpose(weight) {perm = [1, 0]})  =>  linear(x, weight)
+//   matmul(x, weight)  =>  linear(x, transpose(weight) {perm = [1, 0]}), whose weight is loaded transposed
 #ifndef COMPILER_PASSES_CANONICALIZE_PASS_H_
 #define COMPILER_PASSES_CANONICALIZE_PASS_H_
 

@@ -116,6 +116,19 @@ TEST(CanonicalizePassTest, TransposeOfUnitAxesIsAReshape) {
 }
 
 TEST(CanonicalizePassTest, BringsProductsToLinear) {
+  EXPECT_TRUE(CheckPass<CanonicalizePass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 6]
+      weight %w "w" : f32[6, 5]
+      input %i "i" : f32[6, 5]
+      %y = matmul(%x, %w) : f32[2, 5]
+      %z = matmul(%x, %i) : f32[2, 5]
+      output "y" %y
+      output "z" %z
+      // CHECK: %3 = transpose(%2) {perm = [1, 0]} : f32[5, 6]
+      // CHECK-NEXT: %4 = linear(%0, %3) : f32[2, 5]
+      // CHECK: matmul(%0, %1)
+    })ir"));
   EXPECT_TRUE(Simplifies(R"(
       %t = transpose(%w) {perm = [1, 0]} : f32[6, 5]
       %y = matmul(%x, %t) : f32[T, 4, 5])",

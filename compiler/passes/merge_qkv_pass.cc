@@ -1,10 +1,12 @@
 #include "compiler/passes/merge_qkv_pass.h"
 
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
+#include "compiler/analysis/loaded_weight.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::passes {
@@ -18,12 +20,18 @@ using ir::Value;
 bool IsWeight(const Value* value) { return value->kind() == ir::ValueKind::kWeight; }
 Value* Bias(const Node& node) { return node.num_operands() > 2 ? node.operand(2) : nullptr; }
 
+// A weight as it is, or stored transposed.
+bool IsLayersWeight(const Value* value) {
+  const std::optional<analysis::LoadedWeight> loaded = analysis::AsLoadedWeight(*value);
+  return loaded.has_value() && loaded->sources.size() == 1;
+}
+
 // The linear layers of weights of their own by their input, groups and layers in program order.
 std::vector<std::vector<Node*>> LayersByInput(const Graph& graph) {
   std::vector<std::vector<Node*>> groups;
   absl::flat_hash_map<const Value*, size_t> group_of;
   for (const auto& node : graph.nodes()) {
-    if (node->op() != Op::kLinear || !IsWeight(node->operand(1))) continue;
+    if (node->op() != Op::kLinear || !IsLayersWeight(node->operand(1))) continue;
     if (Bias(*node) != nullptr && !IsWeight(Bias(*node))) continue;
     const auto [it, inserted] = group_of.try_emplace(node->operand(0), groups.size());
     if (inserted) groups.emplace_back();
@@ -37,6 +45,7 @@ std::vector<std::vector<Node*>> LayersByInput(const Graph& graph) {
 std::string Reason(const std::vector<Node*>& layers) {
   const Node& first = *layers[0];
   for (const Node* layer : layers) {
+    if (!IsWeight(layer->operand(1))) return "a weight of theirs is stored transposed";
     if (layer->operand(1)->tensor().dtype != first.operand(1)->tensor().dtype) return "their weights differ in dtype";
     if ((Bias(*layer) == nullptr) != (Bias(first) == nullptr)) return "only some of them have a bias";
     if (Bias(first) != nullptr && Bias(*layer)->tensor().dtype != Bias(first)->tensor().dtype) {

@@ -5,7 +5,7 @@
 //   %k = linear(%x, %wk) : f32[T, 4]   =>     %y = linear(%x, %w) : f32[T, 16]
 //   %v = linear(%x, %wv) : f32[T, 4]          %q = slice(%y) {axis = 1, start = dim(0), stop = dim(8)} : f32[T, 8], ...
 //
-// Refuses layers of which only some have a bias, or whose weights differ in dtype.
+// Refuses layers of which only some have a bias, or whose weights differ in dtype or are stored transposed.
 #ifndef COMPILER_PASSES_MERGE_QKV_PASS_H_
 #define COMPILER_PASSES_MERGE_QKV_PASS_H_
 

@@ -71,6 +71,21 @@ TEST(MergeQkvPassTest, RefusesSomeWithABias) {
                                          "only some of them have a bias"));
 }
 
+TEST(MergeQkvPassTest, RefusesWeightsThatAreStoredTransposed) {
+  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 8]
+      weight %w0 "w0" : f32[8, 8]
+      weight %w1 "w1" : f32[8, 8]
+      %t = transpose(%w1) {perm = [1, 0]} : f32[8, 8]
+      %0 = linear(%x, %w0) : f32[2, 8]
+      %1 = linear(%x, %t) : f32[2, 8]
+      output "0" %0
+      output "1" %1
+    })ir",
+                                         "a weight of theirs is stored transposed"));
+}
+
 TEST(MergeQkvPassTest, RefusesSeveralDTypes) {
   EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
     graph @g {

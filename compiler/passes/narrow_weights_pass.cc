@@ -7,6 +7,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "compiler/analysis/loaded_weight.h"
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
 
@@ -42,6 +43,11 @@ bool ComesFromTokenIds(const Value* value) {
   return false;
 }
 
+// A weight that is stored transposed: the transposing node goes where the weight is loaded.
+bool IsTransposedForLayers(const Node& node) {
+  return node.op() == Op::kTranspose && analysis::AsLoadedWeight(*node.result()).has_value();
+}
+
 // Why a weight that a product or a lookup streams stays as it is; empty if it is narrowed; nullopt if it is not of the
 // kind.
 std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* weight) {
@@ -49,6 +55,10 @@ std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* we
   bool streamed = false;
   std::string reason;
   for (const ir::Use& use : weight->uses()) {
+    if (IsTransposedForLayers(*use.node)) {
+      streamed = true;
+      continue;
+    }
     const bool product = use.node->op() == Op::kLinear && use.operand_index == 1;
     const bool table = use.node->op() == Op::kEmbedding && use.operand_index == 0;
     if (product || (table && ComesFromTokenIds(use.node->operand(1)))) {
@@ -60,6 +70,15 @@ std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* we
   }
   if (!streamed) return std::nullopt;
   return reason;
+}
+
+// For a node whose operand has another type now.
+absl::Status MakeAnew(ir::Graph* graph, Node* node) {
+  const std::vector<Value*> operands(node->operands().begin(), node->operands().end());
+  FF_ASSIGN_OR_RETURN(Node * anew, graph->AddNode(node->op(), operands, node->attrs(), node->loc(), node));
+  graph->ReplaceAllUsesWith(node->result(), anew->result());
+  graph->Erase(node);
+  return absl::OkStatus();
 }
 
 // Gives the caches the dtype; their chains of kv_append are made anew.
@@ -74,12 +93,7 @@ absl::Status NarrowCaches(ir::Graph* graph, DType dtype, PassContext* context) {
     for (const auto& node : graph->nodes()) {
       if (node->op() == Op::kKvAppend) appends.push_back(node.get());
     }
-    for (Node* node : appends) {
-      const std::vector<Value*> operands(node->operands().begin(), node->operands().end());
-      FF_ASSIGN_OR_RETURN(Node * narrowed, graph->AddNode(Op::kKvAppend, operands, node->attrs(), node->loc(), node));
-      graph->ReplaceAllUsesWith(node->result(), narrowed->result());
-      graph->Erase(node);
-    }
+    for (Node* node : appends) FF_RETURN_IF_ERROR(MakeAnew(graph, node));
   }
   return absl::OkStatus();
 }
@@ -108,6 +122,10 @@ absl::StatusOr<bool> NarrowWeightsPass::Run(ir::Graph* graph, PassContext* conte
     }
     if (!context->BeginRewrite()) break;
     graph->SetType(weight, ir::TensorType{DType::kBF16, weight->tensor().shape});
+    const std::vector<ir::Use> uses = weight->uses();
+    for (const ir::Use& use : uses) {
+      if (use.node->op() == Op::kTranspose) FF_RETURN_IF_ERROR(MakeAnew(graph, use.node));
+    }
   }
   FF_RETURN_IF_ERROR(NarrowCaches(graph, DType::kBF16, context));
   return noted || context->rewrites() != before;

@@ -52,6 +52,28 @@ TEST(NarrowWeightsPassTest, NarrowsWhatAStepStreams) {
   EXPECT_TRUE(CheckPass<NarrowWeightsPass>(kGraph, {.dtype = "bf16"}));
 }
 
+TEST(NarrowWeightsPassTest, NarrowsWeightsThatAreStoredTransposed) {
+  EXPECT_TRUE(CheckPass<NarrowWeightsPass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[3, 8]
+      weight %w "w" : f32[8, 16]
+      weight %v "v" : f32[8, 16]
+      %t = transpose(%w) {perm = [1, 0]} : f32[16, 8]
+      %y = linear(%x, %t) : f32[3, 16]
+      %u = transpose(%v) {perm = [1, 0]} : f32[16, 8]
+      %z = linear(%x, %u) : f32[3, 16]
+      output "y" %y
+      output "z" %z
+      output "u" %u
+      // CHECK: weight %1 "w" : bf16[8, 16]
+      // CHECK-NEXT: weight %2 "v" : f32[8, 16]
+      // CHECK: %3 = transpose(%1) {perm = [1, 0]} : bf16[16, 8]
+      // CHECK-NEXT: %4 = linear(%0, %3) : f32[3, 16]
+      // CHECK: transpose(%2) {perm = [1, 0]} : f32[16, 8]
+    })ir",
+                                           {.dtype = "bf16"}));
+}
+
 TEST(NarrowWeightsPassTest, TakesTheDTypeFromTheMetadata) {
   std::string text(kGraph);
   text.insert(text.find("symbol T"), "metadata dtype = \"bf16\"\n");

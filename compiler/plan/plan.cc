@@ -89,6 +89,9 @@ class Validator {
       if (weight.sources.empty() || absl::c_linear_search(weight.sources, "")) return Error(where, "has no source");
       if (weight.layout.empty()) return Error(where, "has no layout");
       if (weight.shape.size() > kMaxRank) return Error(where, "has too many dimensions");
+      if (weight.transposed && (weight.shape.size() != 2 || weight.sources.size() != 1)) {
+        return Error(where, "is transposed, but no matrix of one source");
+      }
       int64_t bytes = DTypeBytes(weight.dtype);
       for (int64_t dim : weight.shape) {
         if (dim < 0 || __builtin_mul_overflow(bytes, dim, &bytes)) return Error(where, "its shape has no size");

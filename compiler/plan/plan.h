@@ -23,7 +23,7 @@
 
 namespace flashflow::plan {
 
-inline constexpr int kPlanVersion = 2;
+inline constexpr int kPlanVersion = 3;
 inline constexpr int64_t kArenaAlignment = 256;  // bytes; every arena offset is a multiple
 
 enum class Storage : uint8_t { kInput, kWeight, kArena, kOutput };
@@ -46,6 +46,7 @@ struct Weight {
   DType dtype = DType::kF32;
   std::vector<int64_t> shape;
   std::string layout = "row_major";  // or a packing named in kernels/registry:catalog
+  bool transposed = false;           // the one source holds shape[1] rows of shape[0]: the axes are exchanged at load
 };
 
 struct KernelRef {

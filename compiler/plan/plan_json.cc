@@ -70,8 +70,11 @@ ordered_json PlanJson(const Plan& plan) {
   }
   ordered_json weights = ordered_json::array();
   for (const Weight& w : plan.weights) {
-    weights.push_back(
-        {{"sources", w.sources}, {"dtype", DTypeName(w.dtype)}, {"shape", w.shape}, {"layout", w.layout}});
+    weights.push_back({{"sources", w.sources},
+                       {"dtype", DTypeName(w.dtype)},
+                       {"shape", w.shape},
+                       {"layout", w.layout},
+                       {"transposed", w.transposed}});
   }
   ordered_json steps = ordered_json::array();
   for (const Step& s : plan.steps) {
@@ -182,11 +185,12 @@ class Reader {
   }
 
   void Read(const json& value, Weight* weight) {
-    if (!Object(value, {"sources", "dtype", "shape", "layout"})) return;
+    if (!Object(value, {"sources", "dtype", "shape", "layout", "transposed"})) return;
     Member(value, "sources", &weight->sources);
     Member(value, "dtype", &weight->dtype);
     Member(value, "shape", &weight->shape);
     Member(value, "layout", &weight->layout);
+    Member(value, "transposed", &weight->transposed);
   }
 
   void Read(const json& value, KernelRef* kernel) {

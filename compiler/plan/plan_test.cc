@@ -38,7 +38,8 @@ Plan SmallPlan() {
   };
   plan.inputs = {0};
   plan.outputs = {5};
-  plan.weights = {{.sources = {"wte.weight"}, .dtype = DType::kF32, .shape = {10, 8}, .layout = "panel16"}};
+  plan.weights = {
+      {.sources = {"wte.weight"}, .dtype = DType::kF32, .shape = {10, 8}, .layout = "panel16", .transposed = true}};
   plan.steps = {
       {.op = "embedding", .tactics = {{"cpu.embedding", 1}}, .inputs = {1, 0}, .outputs = {2}},
       {.op = "kv_append",
@@ -109,7 +110,7 @@ TEST(Validate, OnlyAStepGraphsPlanHasLimitsBucketsAndACache) {
 }
 
 TEST(Validate, ChecksTheHeader) {
-  EXPECT_THAT(Broken([](Plan& p) { p.version = 3; }), HasSubstr("version: expected 2, got 3"));
+  EXPECT_THAT(Broken([](Plan& p) { p.version = 4; }), HasSubstr("version: expected 3, got 4"));
   EXPECT_THAT(Broken([](Plan& p) { p.symbols[1].first = "T"; }), HasSubstr("symbols"));
   EXPECT_THAT(Broken([](Plan& p) { p.symbols[1].second = {3, 2}; }), HasSubstr("symbols"));
   EXPECT_THAT(Broken([](Plan& p) { p.limits.max_rows = 0; }), HasSubstr("max_rows 0 is out of range"));
@@ -124,11 +125,21 @@ TEST(Validate, ChecksTheHeader) {
 
 TEST(Validate, ChecksWeights) {
   EXPECT_THAT(Broken([](Plan& p) { p.weights[0].sources = {""}; }), HasSubstr("no source"));
+  EXPECT_THAT(Broken([](Plan& p) {
+                p.weights[0].transposed = true;
+                p.weights[0].sources = {"a", "b"};
+              }),
+              HasSubstr("no matrix of one source"));
+  EXPECT_THAT(Broken([](Plan& p) {
+                p.weights[0].transposed = true;
+                p.weights[0].shape = {80};
+              }),
+              HasSubstr("no matrix of one source"));
   EXPECT_THAT(Broken([](Plan& p) { p.weights[0].layout = ""; }), HasSubstr("no layout"));
   EXPECT_THAT(Broken([](Plan& p) { p.weights[0].shape = {10, 9}; }),
               HasSubstr("differs in dtype or shape from weight 0"));
   EXPECT_THAT(Broken([](Plan& p) { p.weights[0].dtype = DType::kBF16; }), HasSubstr("differs in dtype or shape"));
-  EXPECT_THAT(Broken([](Plan& p) { p.weights[0].shape = {-1}; }), HasSubstr("no size"));
+  EXPECT_THAT(Broken([](Plan& p) { p.weights[0].shape = {-1, 8}; }), HasSubstr("no size"));
   EXPECT_THAT(Broken([](Plan& p) { p.weights[0].shape = {int64_t{1} << 62, 8}; }), HasSubstr("no size"));
 }
 
@@ -283,8 +294,8 @@ TEST(Json, NamesWhatIsWrong) {
   EXPECT_EQ(FromJson("").status().message(), "plan: the text is not JSON");
   EXPECT_EQ(FromJson("[1]").status().message(), "plan: expected an object, got array");
   EXPECT_EQ(FromJson("{}").status().message(), "plan: version: expected this key, got nothing");
-  EXPECT_THAT(ReadError("\"version\": 2", "\"version\": 3"),
-              StartsWith("plan: expected version 2, as this build reads"));
+  EXPECT_THAT(ReadError("\"version\": 3", "\"version\": 4"),
+              StartsWith("plan: expected version 3, as this build reads"));
   EXPECT_THAT(ReadError("\"device_key\"", "\"device\""), StartsWith("plan: expected no keys but version, device_key"));
   EXPECT_EQ(ReadError("\"max_rows\": 8,", ""), "plan: limits.max_rows: expected this key, got nothing");
   EXPECT_EQ(ReadError("\"max_rows\": 8", "\"max_rows\": 8.0"),

@@ -1,7 +1,9 @@
 #include "kernels/cpu/pack.h"
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 
 namespace flashflow::cpu {
 namespace {
@@ -10,7 +12,9 @@ constexpr int64_t kPanel = 16;
 
 // dst[k / kPack][16][kPack] per panel, zero where src ends.
 template <int64_t kPack, typename T>
-void PackPanels(const T* src, int64_t n, int64_t k, T* dst, ThreadPool* pool) {
+void PackPanels(const T* src, int64_t n, int64_t k, T* dst, ThreadPool* pool, bool transposed) {
+  const int64_t row_stride = transposed ? 1 : k;  // of element (i, j)
+  const int64_t column_stride = transposed ? n : 1;
   const int64_t panels = (n + kPanel - 1) / kPanel;
   const int64_t k_padded = (k + kPack - 1) / kPack * kPack;
   pool->ParallelFor(panels, 1, [&](int64_t begin, int64_t end) {
@@ -19,9 +23,9 @@ void PackPanels(const T* src, int64_t n, int64_t k, T* dst, ThreadPool* pool) {
       const int64_t rows = std::min(kPanel, n - p * kPanel);
       if (rows < kPanel || k_padded != k) std::fill_n(panel, kPanel * k_padded, T{0});
       for (int64_t j = 0; j < k; ++j) {
-        const T* column = src + p * kPanel * k + j;
+        const T* column = src + p * kPanel * row_stride + j * column_stride;
         T* packed = panel + j / kPack * kPanel * kPack + j % kPack;
-        for (int64_t i = 0; i < rows; ++i) packed[i * kPack] = column[i * k];
+        for (int64_t i = 0; i < rows; ++i) packed[i * kPack] = column[i * row_stride];
       }
     }
   });
@@ -29,12 +33,24 @@ void PackPanels(const T* src, int64_t n, int64_t k, T* dst, ThreadPool* pool) {
 
 }  // namespace
 
-void PackPanel16(const float* src, int64_t n, int64_t k, float* dst, ThreadPool* pool) {
-  PackPanels<1>(src, n, k, dst, pool);
+void PackPanel16(const float* src, int64_t n, int64_t k, float* dst, ThreadPool* pool, bool transposed) {
+  PackPanels<1>(src, n, k, dst, pool, transposed);
 }
 
-void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, ThreadPool* pool) {
-  PackPanels<2>(src, n, k, dst, pool);
+void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, ThreadPool* pool, bool transposed) {
+  PackPanels<2>(src, n, k, dst, pool, transposed);
+}
+
+void PackTransposed(const std::byte* src, int64_t n, int64_t k, size_t element_bytes, std::byte* dst,
+                    ThreadPool* pool) {
+  pool->ParallelFor(n, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t j = 0; j < k; ++j) {
+      for (int64_t i = begin; i < end; ++i) {
+        std::memcpy(dst + static_cast<size_t>(i * k + j) * element_bytes,
+                    src + static_cast<size_t>(j * n + i) * element_bytes, element_bytes);
+      }
+    }
+  });
 }
 
 }  // namespace flashflow::cpu

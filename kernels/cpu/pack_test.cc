@@ -1,5 +1,6 @@
 #include "kernels/cpu/pack.h"
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 
@@ -27,7 +28,7 @@ void ExpectPacked(const PackFn& pack) {
         Guarded<T> src(static_cast<size_t>(n * k));
         for (int64_t i = 0; i < n * k; ++i) src[i] = static_cast<T>(Value(i / k, i % k));
         Guarded<T> dst(static_cast<size_t>(panels * 16 * padded));
-        pack(src.data(), n, k, dst.data(), &pool);
+        pack(src.data(), n, k, dst.data(), &pool, false);
         std::vector<T> expected(dst.size(), T{0});
         for (int64_t i = 0; i < n; ++i) {
           for (int64_t j = 0; j < k; ++j) {
@@ -36,6 +37,12 @@ void ExpectPacked(const PackFn& pack) {
           }
         }
         EXPECT_TRUE(SameBits(dst, expected));
+
+        Guarded<T> exchanged(static_cast<size_t>(n * k));
+        for (int64_t i = 0; i < n * k; ++i) exchanged[i] = static_cast<T>(Value(i % n, i / n));
+        Guarded<T> from_exchanged(dst.size());
+        pack(exchanged.data(), n, k, from_exchanged.data(), &pool, true);
+        EXPECT_TRUE(SameBits(from_exchanged, expected)) << "transposed";
       }
     }
   }
@@ -43,6 +50,23 @@ void ExpectPacked(const PackFn& pack) {
 
 TEST(PackTest, Panel16) { ExpectPacked<1, float>(PackPanel16); }
 TEST(PackTest, Panel16Vnni2) { ExpectPacked<2, uint16_t>(PackPanel16Vnni2); }
+
+TEST(PackTest, Transposed) {
+  for (int threads : kThreadCounts) {
+    ThreadPool pool(threads);
+    for (int64_t n : kSizes) {
+      for (int64_t k : kSizes) {
+        Guarded<uint16_t> src(static_cast<size_t>(n * k)), dst(static_cast<size_t>(n * k));
+        std::vector<uint16_t> expected;
+        for (int64_t i = 0; i < n * k; ++i) src[i] = static_cast<uint16_t>(Value(i % n, i / n));
+        for (int64_t i = 0; i < n * k; ++i) expected.push_back(static_cast<uint16_t>(Value(i / k, i % k)));
+        PackTransposed(reinterpret_cast<const std::byte*>(src.data()), n, k, sizeof(uint16_t),
+                       reinterpret_cast<std::byte*>(dst.data()), &pool);
+        EXPECT_TRUE(SameBits(dst, expected)) << n << " x " << k;
+      }
+    }
+  }
+}
 
 }  // namespace
 }  // namespace flashflow::cpu

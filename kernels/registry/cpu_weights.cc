@@ -10,7 +10,8 @@
 namespace flashflow::kernels {
 
 absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> shape, DType dtype,
-                           absl::Span<const std::byte> row_major, absl::Span<std::byte> packed, cpu::ThreadPool* pool) {
+                           absl::Span<const std::byte> row_major, absl::Span<std::byte> packed, cpu::ThreadPool* pool,
+                           bool transposed) {
   const absl::StatusOr<int64_t> source_bytes = PackedBytes(kRowMajor, shape, dtype);
   if (!source_bytes.ok()) return source_bytes.status();
   const absl::StatusOr<int64_t> packed_bytes = PackedBytes(layout, shape, dtype);
@@ -20,13 +21,17 @@ absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> sh
                                                    *packed_bytes, " bytes to, not ", row_major.size(), " and ",
                                                    packed.size()));
   }
+  if (transposed && shape.size() != 2) return absl::InvalidArgumentError("a transposed weight must be a matrix");
   if (packed.empty()) return absl::OkStatus();
   if (layout == kPanel16) {
     cpu::PackPanel16(reinterpret_cast<const float*>(row_major.data()), shape[0], shape[1],
-                     reinterpret_cast<float*>(packed.data()), pool);
+                     reinterpret_cast<float*>(packed.data()), pool, transposed);
   } else if (layout == kPanel16Vnni2) {
     cpu::PackPanel16Vnni2(reinterpret_cast<const uint16_t*>(row_major.data()), shape[0], shape[1],
-                          reinterpret_cast<uint16_t*>(packed.data()), pool);
+                          reinterpret_cast<uint16_t*>(packed.data()), pool, transposed);
+  } else if (transposed) {
+    cpu::PackTransposed(row_major.data(), shape[0], shape[1], static_cast<size_t>(DTypeBytes(dtype)), packed.data(),
+                        pool);
   } else {
     std::memcpy(packed.data(), row_major.data(), packed.size());
   }

@@ -13,10 +13,12 @@
 
 namespace flashflow::kernels {
 
-// Writes all PackedBytes(layout, shape, dtype) bytes of `packed` from `row_major`. InvalidArgument as PackedBytes, or
-// if either span has another size than layout, shape and dtype say. `packed` must be aligned to 64 bytes.
+// Writes all PackedBytes(layout, shape, dtype) bytes of `packed` from `row_major`, which has the two axes of `shape`
+// exchanged if it is transposed. InvalidArgument as PackedBytes, or if either span has another size than layout, shape
+// and dtype say, or a transposed weight is no matrix. `packed` must be aligned to 64 bytes.
 absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> shape, DType dtype,
-                           absl::Span<const std::byte> row_major, absl::Span<std::byte> packed, cpu::ThreadPool* pool);
+                           absl::Span<const std::byte> row_major, absl::Span<std::byte> packed, cpu::ThreadPool* pool,
+                           bool transposed = false);
 
 }  // namespace flashflow::kernels
 

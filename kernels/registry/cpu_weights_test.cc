@@ -61,6 +61,22 @@ TEST(PackCpuWeightTest, Layouts) {
   }
 }
 
+TEST(PackCpuWeightTest, TransposedSource) {
+  cpu::ThreadPool pool(1);
+  const auto source = Numbered(3 * 2 * 4);  // [3, 2] for a [2, 3] weight
+  std::vector<std::byte> rows(source.size()), panels(3 * 16 * 4);
+  ASSERT_TRUE(PackCpuWeight(kRowMajor, {2, 3}, DType::kF32, source, absl::MakeSpan(rows), &pool, true).ok());
+  ExpectElements(rows, source, 4, {0, 2, 4, 1, 3, 5});
+  ASSERT_TRUE(PackCpuWeight(kPanel16, {2, 3}, DType::kF32, source, absl::MakeSpan(panels), &pool, true).ok());
+  std::vector<int> expected(3 * 16, -1);
+  for (int k = 0; k < 3; ++k) {
+    for (int n = 0; n < 2; ++n) expected[static_cast<size_t>(k * 16 + n)] = k * 2 + n;
+  }
+  ExpectElements(panels, source, 4, expected);
+  EXPECT_EQ(PackCpuWeight(kRowMajor, {6}, DType::kF32, source, absl::MakeSpan(rows), &pool, true).code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST(PackCpuWeightTest, RefusesSizesThatDoNotFit) {
   cpu::ThreadPool pool(1);
   std::vector<std::byte> small(16), big(4096);

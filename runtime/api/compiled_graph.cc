@@ -54,12 +54,14 @@ CompiledGraph::~CompiledGraph() = default;
 
 absl::Status CheckGraph(const ir::Graph& rectangular) { return CompiledGraph::Compile(rectangular).status(); }
 
-absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout) {
+absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout,
+                                        bool transposed) {
   LoadedWeight loaded;
   loaded.view = row_major;
-  const auto shape = absl::MakeConstSpan(row_major.dims.data(), static_cast<size_t>(row_major.rank));
+  if (transposed && row_major.rank == 2) std::swap(loaded.view.dims[0], loaded.view.dims[1]);
+  const auto shape = absl::MakeConstSpan(loaded.view.dims.data(), static_cast<size_t>(row_major.rank));
   FF_ASSIGN_OR_RETURN(loaded.bytes, kernels::PackedBytes(layout, shape, row_major.dtype));
-  if (layout == kernels::kRowMajor) return loaded;
+  if (layout == kernels::kRowMajor && !transposed) return loaded;
   FF_ASSIGN_OR_RETURN(const int64_t source_bytes, kernels::PackedBytes(kernels::kRowMajor, shape, row_major.dtype));
   Host& host = TheHost();
   const std::lock_guard lock(host.mutex);
@@ -70,7 +72,7 @@ absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, st
       layout, shape, row_major.dtype,
       absl::MakeConstSpan(static_cast<const std::byte*>(row_major.data), static_cast<size_t>(source_bytes)),
       absl::MakeSpan(static_cast<std::byte*>(loaded.view.data), static_cast<size_t>(loaded.bytes)),
-      static_cast<cpu::ThreadPool*>(host.device->launch_handle())));
+      static_cast<cpu::ThreadPool*>(host.device->launch_handle()), transposed));
   return loaded;
 }
 

@@ -21,8 +21,11 @@ namespace flashflow::runtime {
 // Whether the graph compiles for the CPU, without making anything of it: OK, or the error of Compile.
 absl::Status CheckGraph(const ir::Graph& rectangular);
 
-// A weight in one of the layouts that plans ask for. Where that is row-major it is the given memory itself.
-absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout);
+// A weight in one of the layouts that plans ask for, its axes exchanged first if it is transposed. What is row-major
+// and not transposed is the given memory itself. InvalidArgument for a layout that the weight's shape or dtype does not
+// fit.
+absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout,
+                                        bool transposed = false);
 
 // Safe to use from several threads: all graphs of a process share the CPU, its threads and one arena, and run one at a
 // time.

@@ -48,7 +48,8 @@ class Device {
   virtual absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) = 0;
 
   // Verifies the stored parts and brings them, one after the other, into the layout of `wanted`. Precondition: they
-  // have its dtype, and its shape once they are joined along axis 0. DataLoss for damage, InvalidArgument for a layout
+  // have its dtype, and its shape once they are joined along axis 0 (if it is transposed: once the axes of the one part
+  // are exchanged). DataLoss for damage, InvalidArgument for a layout
   // that the device does not know.
   virtual absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file,
                                                   absl::Span<const engine::EngineWeight* const> parts,

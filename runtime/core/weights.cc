@@ -1,5 +1,6 @@
 #include "runtime/core/weights.h"
 
+#include <algorithm>
 #include <string>
 #include <utility>
 
@@ -28,11 +29,12 @@ absl::StatusOr<std::vector<const engine::EngineWeight*>> Parts(const engine::Eng
       share[0] = part->shape[0];
       left[0] -= share[0];
     }
+    if (wanted.transposed) std::ranges::reverse(share);
     if (part->dtype != wanted.dtype || part->shape != share || (!left.empty() && left[0] < 0)) {
       return absl::InvalidArgumentError(absl::StrCat(
           "engine file ", file.path(), ": weight \"", wanted.sources[i], "\" is ", TypeText(part->dtype, part->shape),
-          " but the plan wants ", wanted.sources.size() > 1 ? "a part of " : "", TypeText(wanted.dtype, wanted.shape),
-          "; build the engine again"));
+          " but the plan wants ", wanted.sources.size() > 1 ? "a part of " : "",
+          TypeText(wanted.dtype, wanted.transposed ? share : wanted.shape), "; build the engine again"));
     }
     parts.push_back(part);
   }

@@ -59,6 +59,23 @@ TEST_F(WeightsTest, PartsAreJoinedAlongTheFirstAxis) {
   }
 }
 
+TEST_F(WeightsTest, ATransposedWeightHasItsAxesExchangedInTheFile) {
+  const std::string path = std::filesystem::path(::testing::TempDir()) / "transposed.ff";
+  const float values[6] = {1, 2, 3, 4, 5, 6};
+  const engine::EngineContents contents = {"test", {}, {{"w", DType::kF32, {3, 2}}}};
+  const auto source = [&](std::string_view) { return engine::SourceTensor{values, DType::kF32, {3, 2}}; };
+  ASSERT_EQ(engine::WriteEngine(path, contents, source), absl::OkStatus());
+  const auto file = engine::EngineFile::Open(path);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const plan::Weight w = {{"w"}, DType::kF32, {2, 3}, "row_major", /*transposed=*/true};
+  const auto loaded = LoadWeights(**file, {w}, &device_);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ((*loaded)[0].view.dims[0], 2);
+  const plan::Weight straight = {{"w"}, DType::kF32, {3, 2}, "row_major", /*transposed=*/true};
+  EXPECT_THAT(LoadWeights(**file, {straight}, &device_).status().message(),
+              HasSubstr("weight \"w\" is f32[3, 2] but the plan wants f32[2, 3]"));
+}
+
 TEST_F(WeightsTest, WhatDoesNotFitIsNamed) {
   const auto error = [&](const plan::Weight& weight) { return Load({weight}).status(); };
   absl::Status status = error({{"v"}, DType::kF32, {2, 2}, "row_major"});

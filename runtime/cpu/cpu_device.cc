@@ -90,7 +90,7 @@ class CpuDevice final : public Device {
     loaded.view.dtype = wanted.dtype;
     loaded.view.rank = static_cast<int>(wanted.shape.size());
     std::copy(wanted.shape.begin(), wanted.shape.end(), loaded.view.dims.begin());
-    if (wanted.layout == kernels::kRowMajor) {
+    if (wanted.layout == kernels::kRowMajor && !wanted.transposed) {
       // The mapping is read-only, and so are weights to every kernel.
       loaded.view.data = const_cast<char*>(stored.data());
       loaded.bytes = static_cast<int64_t>(stored.size());
@@ -103,7 +103,8 @@ class CpuDevice final : public Device {
     const auto row_major = absl::MakeConstSpan(reinterpret_cast<const std::byte*>(stored.data()), stored.size());
     const auto packed =
         absl::MakeSpan(static_cast<std::byte*>(loaded.buffer->data()), static_cast<size_t>(loaded.bytes));
-    FF_RETURN_IF_ERROR(kernels::PackCpuWeight(wanted.layout, wanted.shape, wanted.dtype, row_major, packed, &pool_));
+    FF_RETURN_IF_ERROR(kernels::PackCpuWeight(wanted.layout, wanted.shape, wanted.dtype, row_major, packed, &pool_,
+                                              wanted.transposed));
     return loaded;
   }
 

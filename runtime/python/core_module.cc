@@ -395,14 +395,16 @@ kernels::TensorView ViewOf(const py::handle& value, std::string_view name) {
 struct PackedWeight {
   runtime::LoadedWeight loaded;
   std::string layout;
+  bool transposed = false;
   py::object array;
 };
 
-std::unique_ptr<PackedWeight> PackWeight(const py::object& array, const std::string& layout) {
+std::unique_ptr<PackedWeight> PackWeight(const py::object& array, const std::string& layout, bool transposed) {
   const kernels::TensorView view = ViewOf(array, "weight");
   auto weight = std::make_unique<PackedWeight>();
-  weight->loaded = Check(Released([&] { return runtime::PackWeight(view, layout); }), layout);
+  weight->loaded = Check(Released([&] { return runtime::PackWeight(view, layout, transposed); }), layout);
   weight->layout = layout;
+  weight->transposed = transposed;
   if (weight->loaded.buffer == nullptr) weight->array = array;
   return weight;
 }
@@ -443,7 +445,8 @@ py::list Signature(const CompiledGraph& graph, const std::vector<int32_t>& tenso
 py::list WeightList(const CompiledGraph& graph) {
   py::list list;
   for (const plan::Weight& weight : graph.plan().weights) {
-    list.append(py::make_tuple(weight.sources, std::string(DTypeName(weight.dtype)), weight.shape, weight.layout));
+    list.append(py::make_tuple(weight.sources, std::string(DTypeName(weight.dtype)), weight.shape, weight.layout,
+                               weight.transposed));
   }
   return list;
 }
@@ -456,9 +459,13 @@ py::list RunGraph(CompiledGraph& graph, const std::vector<int64_t>& symbols, con
   const std::vector<plan::Weight>& wanted = graph.plan().weights;
   for (const PackedWeight* weight : weights) {
     if (weight == nullptr) Raise(absl::InvalidArgumentError("a weight is None"));
-    if (const size_t i = loaded.size(); i < wanted.size() && weight->layout != wanted[i].layout) {
-      Raise(absl::InvalidArgumentError(
-          absl::StrCat("weight ", i, " has the layout ", weight->layout, ", expected ", wanted[i].layout)));
+    if (const size_t i = loaded.size(); i < wanted.size()) {
+      if (weight->layout != wanted[i].layout || weight->transposed != wanted[i].transposed) {
+        const auto text = [](bool transposed) { return transposed ? ", transposed" : ""; };
+        Raise(absl::InvalidArgumentError(absl::StrCat("weight ", i, " has the layout ", weight->layout,
+                                                      text(weight->transposed), ", expected ", wanted[i].layout,
+                                                      text(wanted[i].transposed))));
+      }
     }
     loaded.push_back(&weight->loaded);
   }
@@ -622,8 +629,9 @@ PYBIND11_MODULE(_core, m) {
   m.def("check_graph", &CheckGraph, py::arg("graph_json"),
         "Raises unless a graph of any inputs and outputs compiles for the CPU as it is, without a KV cache.");
   py::class_<PackedWeight>(m, "PackedWeight", "A weight in the layout that a CompiledGraph asks for.")
-      .def(py::init(&PackWeight), py::arg("array"), py::arg("layout"),
-           "The row-major layout is the array's own memory, which it keeps alive; others are copies.")
+      .def(py::init(&PackWeight), py::arg("array"), py::arg("layout"), py::arg("transposed") = false,
+           "The row-major layout, if it is not transposed, is the array's own memory, which it keeps alive; others are "
+           "copies.")
       .def_property_readonly("nbytes", [](const PackedWeight& weight) { return weight.loaded.bytes; });
   py::class_<CompiledGraph>(
       m, "CompiledGraph", "A graph of any inputs and outputs, compiled for the CPU. Safe to use from several threads.")
@@ -635,8 +643,10 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly(
           "outputs", [](const CompiledGraph& graph) { return Signature(graph, graph.plan().outputs); },
           "(name, dtype, dims) of each.")
-      .def_property_readonly("weights", &WeightList,
-                             "(names, dtype, shape, layout) of each: the tensors of these names, joined along axis 0.")
+      .def_property_readonly(
+          "weights", &WeightList,
+          "(names, dtype, shape, layout, transposed) of each: the tensors of these names, joined along axis "
+          "0; if it is transposed, of the one tensor with its axes exchanged.")
       .def_property_readonly("num_steps", [](const CompiledGraph& graph) { return graph.plan().steps.size(); })
       .def_property_readonly(
           "plan", [](const CompiledGraph& graph) { return plan::ToJson(graph.plan()); }, "As JSON.")

@@ -295,7 +295,7 @@ def test_a_compiled_graph_runs_on_arrays() -> None:
     assert graph.symbols == ["N"]
     assert graph.inputs == [("x", "f32", ["N", "4"])]
     assert graph.outputs == [("y", "f32", ["N", "3"]), ("same", "f32", ["N", "4"])]
-    assert graph.weights == [(["w"], "f32", [3, 4], "panel16")]
+    assert graph.weights == [(["w"], "f32", [3, 4], "panel16", False)]
     assert json.loads(graph.plan)["limits"]["max_tokens"] == 0
     rng = np.random.default_rng(0)
     w = rng.standard_normal((3, 4)).astype(np.float32)

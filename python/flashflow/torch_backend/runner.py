@@ -66,9 +66,9 @@ class _Weight:
     itself does not count as a change, writes through `.data` or another process, is not seen.
     """
 
-    def __init__(self, sources: Sequence[int], layout: str) -> None:
+    def __init__(self, sources: Sequence[int], layout: str, transposed: bool) -> None:
         self.sources = tuple(sources)  # arguments
-        self.layout = layout
+        self.form = (layout, transposed)
         self.packed: Any = None
         self.state: tuple[object, ...] | None = None
         self.kept: list[Tensor] = []
@@ -81,14 +81,14 @@ class _Weight:
         return self.packed
 
     def _pack(self, tensors: Sequence[Tensor], state: tuple[object, ...] | None) -> None:
-        key = (state, self.layout)
+        key = (state, *self.form)
         shared = _packed.get(key) if state is not None else None
         if shared is None:
             array = _array(tensors[0] if len(tensors) == 1 else torch.cat([tensor.detach() for tensor in tensors]))
-            shared = core().PackedWeight(array, self.layout)
+            shared = core().PackedWeight(array, *self.form)
             if state is not None:
                 _packed[key] = shared
-            if self.layout != "row_major":
+            if self.form != ("row_major", False):
                 counters.packed_weights += 1
         self.packed, self.state = shared, state
         self.kept = [*tensors, *(tensor.detach() for tensor in tensors)]
@@ -112,7 +112,8 @@ class GraphRunner(torch.nn.Module):
         self.subgraph = subgraph
         self.graph = _compiled(subgraph.text)
         self.weights = [
-            _Weight([subgraph.weights[name] for name in names], layout) for names, _, _, layout in self.graph.weights
+            _Weight([subgraph.weights[name] for name in names], layout, transposed)
+            for names, _, _, layout, transposed in self.graph.weights
         ]
         self.inverses = [
             None if order is None else tuple(sorted(range(len(order)), key=order.__getitem__))
