@@ -49,7 +49,9 @@ absl::StatusOr<CompiledRectangle> CompileGraph(const ir::Graph& rectangular, con
   CompiledRectangle compiled;
   compiled.graph = rectangular.Clone();
   const passes::PassManager manager(passes::GraphPipeline());
-  FF_ASSIGN_OR_RETURN(compiled.records, manager.Run(compiled.graph.get(), options));
+  passes::CompileOptions own = options;
+  own.consecutive_positions = 0;
+  FF_ASSIGN_OR_RETURN(compiled.records, manager.Run(compiled.graph.get(), own));
   FF_ASSIGN_OR_RETURN(compiled.plan, codegen::GenerateGraphPlan(*compiled.graph, options));
   compiled.plan.graph_sha256 = Sha256Hex(ir::Print(rectangular));
   return compiled;

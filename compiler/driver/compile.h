@@ -30,7 +30,8 @@ struct CompiledRectangle {
   std::vector<passes::PassRecord> records;
 };
 
-// A graph of any inputs and outputs, compiled to run as it is, without a KV cache. Weights keep their dtypes.
+// A graph of any inputs and outputs, compiled to run as it is, without a KV cache. Weights keep their dtypes. Nothing
+// is taken for granted of its inputs: consecutive_positions is 0 whatever the options say.
 absl::StatusOr<CompiledRectangle> CompileGraph(const ir::Graph& rectangular, const passes::CompileOptions& options);
 
 // As codegen::PlanArena.

@@ -101,6 +101,48 @@ TEST(CompileTest, ALayerIsFiveSteps) {
   }
 }
 
+// As it is, without a KV cache: attention on heads that are moved beside the sequence, and queries, keys and values
+// that are slices of one product.
+TEST(CompileTest, ALayerOfARectangleIsFusedToo) {
+  const auto steps = [](const std::string& json) {
+    const auto graph = frontend::ImportGraph(json);
+    EXPECT_TRUE(graph.ok()) << graph.status();
+    const auto compiled = CompileGraph(**graph, {});
+    EXPECT_TRUE(compiled.ok()) << compiled.status();
+    std::map<std::string, int> count;
+    for (const plan::Step& step : compiled->plan.steps) ++count[step.op];
+    return count;
+  };
+  for (const int layers : {2, 5}) {
+    EXPECT_THAT(
+        steps(frontend::Gpt2Json({.layers = layers})),
+        ElementsAre(Pair("add", 1), Pair("attention", layers), Pair("embedding", 2),
+                    Pair("fused_linear", 4 * layers + 1), Pair("slice", 3 * layers), Pair("transpose", 4 * layers)));
+    EXPECT_THAT(steps(frontend::LlamaJson({.layers = layers, .kv_heads = 2})),
+                ElementsAre(Pair("attention", layers), Pair("embedding", 3), Pair("fused_linear", 4 * layers + 1),
+                            Pair("rope", 2 * layers), Pair("slice", 3 * layers), Pair("transpose", 4 * layers)));
+  }
+}
+
+TEST(CompileTest, ARectanglesPositionsMayBeAnything) {
+  constexpr std::string_view kMasked = R"ir(ffir 1
+graph @masked {
+  symbol B [1, 8]
+  symbol S [1, 64]
+  input %0 "position_ids" : i64[B, S]
+  input %1 "x" : f32[B, 2, S, 4]
+  %2 = reshape(%0) {shape = dims(B, 1, S, 1)} : i64[B, 1, S, 1]
+  %3 = reshape(%0) {shape = dims(B, 1, 1, S)} : i64[B, 1, 1, S]
+  %4 = le(%3, %2) : bool[B, 1, S, S]
+  %5 = attention(%1, %1, %1, %4) {causal = false, scale = 0.5} : f32[B, 2, S, 4]
+  output "y" %5
+}
+)ir";
+  const auto compiled = CompileGraph(*Graph(kMasked), {});
+  ASSERT_TRUE(compiled.ok()) << compiled.status();
+  EXPECT_EQ(compiled->plan.steps.back().inputs.size(), 4) << "the mask stays: positions need not rise";
+}
+
 TEST(CompileTest, RefusalCarriesThePassesReason) {
   const auto graph = Graph(absl::StrReplaceAll(kRectangular, {{"causal = true", "causal = false"}}));
   const absl::Status status = Compile(*graph, {}).status();

@@ -313,7 +313,7 @@ absl::StatusOr<Value*> Fuse(Graph* graph, Node* node, const Attention& found, st
 
 absl::StatusOr<bool> FuseAttentionPass::Run(Graph* graph, PassContext* context) const {
   const int64_t before = context->rewrites();
-  const IndexForms forms(*graph, /*consecutive_positions=*/true);
+  const IndexForms forms(*graph, context->options().consecutive_positions != 0);
   std::vector<Node*> nodes;
   for (const auto& node : graph->nodes()) nodes.push_back(node.get());
   for (Node* node : nodes) {

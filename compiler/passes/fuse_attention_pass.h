@@ -12,8 +12,8 @@
 // causal with a window, or nothing. Keys and values whose heads are repeated (reshape, expand, reshape) lose that, as
 // the op shares heads.
 //
-// Rests on two things: the input "position_ids" rises by one along each sequence, and scores are far from the least
-// f32, so that adding that to one has the effect of -infinity.
+// Rests on two things: with the option consecutive_positions, the input "position_ids" rises by one along each
+// sequence; and scores are far from the least f32, so that adding that to one has the effect of -infinity.
 //
 // Refuses other masks, weights that something else reads, and softmax over another axis than the keys'.
 #ifndef COMPILER_PASSES_FUSE_ATTENTION_PASS_H_

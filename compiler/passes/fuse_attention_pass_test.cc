@@ -110,8 +110,7 @@ TEST(FuseAttentionPassTest, ReadsASlidingWindow) {
 }
 
 // The mask of transformers' models: positions, and sequences told apart where positions jump.
-TEST(FuseAttentionPassTest, ReadsTheMaskOfPackedSequences) {
-  EXPECT_TRUE(Fuses(WrittenOut(R"(
+constexpr std::string_view kPackedSequences = R"(
       %one = constant() {dtype = i64, value = 1.0} : i64[]
       %first = slice(%positions) {axis = 1, start = dim(0), stop = dim(1)} : i64[B, 1]
       %before = sub(%first, %one) : i64[B, 1]
@@ -131,8 +130,15 @@ TEST(FuseAttentionPassTest, ReadsTheMaskOfPackedSequences) {
       %past = le(%pj, %pi) : bool[B, 1, S, S]
       %sees = logical_and(%same, %past) : bool[B, 1, S, S]
       %mask = where(%sees, %zero, %least) : f32[B, 1, S, S]
-      %masked = add(%scaled, %mask) : f32[B, 4, S, S])"),
-                    "causal = true, scale = 0.25"));
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])";
+
+TEST(FuseAttentionPassTest, ReadsTheMaskOfPackedSequences) {
+  EXPECT_TRUE(Fuses(WrittenOut(kPackedSequences), "causal = true, scale = 0.25"));
+}
+
+TEST(FuseAttentionPassTest, BelievesPositionsToRiseOnlyWhereTheOptionsSaySo) {
+  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(Graph(WrittenOut(kPackedSequences)), "}"),
+                                              "it is no condition on places alone", {.consecutive_positions = 0}));
 }
 
 TEST(FuseAttentionPassTest, ReadsTheMaskOfTheOp) {

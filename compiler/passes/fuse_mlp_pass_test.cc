@@ -62,6 +62,25 @@ TEST(FuseMlpPassTest, ExchangesTheHalvesOfAGateThatIsSecond) {
                                      "      // CHECK-NEXT: fused_linear(%0, %11, %12)"}})));
 }
 
+TEST(FuseMlpPassTest, LeavesLayersWhoseWeightIsComputed) {
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 8]
+      input %w "w" : f32[4, 8]
+      weight %v "v" : f32[8, 4]
+      %1 = linear(%x, %w) : f32[2, 4]
+      %2 = gelu(%1) : f32[2, 4]
+      %t = transpose(%v) {perm = [1, 0]} : f32[4, 8]
+      %3 = linear(%x, %t) : f32[2, 4]
+      %4 = gelu(%3) : f32[2, 4]
+      output "2" %2
+      output "4" %4
+      // CHECK: linear(%0, %1)
+      // CHECK-NEXT: gelu
+      // CHECK: fused_linear(%0,
+    })ir"));
+}
+
 TEST(FuseMlpPassTest, RefusesProductsThatAreWantedElsewhere) {
   EXPECT_TRUE(CheckRefused<FuseMlpPass>(
       absl::StrReplaceAll(kGelu, {{"output \"y\" %2", "output \"y\" %2\n      output \"z\" %1"}}),

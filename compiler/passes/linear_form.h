@@ -24,7 +24,8 @@ struct LinearForm {
   bool gated = false;
   std::string loc = {};
 
-  // Of the node that defines the value; nullopt if it is neither linear nor fused_linear.
+  // Of the node that defines the value; nullopt if it is neither linear nor fused_linear, or has a weight that is
+  // computed: fused_linear's kernels want theirs in layouts that are made at load.
   static std::optional<LinearForm> Of(const ir::Value* value);
   static std::optional<LinearForm> Of(const ir::Node& node);
 

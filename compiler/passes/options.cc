@@ -21,6 +21,12 @@ constexpr OptionDef kOptions[] = {
     {"max_tokens", &CompileOptions::max_tokens, 1, kMaxCount, {}, "tokens of one step"},
     {"max_rows", &CompileOptions::max_rows, 1, kMaxCount, {}, "sequences in one step"},
     {"max_logit_rows", &CompileOptions::max_logit_rows, 1, kMaxCount, {}, "rows of logits of one step"},
+    {"consecutive_positions",
+     &CompileOptions::consecutive_positions,
+     0,
+     1,
+     {},
+     "whether position_ids rises by one along each sequence, as in serving"},
 };
 
 absl::StatusOr<const OptionDef*> Find(std::string_view name) {

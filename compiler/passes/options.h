@@ -21,6 +21,9 @@ struct CompileOptions {
   int64_t max_tokens = 512;     // tokens of one step
   int64_t max_rows = 64;        // sequences in one step
   int64_t max_logit_rows = 64;  // rows of logits of one step
+  // 1: the input "position_ids" rises by one along each sequence, as it does wherever a step graph runs; passes may
+  // decide masks by that. 0: nothing is known of it, as of the inputs of a graph that runs as it is.
+  int64_t consecutive_positions = 1;
 };
 
 // One option as the command line and Python see it.

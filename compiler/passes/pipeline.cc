@@ -87,7 +87,28 @@ constexpr MakePass kStepPipeline[] = {
 };
 
 constexpr MakePass kGraphPipeline[] = {
-    Make<ConstantFoldPass>, Make<CanonicalizePass>, Make<SimplifyPass>, Make<CsePass>, Make<DcePass>,
+    // As the step pipeline begins.
+    Make<ConstantFoldPass>,
+    Make<CanonicalizePass>,
+    Make<SimplifyPass>,
+    Make<RecognizeNormsPass>,
+    Make<RecognizeActivationsPass>,
+    Make<CsePass>,
+    Make<FuseAttentionPass>,
+    Make<CanonicalizePass>,
+    Make<CsePass>,
+    Make<DcePass>,
+    // Fusion, as far as it does not need the KV cache.
+    Make<MergeQkvPass>,
+    Make<FuseRopePass>,
+    Make<FuseMlpPass>,
+    Make<FuseOutResidualPass>,
+    Make<DcePass>,
+    Make<FuseQkvNormPass>,
+    Make<FuseNormResidualPass>,
+    Make<CanonicalizePass>,
+    Make<CsePass>,
+    Make<DcePass>,
 };
 
 constexpr MakePass kStoragePipeline[] = {

@@ -243,14 +243,44 @@ Rewrite CastOfWidening(Graph* graph, Node* node, PassContext*) {
   return AddBefore(graph, node, Op::kCast, {inner->operand(0)}, node->attrs());
 }
 
-constexpr RewriteRule kRules[] = {DivideByPowerOfTwo, Negation,      Choice,         Logic,    OfItself,
-                                  SliceOfSlice,       SliceOfConcat, ConcatOfSlices, Expanded, CastOfWidening};
+Rewrite LinearOn(Graph* graph, Node* before, const Node& layer, Value* x) {
+  std::vector<Value*> operands(layer.operands().begin(), layer.operands().end());
+  operands[0] = x;
+  FF_ASSIGN_OR_RETURN(Node * node, graph->AddNode(Op::kLinear, std::move(operands), {}, layer.loc(), before));
+  return node->result();
+}
+
+// Layers work along the last axis alone: where models flatten the tokens for one, it can do without.
+Rewrite LinearOfFlattened(Graph* graph, Node* node, PassContext*) {
+  if (node->op() == Op::kLinear) {
+    const Node* flatten = DefinedBy(node->operand(0), Op::kReshape);
+    if (flatten == nullptr) return nullptr;
+    const Dims& apart = Shape(flatten->operand(0));
+    const Dims& flat = Shape(flatten->result());
+    if (apart.size() <= flat.size() || apart.back() != flat.back()) return nullptr;
+    FF_ASSIGN_OR_RETURN(Value * y, LinearOn(graph, node, *node, flatten->operand(0)));
+    return AddBefore(graph, node, Op::kReshape, {y}, {{"shape", Shape(node->result())}});
+  }
+  if (node->op() != Op::kReshape) return nullptr;
+  const Node* layer = DefinedBy(node->operand(0), Op::kLinear);
+  if (layer == nullptr || layer->result()->uses().size() != 1 || layer->result()->IsOutput()) return nullptr;
+  if (DefinedBy(layer->operand(0), Op::kReshape) == nullptr) return nullptr;
+  Dims apart = Shape(node->result());
+  if (apart.size() <= Shape(layer->result()).size() || apart.back() != Shape(layer->result()).back()) return nullptr;
+  apart.back() = Shape(layer->operand(0)).back();
+  FF_ASSIGN_OR_RETURN(Value * x, AddBefore(graph, node, Op::kReshape, {layer->operand(0)}, {{"shape", apart}}));
+  return LinearOn(graph, node, *layer, x);
+}
+
+constexpr RewriteRule kRules[] = {DivideByPowerOfTwo, Negation,       Choice,           Logic,
+                                  OfItself,           SliceOfSlice,   SliceOfConcat,    ConcatOfSlices,
+                                  Expanded,           CastOfWidening, LinearOfFlattened};
 
 }  // namespace
 
 absl::StatusOr<bool> SimplifyPass::Run(Graph* graph, PassContext* context) const {
-  // Ends: every rule leaves fewer nodes between a value and the inputs, or an operation that no rule takes (a product
-  // by something else than -1 or 0, a sum or difference of one negation less).
+  // Ends: every rule leaves fewer nodes between a value and the inputs, an operation that no rule takes (a product by
+  // something else than -1 or 0, a sum or difference of one negation less), or a linear layer of a higher rank.
   return ApplyRules(graph, kRules, context);
 }
 

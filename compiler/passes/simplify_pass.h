@@ -9,6 +9,9 @@
 //   concat(x[a:b], x[b:c])  =>  x[a:c]                 expand(expand(x))  =>  expand(x)
 //   op(expand(x), y)  =>  op(x, y) where broadcasting does the same
 //   cast(cast(x, wider), dtype)  =>  cast(x, dtype)
+//   tokens flattened for a layer (the last axis as before, of rank r, R or any; r < R):
+//   linear(reshape(x : R) : r, w)  =>  reshape(linear(x, w))
+//   reshape(linear(reshape(x) : r, w)) : R  =>  linear(reshape(x) : R, w)
 //
 // Refuses x - x, x * 0 and x == x of floats: NaN and infinity give NaN, and NaN equals nothing.
 #ifndef COMPILER_PASSES_SIMPLIFY_PASS_H_

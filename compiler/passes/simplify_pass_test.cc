@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -135,6 +136,50 @@ TEST(SimplifyPassTest, DropsTheWiderStepOfACast) {
   EXPECT_TRUE(Simplifies("%a = cast(%b) {dtype = i64} : i64[T]\n%y = cast(%a) {dtype = f32} : f32[T]",
                          {"%4 = cast(%3) {dtype = f32} : f32[T]", "output"}));
   EXPECT_TRUE(Keeps("%a = cast(%x) {dtype = bf16} : bf16[T, 4, 6]\n%y = cast(%a) {dtype = f32} : f32[T, 4, 6]"));
+}
+
+TEST(SimplifyPassTest, LayersDoNotFlattenTheirTokens) {
+  constexpr std::string_view kLayer = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 8]
+      input %x "x" : f32[B, S, 6]
+      input %heads "heads" : f32[B, S, 2, 3]
+      weight %w "w" : f32[4, 6]
+      weight %b "b" : f32[4]
+      )ir";
+  // Flattened and back; from heads, whose last axis is another; to heads.
+  EXPECT_TRUE(CheckPasses(MakePassList<SimplifyPass, CanonicalizePass, DcePass>(), absl::StrCat(kLayer, R"(
+      %flat = reshape(%x) {shape = dims(B*S, 6)} : f32[B*S, 6]
+      %1 = linear(%flat, %w, %b) : f32[B*S, 4]
+      %y = reshape(%1) {shape = dims(B, S, 4)} : f32[B, S, 4]
+      %joined = reshape(%heads) {shape = dims(B*S, 6)} : f32[B*S, 6]
+      %2 = linear(%joined, %w) : f32[B*S, 4]
+      %z = reshape(%2) {shape = dims(B, S, 4)} : f32[B, S, 4]
+      %3 = linear(%flat, %w) : f32[B*S, 4]
+      %u = reshape(%3) {shape = dims(B, S, 2, 2)} : f32[B, S, 2, 2]
+      output "y" %y
+      output "z" %z
+      output "u" %u
+      // CHECK: %4 = linear(%0, %2, %3) : f32[B, S, 4]
+      // CHECK-NEXT: %5 = reshape(%1) {shape = dims(B, S, 6)} : f32[B, S, 6]
+      // CHECK-NEXT: %6 = linear(%5, %2) : f32[B, S, 4]
+      // CHECK-NEXT: %7 = linear(%0, %2) : f32[B, S, 4]
+      // CHECK-NEXT: %8 = reshape(%7) {shape = dims(B, S, 2, 2)} : f32[B, S, 2, 2]
+    })")));
+  // Wanted flat as well, or flat from the start: as it is.
+  const PassRun run = RunPasses(MakePassList<SimplifyPass>(), absl::StrCat(kLayer, R"(
+      %joined = reshape(%heads) {shape = dims(B*S, 6)} : f32[B*S, 6]
+      %1 = linear(%joined, %w) : f32[B*S, 4]
+      %y = reshape(%1) {shape = dims(B, S, 4)} : f32[B, S, 4]
+      %2 = linear(%x, %w) : f32[B, S, 4]
+      %z = reshape(%2) {shape = dims(B, S, 1, 4)} : f32[B, S, 1, 4]
+      output "1" %1
+      output "y" %y
+      output "z" %z
+    })"));
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
 }
 
 }  // namespace

@@ -1,18 +1,23 @@
 """transformers' own models, exported as they are written, become step graphs: masks, norms and activations recognized,
 and every pass proven on them."""
 
+import json
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from tests.e2e.quality import assert_fp32_logits
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
+from flashflow.core import core
 from flashflow.frontend.export import export, graph_text
 
 _CONTEXT = 64
+_LOOKUPS = {"embedding", "add", "gather_rows", "mul", "cast", "concat", "cos", "sin", "constant", "reshape"}
 _OPT = Path(__file__).parents[2] / "tools/opt/opt_without_models"
 
 
@@ -73,3 +78,33 @@ def test_becomes_a_fused_step_graph(make, attention: str, tmp_path: Path) -> Non
     assert nodes.count("cached_attention") == 2
     for written_out in ("softmax", "matmul", "cumsum", "where", "reduce_mean", "tanh", "pow"):
         assert written_out not in nodes
+
+
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("make", [_gpt2, _llama])
+def test_runs_fully_fused_with_transformers_logits(make, attention: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    torch.manual_seed(0)
+    model = _Logits(make(attention)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0.0, 0.2) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.2)
+    exported = export(model, _Config())
+    weights = {name: value.detach().numpy() for name, value in model.named_parameters()}
+    weights |= {name: value.contiguous().numpy() for name, value in exported.constants.items()}
+
+    text = core().import_graph(json.dumps(exported.graph))
+    plan = json.loads(core().compile_plan(text))
+    # Five steps a layer, tables and head beside them: of GPT-2's weights, which are stored transposed, none is moved.
+    steps = [step["op"] for step in plan["steps"]]
+    assert set(steps) - {"cached_attention", "fused_linear"} <= _LOOKUPS
+    assert steps.count("cached_attention") == 2
+    assert steps.count("fused_linear") == 9
+    assert any(weight["transposed"] for weight in plan["weights"]) == (make is _gpt2)
+
+    engine = str(tmp_path / "model.ff")
+    config = {"name": "model", **_Config().metadata(), "vocab_size": 61}
+    core().build_engine(engine, json.dumps(exported.graph), weights, json.dumps(config))
+    ids = np.random.default_rng(1).integers(1, 61, size=40)
+    with torch.no_grad():
+        oracle = model(torch.from_numpy(ids)[None], torch.arange(40)[None])[0].numpy()
+    assert_fp32_logits(core().Engine(engine, "cpu").forward(ids.tolist()), oracle)
