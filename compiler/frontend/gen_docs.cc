@@ -21,8 +21,8 @@ dtype and shape that the file declares for each result are checked against what 
 
 To be served with a KV cache, a model also has to
 
-- take `input_ids` and `position_ids`, both i64 `[batch, sequence]`, and return logits `[batch, sequence, vocabulary]` for
-  every position;
+- take `input_ids` and `position_ids`, both i64 `[batch, sequence]`, or `input_ids` alone and count positions itself by
+  `arange`, and return logits `[batch, sequence, vocabulary]` for every position;
 - write attention as `scaled_dot_product_attention(..., is_causal=True)` without a mask, all layers with one number of KV
   heads and one head_dim;
 - keep tokens apart otherwise: nothing else may sum, slice or reshape across the batch or the sequence.

@@ -25,11 +25,13 @@ absl::Status Refusal(std::string reason) { return absl::FailedPreconditionError(
 
 // The token axes of a value of the rectangular graph.
 struct TokenAxes {
-  int batch = -1;     // -1, as sequence: the value holds no tokens and is the same for all of them
-  int sequence = -1;  // equal to batch: one axis of B*S elements, batch-major
-  bool any() const { return batch >= 0; }
+  int batch = -1;     // -1: the same for all sequences, as positions are that a model counts itself
+  int sequence = -1;  // equal to batch: one axis of B*S elements, batch-major; -1: it holds no tokens at all
+  bool any() const { return sequence >= 0; }
   bool merged() const { return batch == sequence; }
-  bool Contains(int axis) const { return axis == batch || axis == sequence; }
+  bool Contains(int axis) const { return axis >= 0 && (axis == batch || axis == sequence); }
+  // As seen from a value of `by` more leading axes.
+  TokenAxes Shifted(int by) const { return {batch < 0 ? -1 : batch + by, sequence < 0 ? -1 : sequence + by}; }
   friend bool operator==(const TokenAxes&, const TokenAxes&) = default;
 };
 
@@ -57,7 +59,7 @@ Dims OtherDims(const Dims& dims, const TokenAxes& axes) {
 // The packed axis of a rectangular axis that is no token axis.
 int64_t PackedAxis(int64_t axis, const TokenAxes& axes) {
   int64_t packed = 1 + axis;
-  if (axes.batch < axis) --packed;
+  if (axes.batch >= 0 && axes.batch < axis) --packed;
   if (!axes.merged() && axes.sequence < axis) --packed;
   return packed;
 }
@@ -88,12 +90,12 @@ class Packer {
   absl::Status DeclareInputs() {
     const Value* ids = graph_.FindInput("input_ids");
     const Value* positions = graph_.FindInput("position_ids");
-    if (ids == nullptr || positions == nullptr || graph_.inputs().size() != 2) {
+    if (ids == nullptr || graph_.inputs().size() != (positions == nullptr ? 1 : 2)) {
       return Refusal(
-          "expected exactly the inputs \"input_ids\" and \"position_ids\", each [batch, sequence]: the model "
-          "must take its positions as an input");
+          "expected exactly the input \"input_ids\", or \"input_ids\" and \"position_ids\", each [batch, sequence]");
     }
     for (const Value* input : {ids, positions}) {
+      if (input == nullptr) continue;
       if (!input->type().is_tensor() || !IsInteger(input->tensor().dtype) || Rank(input) != 2 ||
           Shape(input) != Shape(ids)) {
         return Refusal(absl::StrCat("input \"", input->name(), "\" must be an integer tensor [batch, sequence], got ",
@@ -121,7 +123,8 @@ class Packer {
       return step_->AddInput(std::move(name), ir::TensorType{DType::kI32, std::move(shape)});
     };
     packed_[ids] = {{0, 1}, index_input("token_ids", {tokens_})};
-    packed_[positions] = {{0, 1}, index_input("positions", {tokens_})};
+    positions_ = index_input("positions", {tokens_});
+    if (positions != nullptr) packed_[positions] = {{0, 1}, positions_};
     row_start_ = index_input("row_start", {rows + 1});
     kv_len_ = index_input("kv_len", {rows});
     block_table_ = index_input("block_table", {rows, DimExpr::Symbol("P")});
@@ -209,6 +212,8 @@ class Packer {
     Packed result;
     if (any) {
       FF_ASSIGN_OR_RETURN(result, PackTokens(node));
+    } else if (std::optional<TokenAxes> counted = CountsPositions(node)) {
+      FF_ASSIGN_OR_RETURN(result, PackPositions(node, *counted));
     } else {
       FF_ASSIGN_OR_RETURN(result.value, CopyNode(node));
     }
@@ -218,7 +223,8 @@ class Packer {
       return Refusal(
           absl::StrCat("its result ", node.result()->type().ToString(),
                        any ? " has more token axes than one batch and one sequence axis"
-                           : " is made for all tokens at once from none of them; take it from position_ids"));
+                           : " is made for all tokens at once from none of them; make it from position_ids, or from "
+                             "arange over the sequence"));
     }
     packed_[node.result()] = result;
     return absl::OkStatus();
@@ -231,6 +237,46 @@ class Packer {
       operands.push_back(operand == nullptr ? nullptr : packed_.at(operand).value);
     }
     return Add(node.op(), std::move(operands), node.attrs());
+  }
+
+  // Whether the node makes what the positions are: 0, 1, ... along the sequence, or the rows of a table from 0 on.
+  std::optional<TokenAxes> CountsPositions(const Node& node) const {
+    if (node.op() == Op::kSlice) {
+      const bool rows = Rank(node.operand(0)) == 2 && node.attr<int64_t>("axis") == 0 &&
+                        node.attr<int64_t>("step") == 1 && node.attr<DimExpr>("start") == DimExpr(0) &&
+                        node.attr<DimExpr>("stop") == sequence_;
+      if (rows && IsFloat(node.result()->tensor().dtype)) return TokenAxes{-1, 0};
+    }
+    if (node.op() != Op::kIota) return std::nullopt;
+    TokenAxes axes;
+    const Dims& shape = Shape(node.result());
+    for (int i = 0; i < static_cast<int>(shape.size()); ++i) {
+      if (i == node.attr<int64_t>("axis")) {
+        if (shape[i] != sequence_) return std::nullopt;
+        axes.sequence = i;
+      } else if (shape[i] == batch_ && axes.batch < 0) {
+        axes.batch = i;
+      } else if (shape[i] != DimExpr(1)) {
+        return std::nullopt;
+      }
+    }
+    return axes;
+  }
+
+  absl::StatusOr<Packed> PackPositions(const Node& node, const TokenAxes& axes) {
+    Value* value = positions_;
+    if (node.op() == Op::kSlice) {
+      FF_ASSIGN_OR_RETURN(
+          value, Add(Op::kEmbedding, {Operand(node, 0).value, positions_}, {{"dtype", node.result()->tensor().dtype}}));
+      return Packed{axes, value};
+    }
+    if (IsFloat(node.result()->tensor().dtype)) {
+      FF_ASSIGN_OR_RETURN(value, Add(Op::kCast, {value}, {{"dtype", node.result()->tensor().dtype}}));
+    }
+    Dims shape = {tokens_};
+    shape.resize(OtherDims(Shape(node.result()), axes).size() + 1, DimExpr(1));
+    FF_ASSIGN_OR_RETURN(value, Reshape(value, std::move(shape)));
+    return Packed{axes, value};
   }
 
   absl::StatusOr<Packed> PackTokens(const Node& node) {
@@ -272,15 +318,15 @@ class Packer {
     for (const Value* operand : node.operands()) {
       const Packed& packed = packed_.at(operand);
       if (!packed.axes.any()) continue;
-      const int shift = rank - Rank(operand);
-      const TokenAxes shifted{packed.axes.batch + shift, packed.axes.sequence + shift};
-      if (axes.any() && axes != shifted) {
+      const TokenAxes shifted = packed.axes.Shifted(rank - Rank(operand));
+      if (axes.any() && (axes.sequence != shifted.sequence ||
+                         (axes.batch >= 0 && shifted.batch >= 0 && axes.batch != shifted.batch))) {
         return Refusal(
             absl::StrCat("its operands have their batch and sequence on different axes, so that it would "
                          "combine different tokens: ",
                          DescribeOperands(node)));
       }
-      axes = shifted;
+      axes = {std::max(axes.batch, shifted.batch), shifted.sequence};
     }
     std::vector<Value*> operands;
     for (const Value* operand : node.operands()) {
@@ -309,7 +355,9 @@ class Packer {
     const Dims others = OtherDims(Shape(operand), {axes.batch - shift, axes.sequence - shift});
     if (!packed.axes.any()) return Reshape(packed.value, others);  // what it lacks or drops there has size 1
     Dims shape = {tokens_};
-    shape.insert(shape.end(), shift, DimExpr(1));
+    for (int i = 0; i < shift; ++i) {
+      if (!axes.Contains(i)) shape.push_back(1);
+    }
     shape.insert(shape.end(), others.begin(), others.end());
     return Reshape(packed.value, std::move(shape));
   }
@@ -412,7 +460,10 @@ class Packer {
   absl::StatusOr<Packed> PackExpand(const Node& node) {
     const Packed& x = Operand(node, 0);
     const int shift = Rank(node.result()) - Rank(node.operand(0));
-    const TokenAxes axes{x.axes.batch + shift, x.axes.sequence + shift};
+    TokenAxes axes = x.axes.Shifted(shift);
+    for (int i = 0; i < Rank(node.result()) && axes.batch < 0; ++i) {
+      if (Shape(node.result())[i] == batch_) axes.batch = i;  // the same for all sequences, for each of them
+    }
     FF_ASSIGN_OR_RETURN(Value * value, Align(node.operand(0), Rank(node.result()), axes));
     Dims shape = {tokens_};
     const Dims others = OtherDims(Shape(node.result()), axes);
@@ -549,6 +600,7 @@ class Packer {
   DimExpr batch_, sequence_;
   ir::CacheType cache_type_;
   Value* cache_ = nullptr;
+  Value* positions_ = nullptr;
   Value* row_start_ = nullptr;
   Value* kv_len_ = nullptr;
   Value* block_table_ = nullptr;

@@ -12,9 +12,10 @@
 //   output "logits" %9                             %11 = gather_rows(%x, %logit_rows) : f32[L, 256]
 //                                                  output "logits" %11   output "cache" %9
 //
-// Refuses, leaving the graph as it was, whatever mixes tokens otherwise (a remark names the node): attention that is
-// not causal or is decomposed, slices or sums over a token axis, positions made inside the model, heads of several
-// shapes.
+// Positions that the model makes itself, as 0, 1, ... along the sequence (iota) or as the first S rows of a table,
+// become the step's positions; "position_ids" may then be missing. Refuses, leaving the graph as it was, whatever mixes
+// tokens otherwise (a remark names the node): attention that is not causal or is decomposed, slices or sums over a
+// token axis, what else is made for all tokens at once, heads of several shapes.
 #ifndef COMPILER_PASSES_KV_CACHE_PASS_H_
 #define COMPILER_PASSES_KV_CACHE_PASS_H_
 

@@ -207,7 +207,19 @@ TEST(KvCachePassTest, RefusesWhatMixesTokens) {
        "%y = reshape(%f) {shape = dims(B, S, 16)} : f32[B, S, 16]",
        "it folds the batch or sequence axis"},
       {"%i = iota() {dtype = f32, shape = dims(S, 16), axis = 0} : f32[S, 16]\n%y = add(%x, %i) : f32[B, S, 16]",
-       "is made for all tokens at once from none of them; take it from position_ids"},
+       "is made for all tokens at once from none of them; make it from position_ids, or from arange"},
+      {"%i = iota() {dtype = i64, shape = dims(B, 1), axis = 0} : i64[B, 1]\n%p = add(%pos, %i) : i64[B, S]\n"
+       "%e = embedding(%wte, %p) {dtype = f32} : f32[B, S, 16]\n%y = add(%x, %e) : f32[B, S, 16]",
+       "is made for all tokens at once from none of them"},
+      {"%i = iota() {dtype = f32, shape = dims(1, S), axis = 1} : f32[1, S]\n"
+       "%j = reshape(%i) {shape = dims(S, 1)} : f32[S, 1]\n%p = add(%i, %j) : f32[S, S]\n"
+       "%s = reduce_sum(%p) {axes = [0]} : f32[S]\n%t = reshape(%s) {shape = dims(S, 1)} : f32[S, 1]\n"
+       "%y = add(%x, %t) : f32[B, S, 16]",
+       "its operands have their batch and sequence on different axes"},
+      {"%w16 = slice(%w) {axis = 0, start = dim(0), stop = dim(16)} : f32[16, 16]\n"
+       "%i = iota() {dtype = f32, shape = dims(S), axis = 0} : f32[S]\n%c = cumsum(%i) {axis = 0} : f32[S]\n"
+       "%t = reshape(%c) {shape = dims(S, 1)} : f32[S, 1]\n%y = add(%x, %t) : f32[B, S, 16]",
+       "cumsum of tokens is not known to keep them apart"},
       {"%big = constant() {dtype = i64, value = 3000000000.0} : i64[]\n%p = add(%pos, %big) : i64[B, S]\n"
        "%e = embedding(%wte, %p) {dtype = f32} : f32[B, S, 16]\n%y = add(%x, %e) : f32[B, S, 16]",
        "the constant 3e+09 is too large for 32-bit index arithmetic"},
@@ -227,6 +239,60 @@ TEST(KvCachePassTest, RefusesWhatMixesTokens) {
   }
 }
 
+// Positions of the model's own: a table's rows by iota, a table's first rows, and angles that all sequences share.
+TEST(KvCachePassTest, TakesThePositionsThatTheModelCounts) {
+  EXPECT_TRUE(CheckPass<KvCachePass>(R"ir(ffir 1
+    graph @own {
+      symbol B [1, 4]
+      symbol S [1, 64]
+      metadata context_length = 64
+      input %ids "input_ids" : i64[B, S]
+      weight %wte "wte" : f32[32, 16]
+      weight %wpe "wpe" : f32[64, 16]
+      weight %cos "cos" : f32[64, 8]
+      %x = embedding(%wte, %ids) {dtype = f32} : f32[B, S, 16]
+      %i = iota() {dtype = i64, shape = dims(S), axis = 0} : i64[S]
+      %p = embedding(%wpe, %i) {dtype = f32} : f32[S, 16]
+      %h = add(%x, %p) : f32[B, S, 16]
+      %first = slice(%wpe) {axis = 0, start = dim(0), stop = dim(S)} : f32[S, 16]
+      %first3 = reshape(%first) {shape = dims(1, S, 16)} : f32[1, S, 16]
+      %g = add(%first3, %h) : f32[B, S, 16]
+      %i2 = reshape(%i) {shape = dims(1, S)} : i64[1, S]
+      %one = constant() {dtype = i64, value = 1.0} : i64[]
+      %next = sub(%i2, %one) : i64[1, S]
+      %all = expand(%next) {shape = dims(B, S)} : i64[B, S]
+      %c = embedding(%cos, %all) {dtype = f32} : f32[B, S, 8]
+      %c1 = reshape(%c) {shape = dims(B, 1, S, 8)} : f32[B, 1, S, 8]
+      %t = iota() {dtype = f32, shape = dims(1, 1, S, 1), axis = 2} : f32[1, 1, S, 1]
+      %q = reshape(%g) {shape = dims(B, S, 2, 8)} : f32[B, S, 2, 8]
+      %qt = transpose(%q) {perm = [0, 2, 1, 3]} : f32[B, 2, S, 8]
+      %qc = mul(%qt, %c1) : f32[B, 2, S, 8]
+      %qs = mul(%qc, %t) : f32[B, 2, S, 8]
+      %a = attention(%qs, %qt, %qt) {causal = true, scale = 0.5} : f32[B, 2, S, 8]
+      %at = transpose(%a) {perm = [0, 2, 1, 3]} : f32[B, S, 2, 8]
+      %y = reshape(%at) {shape = dims(B, S, 16)} : f32[B, S, 16]
+      output "y" %y
+      // CHECK: input %0 "token_ids" : i32[T]
+      // CHECK-NEXT: input %1 "positions" : i32[T]
+      // CHECK: weight %7 "wte"
+      // CHECK-NEXT: weight %8 "wpe"
+      // CHECK-NEXT: weight %9 "cos"
+      // CHECK-NEXT: %10 = embedding(%7, %0) {dtype = f32} : f32[T, 16]
+      // CHECK-NEXT: %11 = embedding(%8, %1) {dtype = f32} : f32[T, 16]
+      // CHECK-NEXT: %12 = add(%10, %11) : f32[T, 16]
+      // CHECK-NEXT: %13 = embedding(%8, %1) {dtype = f32} : f32[T, 16]
+      // CHECK-NEXT: %14 = reshape(%13) {shape = dims(T, 1, 16)} : f32[T, 1, 16]
+      // CHECK-NEXT: %15 = reshape(%14) {shape = dims(T, 16)} : f32[T, 16]
+      // CHECK-NEXT: %16 = add(%15, %12) : f32[T, 16]
+      // CHECK: sub(
+      // CHECK: embedding(%9, {{%[0-9]+}}) {dtype = f32} : f32[T, 8]
+      // CHECK: cast(%1) {dtype = f32} : f32[T]
+      // CHECK-NEXT: {{%[0-9]+}} = reshape({{%[0-9]+}}) {shape = dims(T, 1, 1, 1)} : f32[T, 1, 1, 1]
+      // CHECK: paged_attention
+    })ir",
+                                     {.page_size = 16, .max_tokens = 128, .max_rows = 8, .max_logit_rows = 16}));
+}
+
 TEST(KvCachePassTest, RefusesOtherInterfaces) {
   const std::string good = WithBody("%y = neg(%att) : f32[B, S, 16]");
   const auto with = [&good](std::string_view from, std::string_view to) {
@@ -235,9 +301,10 @@ TEST(KvCachePassTest, RefusesOtherInterfaces) {
     EXPECT_NE(at, std::string::npos) << from;
     return text.replace(at, from.size(), to);
   };
-  EXPECT_TRUE(CheckRefused<KvCachePass>(with("\"position_ids\"", "\"pos\""), "must take its positions as an input"));
+  EXPECT_TRUE(
+      CheckRefused<KvCachePass>(with("\"position_ids\"", "\"pos\""), "expected exactly the input \"input_ids\", or"));
   EXPECT_TRUE(CheckRefused<KvCachePass>(with("input %pos", "input %mask \"mask\" : f32[B, S]\ninput %pos"),
-                                        "expected exactly the inputs"));
+                                        "expected exactly the input \"input_ids\", or"));
   EXPECT_TRUE(CheckRefused<KvCachePass>(with("%pos \"position_ids\" : i64[B, S]", "%pos \"position_ids\" : i64[S]"),
                                         "must be an integer tensor [batch, sequence], got i64[S]"));
   EXPECT_TRUE(CheckRefused<KvCachePass>(with("metadata context_length = 64", ""), "context_length"));

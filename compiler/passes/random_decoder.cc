@@ -25,16 +25,26 @@ class Generator {
     sequence_ = builder_.Symbol("S", 1, kDecoderContext);
     builder_.graph().metadata()["context_length"] = kDecoderContext;
     ids_ = builder_.Input("input_ids", DType::kI64, {batch_, sequence_});
-    positions_ = builder_.Input("position_ids", DType::kI64, {batch_, sequence_});
+    if (Pick(3) > 0) {
+      position_batch_ = batch_;
+      positions_ = builder_.Input("position_ids", DType::kI64, {batch_, sequence_});
+    } else {  // it counts them itself
+      position_batch_ = 1;
+      positions_ = Add(Op::kIota, {},
+                       {{"dtype", DType::kI64}, {"shape", Dims{position_batch_, sequence_}}, {"axis", int64_t{1}}});
+    }
     kv_heads_ = int64_t{1} << Pick(3);
   }
 
   std::unique_ptr<ir::Graph> Run() {
     Value* table = Weight({kDecoderVocabulary, kWidth});
     hidden_ = {Lookup(table, ids_)};
-    if (Pick(2) == 0) hidden_.push_back(Lookup(Weight({kDecoderContext, kWidth}), positions_));
+    if (Pick(2) == 0) {
+      hidden_.push_back(Add(Op::kExpand, {Lookup(Weight({kDecoderContext, kWidth}), positions_)},
+                            {{"shape", Dims{batch_, sequence_, kWidth}}}));
+    }
     angles_ = Add(Op::kReshape, {Lookup(Weight({kDecoderContext, kHeadDim}), ShiftedBack(positions_))},
-                  {{"shape", Dims{batch_, 1, sequence_, kHeadDim}}});
+                  {{"shape", Dims{position_batch_, 1, sequence_, kHeadDim}}});
     const int steps = 3 + Pick(8);
     const int attention_at = Pick(steps);
     for (int i = 0; i < steps; ++i) {
@@ -253,8 +263,9 @@ class Generator {
   int64_t kv_heads_ = 1;
   DimExpr batch_, sequence_;
   Value* ids_ = nullptr;
-  Value* positions_ = nullptr;
-  Value* angles_ = nullptr;     // [B, 1, S, d], a function of the position
+  DimExpr position_batch_;      // 1: the same positions for all sequences
+  Value* positions_ = nullptr;  // [position_batch_, S]
+  Value* angles_ = nullptr;     // [position_batch_, 1, S, d], a function of the position
   Value* attention_ = nullptr;  // the last one's result
   std::vector<Value*> hidden_;  // [B, S, width]
 };

@@ -27,7 +27,7 @@ Sequences RandomSequences(int count, int64_t longest, int64_t vocabulary, std::m
   return sequences;
 }
 
-interpreter::Values RectangularInputs(const Sequences& sequences) {
+interpreter::Values RectangularInputs(const ir::Graph& graph, const Sequences& sequences) {
   size_t length = 0;
   for (const auto& sequence : sequences) length = std::max(length, sequence.size());
   std::vector<int64_t> ids, positions;
@@ -40,7 +40,9 @@ interpreter::Values RectangularInputs(const Sequences& sequences) {
   const interpreter::Shape shape = {static_cast<int64_t>(sequences.size()), static_cast<int64_t>(length)};
   interpreter::Values inputs;
   inputs.emplace("input_ids", Tensor::Ints(shape, std::move(ids), DType::kI64));
-  inputs.emplace("position_ids", Tensor::Ints(shape, std::move(positions), DType::kI64));
+  if (graph.FindInput("position_ids") != nullptr) {
+    inputs.emplace("position_ids", Tensor::Ints(shape, std::move(positions), DType::kI64));
+  }
   return inputs;
 }
 
@@ -65,7 +67,8 @@ absl::StatusOr<Logits> RectangularRows(const interpreter::Value& logits, const S
 
 absl::StatusOr<Logits> RunRectangular(const ir::Graph& graph, const WeightSource& weights, const Sequences& sequences,
                                       Mode mode) {
-  FF_ASSIGN_OR_RETURN(const interpreter::Values outputs, Interpret(graph, RectangularInputs(sequences), weights, mode));
+  FF_ASSIGN_OR_RETURN(const interpreter::Values outputs,
+                      Interpret(graph, RectangularInputs(graph, sequences), weights, mode));
   return RectangularRows(outputs.begin()->second, sequences);
 }
 

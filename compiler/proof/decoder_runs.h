@@ -21,8 +21,8 @@ using Logits = std::vector<std::vector<std::vector<double>>>;  // [sequence][pos
 Sequences RandomSequences(int count, int64_t longest, int64_t vocabulary, std::mt19937& random);
 
 // All sequences as one batch, padded at the end with tokens that causal attention must not let matter: the inputs
-// input_ids and position_ids, i64[B, S].
-interpreter::Values RectangularInputs(const Sequences& sequences);
+// input_ids and, if the graph takes them, position_ids, i64[B, S].
+interpreter::Values RectangularInputs(const ir::Graph& graph, const Sequences& sequences);
 
 // The rows of the logits f32[B, S, vocabulary] that are the sequences' own. InvalidArgument for another shape.
 absl::StatusOr<Logits> RectangularRows(const interpreter::Value& logits, const Sequences& sequences);

@@ -57,7 +57,7 @@ absl::StatusOr<std::optional<std::string>> CompareRows(const Graph& rectangular,
     longest = std::min(longest, std::get<int64_t>(graph_length->second));
   }
   const Sequences sequences = RandomSequences(kRows, longest, kVocabulary, random);
-  const interpreter::Values inputs = RectangularInputs(sequences);
+  const interpreter::Values inputs = RectangularInputs(rectangular, sequences);
   FF_ASSIGN_OR_RETURN(const interpreter::Values outputs,
                       Interpret(rectangular, inputs, weights, interpreter::Mode::kWide));
   SymbolValues symbols;

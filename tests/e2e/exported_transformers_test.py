@@ -31,6 +31,18 @@ class _Logits(nn.Module):
         return logits
 
 
+class _LogitsOfOwnPositions(nn.Module):
+    """transformers' models count positions themselves where none are given."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor) -> Tensor:
+        logits: Tensor = self.model(input_ids=input_ids, use_cache=False).logits
+        return logits
+
+
 @dataclass(frozen=True)
 class _Config:
     context_length: int = _CONTEXT
@@ -59,12 +71,13 @@ def _llama(attention: str) -> nn.Module:
     return LlamaForCausalLM(LlamaConfig(**shape, attn_implementation=attention))
 
 
+@pytest.mark.parametrize("interface", [_Logits, _LogitsOfOwnPositions])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("make", [_gpt2, _llama])
-def test_becomes_a_fused_step_graph(make, attention: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_becomes_a_fused_step_graph(make, attention: str, interface, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
     graph = tmp_path / "graph.json"
-    graph.write_text(graph_text(export(_Logits(make(attention)).eval(), _Config()).graph))
+    graph.write_text(graph_text(export(interface(make(attention)).eval(), _Config()).graph))
     done = subprocess.run(
         [_OPT, str(graph), "--verify-each", "-o", str(tmp_path / "step.ffir")],
         capture_output=True,
@@ -80,11 +93,12 @@ def test_becomes_a_fused_step_graph(make, attention: str, tmp_path: Path) -> Non
         assert written_out not in nodes
 
 
+@pytest.mark.parametrize("interface", [_Logits, _LogitsOfOwnPositions])
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("make", [_gpt2, _llama])
-def test_runs_fully_fused_with_transformers_logits(make, attention: str, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_runs_fully_fused_with_transformers_logits(make, attention: str, interface, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     torch.manual_seed(0)
-    model = _Logits(make(attention)).eval()
+    model = interface(make(attention)).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(0.0, 0.2) if parameter.dim() > 1 else parameter.add_(torch.randn_like(parameter) * 0.2)
@@ -105,6 +119,7 @@ def test_runs_fully_fused_with_transformers_logits(make, attention: str, tmp_pat
     config = {"name": "model", **_Config().metadata(), "vocab_size": 61}
     core().build_engine(engine, json.dumps(exported.graph), weights, json.dumps(config))
     ids = np.random.default_rng(1).integers(1, 61, size=40)
+    positions = [torch.arange(40)[None]] if interface is _Logits else []
     with torch.no_grad():
-        oracle = model(torch.from_numpy(ids)[None], torch.arange(40)[None])[0].numpy()
+        oracle = model(torch.from_numpy(ids)[None], *positions)[0].numpy()
     assert_fp32_logits(core().Engine(engine, "cpu").forward(ids.tolist()), oracle)

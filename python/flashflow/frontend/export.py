@@ -60,8 +60,9 @@ def export(model: nn.Module, config: ExportConfig, name: str = "model") -> Expor
     """Exports model.
 
     Args:
-      model: in eval mode; called as model(input_ids, position_ids), both i64 [B, S], and returns logits [B, S, vocab].
-        Its parameters are not read: they may be uninitialized.
+      model: in eval mode; called as model(input_ids, position_ids), both i64 [B, S], or as model(input_ids) if it takes
+        no second argument and counts positions itself. Returns logits [B, S, vocab]. Its parameters are not read: they
+        may be uninitialized.
       config: gives the longest sequence and the metadata to keep.
       name: of the graph.
 
@@ -72,15 +73,7 @@ def export(model: nn.Module, config: ExportConfig, name: str = "model") -> Expor
     """
     if model.training:
         raise InvalidArgumentError("the model is in training mode", op="model", hint="call model.eval() first")
-    try:
-        inspect.signature(model.forward).bind(None, None)
-    except TypeError as error:
-        raise InvalidArgumentError(
-            f"the model cannot be called as model(input_ids, position_ids): {error}",
-            op="forward",
-            hint="wrap it in a module whose forward takes these two i64 [batch, sequence] tensors",
-        ) from error
-    program = _export(model, config.context_length)
+    program = _export(model, config.context_length, _number_of_inputs(model))
     return _Writer(model, program, config, name).exported()
 
 
@@ -94,7 +87,24 @@ def graph_text(graph: _Json) -> str:
     return json.dumps(graph, allow_nan=False, ensure_ascii=False, indent=1) + "\n"
 
 
-def _export(model: nn.Module, context_length: int) -> torch.export.ExportedProgram:
+def _number_of_inputs(model: nn.Module) -> int:
+    """2 for model(input_ids, position_ids), 1 for model(input_ids)."""
+    signature = inspect.signature(model.forward)
+    try:
+        signature.bind(None, None)
+        return 2
+    except TypeError as error:
+        with contextlib.suppress(TypeError):
+            signature.bind(None)
+            return 1
+        raise InvalidArgumentError(
+            f"the model cannot be called as model(input_ids, position_ids): {error}",
+            op="forward",
+            hint="wrap it in a module whose forward takes these two i64 [batch, sequence] tensors, or input_ids alone",
+        ) from error
+
+
+def _export(model: nn.Module, context_length: int, inputs: int) -> torch.export.ExportedProgram:
     if context_length < 2:
         raise UnsupportedError(f"context_length {context_length} is too short to export", op="context_length")
     batch = torch.export.Dim("B", min=1, max=_MAX_BATCH)
@@ -102,11 +112,12 @@ def _export(model: nn.Module, context_length: int) -> torch.export.ExportedProgr
     # Example sizes only have to differ from each other and from 0 and 1, which torch.export takes as special.
     rows, columns = (3, 2) if context_length == 2 else (2, 3)
     example = torch.zeros(rows, columns, dtype=torch.int64)
-    shapes = ({0: batch, 1: sequence}, {0: batch, 1: sequence})
+    examples = (example, example.clone())[:inputs]
+    shapes = ({0: batch, 1: sequence}, {0: batch, 1: sequence})[:inputs]
     try:
         # torch prints the unfinished graph to stderr where it fails; the error below says what there is to say.
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
-            return torch.export.export(model, (example, example.clone()), dynamic_shapes=shapes, strict=False)
+            return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
     except FlashFlowError:
         raise
     except Exception as error:  # torch.export raises whatever the model's code or its own layers raise
@@ -193,7 +204,7 @@ class _Writer:
             ],
             "inputs": [
                 {"id": node.name, "name": name, **self.nodes.tensor_type(node.meta["val"], node)}
-                for node, name in zip(placeholders, ("input_ids", "position_ids"), strict=True)
+                for node, name in zip(placeholders, ("input_ids", "position_ids"), strict=False)
             ],
             "weights": weights,
             "nodes": body,

@@ -256,7 +256,7 @@ def test_training_mode_wrong_signature_and_length_are_refused():
     with pytest.raises(InvalidArgumentError, match="training mode"):
         export_graph(Toy(), ToyConfig())
     with pytest.raises(InvalidArgumentError, match=r"model\(input_ids, position_ids\)"):
-        export_graph(nn.Linear(4, 4).eval(), ToyConfig())
+        export_graph(nn.MultiheadAttention(4, 2).eval(), ToyConfig())
     with pytest.raises(UnsupportedError, match="context_length 1"):
         export_graph(build_model(LlamaConfig(**{**GPT, "context_length": 1}, n_kv_heads=3, head_dim=8)), OneToken())
 
