@@ -9,10 +9,15 @@ namespace flashflow::analysis {
 
 std::vector<LiveRange> ArenaLiveRanges(const plan::Plan& plan) {
   std::vector<LiveRange> ranges(plan.tensors.size());
+  std::vector<int32_t> owner(plan.tensors.size());  // of what is no alias: the tensor whose memory it is in
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const int32_t in_place_of = plan.tensors[i].in_place_of;  // a smaller index
+    owner[i] = in_place_of < 0 ? static_cast<int32_t>(i) : owner[in_place_of];
+  }
   const auto touch = [&](int32_t tensor, int32_t step) {
     if (tensor < 0) return;
     const int32_t alias_of = plan.tensors[tensor].alias_of;
-    const int32_t root = alias_of < 0 ? tensor : alias_of;
+    const int32_t root = owner[alias_of < 0 ? tensor : alias_of];
     if (plan.tensors[root].storage != plan::Storage::kArena) return;
     LiveRange& range = ranges[root];
     if (range.first < 0) range.first = step;

@@ -10,7 +10,8 @@
 
 namespace flashflow::analysis {
 
-// Steps first..last, inclusive: from the one that writes the buffer to the last that reads it or an alias of it.
+// Steps first..last, inclusive: from the one that writes the buffer to the last that reads it, an alias of it, or what
+// is written in its place.
 struct LiveRange {
   int32_t first = -1;  // -1: never written
   int32_t last = -1;
@@ -19,7 +20,8 @@ struct LiveRange {
 };
 
 // Per tensor of the plan: its range if it owns memory in the arena, an empty one (-1, -1) if it does not (inputs,
-// outputs, weights, aliases). Precondition: indices are in range, as codegen makes them.
+// outputs, weights, aliases, what is written in place of another tensor). Precondition: indices are in range, as
+// codegen makes them.
 std::vector<LiveRange> ArenaLiveRanges(const plan::Plan& plan);
 
 // The most bytes that are live in one step: no arena can be smaller. Buffers with an empty range do not count.

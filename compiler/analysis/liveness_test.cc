@@ -33,6 +33,28 @@ TEST(LivenessTest, RangesRunFromTheWriterToTheLastReaderOfAnyAlias) {
               ElementsAre(none, LiveRange{0, 3}, none, LiveRange{1, 2}, LiveRange{2, 2}, LiveRange{1, 1}, none));
 }
 
+TEST(LivenessTest, WhatIsWrittenInPlaceLivesOnInTheSameBuffer) {
+  plan::Plan plan;
+  plan.tensors = {
+      {.storage = Storage::kInput, .index = 0},     // 0
+      {.storage = Storage::kArena},                 // 1
+      {.storage = Storage::kArena},                 // 2
+      {.storage = Storage::kArena},                 // 3
+      {.storage = Storage::kArena, .alias_of = 3},  // 4
+      {.storage = Storage::kArena},                 // 5
+  };
+  plan.tensors[2].in_place_of = 1;
+  plan.tensors[3].in_place_of = 2;
+  plan.steps = {
+      {.op = "a", .inputs = {0}, .outputs = {1}},
+      {.op = "b", .inputs = {1}, .outputs = {2}},
+      {.op = "c", .inputs = {2}, .outputs = {3}},
+      {.op = "d", .inputs = {4}, .outputs = {5}},
+  };
+  const LiveRange none;
+  EXPECT_THAT(ArenaLiveRanges(plan), ElementsAre(none, LiveRange{0, 3}, none, none, none, LiveRange{3, 3}));
+}
+
 TEST(LivenessTest, PeakIsTheLargestSumAtOneStep) {
   const std::vector<LiveRange> ranges = {{0, 1}, {1, 2}, {2, 3}, {-1, -1}};
   EXPECT_EQ(PeakLiveBytes(ranges, {10, 20, 5, 1000}), 30);   // step 1

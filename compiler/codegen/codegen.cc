@@ -34,7 +34,8 @@ using kernels::KernelSpec;
 using plan::Plan;
 using plan::Storage;
 
-// The plan's arena for symbols of at most the values `most`; aliases lie where what they alias does.
+// The plan's arena for symbols of at most the values `most`; aliases lie where what they alias does, and so does what
+// is written in place.
 absl::StatusOr<MemoryPlan> PlaceTensors(const Plan& plan, absl::Span<const analysis::LiveRange> ranges,
                                         const SymbolValues& most) {
   SymbolRanges symbols;
@@ -46,6 +47,10 @@ absl::StatusOr<MemoryPlan> PlaceTensors(const Plan& plan, absl::Span<const analy
     bytes.push_back(bounds.max);
   }
   MemoryPlan memory = PlanMemory(ranges, bytes, plan::kArenaAlignment);
+  for (size_t i = 0; i < plan.tensors.size(); ++i) {
+    const int32_t in_place_of = plan.tensors[i].in_place_of;  // a smaller index
+    if (in_place_of >= 0) memory.offsets[i] = memory.offsets[in_place_of];
+  }
   for (size_t i = 0; i < plan.tensors.size(); ++i) {
     const plan::Tensor& tensor = plan.tensors[i];
     if (tensor.storage == Storage::kArena && tensor.alias_of >= 0) memory.offsets[i] = memory.offsets[tensor.alias_of];
@@ -68,6 +73,7 @@ class Generator {
       }
     }
     FF_RETURN_IF_ERROR(EmitOutputs());
+    WriteInPlace();
     if (is_step_graph_) FF_RETURN_IF_ERROR(EmitBuckets());
     if (absl::Status status = plan::Validate(plan_); !status.ok()) {
       return absl::InternalError(absl::StrCat("codegen made a plan that is not valid: ", status.message()));
@@ -276,6 +282,54 @@ class Generator {
     step.attrs = {{"dtype", dtype}};
     plan_.steps.push_back(std::move(step));
     return tensor;
+  }
+
+  // The tensor that owns what another one shows.
+  int32_t OwnerOf(int32_t tensor) const {
+    const int32_t alias_of = plan_.tensors[tensor].alias_of;
+    return alias_of < 0 ? tensor : alias_of;
+  }
+
+  // Lets results take the place of operands that die.
+  void WriteInPlace() {
+    std::vector<size_t> last_read(plan_.tensors.size(), 0);
+    for (size_t s = 0; s < plan_.steps.size(); ++s) {
+      for (const int32_t input : plan_.steps[s].inputs) {
+        if (input >= 0) last_read[OwnerOf(input)] = s;
+      }
+    }
+    for (size_t s = 0; s < plan_.steps.size(); ++s) {
+      const plan::Step& step = plan_.steps[s];
+      std::vector<int32_t> taken;
+      for (size_t output = 0; output < step.outputs.size(); ++output) {
+        for (const int32_t input : step.inputs) {
+          if (input < 0) continue;
+          const int32_t place = OwnerOf(input);
+          if (last_read[place] != s || absl::c_linear_search(taken, place) || !MayTake(step, output, place)) continue;
+          plan_.tensors[step.outputs[output]].in_place_of = place;
+          taken.push_back(place);
+          break;
+        }
+      }
+    }
+  }
+
+  // Whether the step's result may lie where its operand `place` does, which it may read several times.
+  bool MayTake(const plan::Step& step, size_t output, int32_t place) const {
+    const plan::Tensor& result = plan_.tensors[step.outputs[output]];
+    const plan::Tensor& operand = plan_.tensors[place];
+    if (result.storage != Storage::kArena || operand.storage != Storage::kArena || result.dtype != operand.dtype ||
+        NumElements(result.shape) != NumElements(operand.shape)) {
+      return false;
+    }
+    return absl::c_all_of(step.tactics, [&](const plan::KernelRef& tactic) {
+      const KernelSpec& kernel = *kernels::FindKernel(tactic.id, tactic.version);
+      for (size_t i = 0; i < step.inputs.size(); ++i) {
+        if (step.inputs[i] < 0 || OwnerOf(step.inputs[i]) != place) continue;
+        if (!kernels::MayOverwrite(kernel, static_cast<int>(output), static_cast<int>(i))) return false;
+      }
+      return true;
+    });
   }
 
   absl::Status EmitBuckets() {

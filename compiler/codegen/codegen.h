@@ -11,7 +11,8 @@
 namespace flashflow::codegen {
 
 // The graph is a verified step graph: inputs as in compiler/plan/plan.h and "cache", outputs "logits" and "cache".
-// Reshapes become aliases; every other node becomes a step with the kernels that the catalog has for options.device.
+// Reshapes become aliases; every other node becomes a step with the kernels that the catalog has for options.device. A
+// result takes the place of an operand that no later step reads, where all the step's kernels allow it.
 // Weights are listed once for each layout that a kernel wants. Buckets hold 1, 2, 4, ... options.max_tokens tokens.
 // The same graph and options give the same plan; graph_sha256 is left empty.
 //

@@ -246,6 +246,49 @@ TEST(CodegenTest, ARectangularGraphHasNoLimitsAndAnArenaForAnySizes) {
   EXPECT_EQ(plan::ToJson(*again), plan::ToJson(*plan));
 }
 
+TEST(CodegenTest, ResultsTakeThePlaceOfOperandsThatDie) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @chain {
+  symbol N [1, 32]
+  input %0 "x" : f32[N, 8]
+  weight %1 "w" : f32[8, 8]
+  %2 = exp(%0) : f32[N, 8]
+  %3 = neg(%2) : f32[N, 8]
+  %4 = reshape(%3) {shape = dims(8*N)} : f32[8*N]
+  %5 = tanh(%4) : f32[8*N]
+  %6 = reshape(%5) {shape = dims(N, 8)} : f32[N, 8]
+  %7 = mul(%2, %6) : f32[N, 8]
+  %8 = linear(%7, %1) : f32[N, 8]
+  %9 = ge(%8, %7) : bool[N, 8]
+  %10 = logical_not(%9) : bool[N, 8]
+  output "y" %10
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  std::vector<std::pair<std::string, int32_t>> places;
+  for (const plan::Step& step : plan->steps) {
+    const int32_t place = plan->tensors[step.outputs[0]].in_place_of;
+    int32_t writer = -1;
+    for (size_t s = 0; s < plan->steps.size(); ++s) {
+      if (place >= 0 && plan->steps[s].outputs[0] == place) writer = static_cast<int32_t>(s);
+    }
+    places.push_back({step.op, writer});
+  }
+  using testing::Pair;
+  EXPECT_THAT(places, ElementsAre(Pair("exp", -1),            // an input is not ours
+                                  Pair("neg", -1),            // exp's result is read later
+                                  Pair("tanh", 1),            // through a reshape
+                                  Pair("mul", 0),             // the first operand that dies
+                                  Pair("linear", -1),         // its kernel reads rows again and again
+                                  Pair("ge", -1),             // of another size
+                                  Pair("logical_not", -1)));  // an output has memory of its own
+  const auto arena = PlanArena(*plan, {{"N", 32}});
+  ASSERT_TRUE(arena.ok()) << arena.status();
+  EXPECT_EQ(plan::ValidateLayout(*plan, *arena), absl::OkStatus());
+  EXPECT_EQ(arena->arena_bytes, 2 * 32 * 8 * 4 + 256) << "two buffers and the comparison";
+}
+
 TEST(CodegenTest, OutputsThatAreNotComputedAreCopied) {
   const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
 graph @views {

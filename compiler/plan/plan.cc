@@ -107,6 +107,7 @@ class Validator {
       if (NumElements(tensor.shape).overflowed()) return TensorError(i, "its shape has no size");
       FF_RETURN_IF_ERROR(CheckIndex(i));
       FF_RETURN_IF_ERROR(CheckAlias(i));
+      FF_RETURN_IF_ERROR(CheckInPlace(i));
     }
     return absl::OkStatus();
   }
@@ -145,6 +146,22 @@ class Validator {
     return absl::OkStatus();
   }
 
+  // What can be said without the steps.
+  absl::Status CheckInPlace(int32_t i) const {
+    const Tensor& tensor = plan_.tensors[i];
+    if (tensor.in_place_of == -1) return absl::OkStatus();
+    if (tensor.in_place_of < 0 || tensor.in_place_of >= i) {
+      return TensorError(i, absl::StrCat("is in place of ", tensor.in_place_of, ", expected a tensor before it"));
+    }
+    const Tensor& taken = plan_.tensors[tensor.in_place_of];
+    if (tensor.storage != Storage::kArena || taken.storage != Storage::kArena || tensor.alias_of != -1 ||
+        taken.alias_of != -1 || tensor.dtype != taken.dtype || NumElements(tensor.shape) != NumElements(taken.shape)) {
+      return TensorError(i, absl::StrCat("differs in dtype or size from tensor ", tensor.in_place_of,
+                                         ", in whose place it is, or one of them has no memory in the arena"));
+    }
+    return absl::OkStatus();
+  }
+
   // inputs and outputs: each entry is a tensor (or an alias of one) that points back, with a name of its own.
   absl::Status CheckPublicLists() const {
     for (const auto& [label, list, storage] : {std::tuple("input", &plan_.inputs, Storage::kInput),
@@ -178,11 +195,18 @@ class Validator {
   absl::Status CheckSteps() {
     first_.assign(NumTensors(), -1);
     last_.assign(NumTensors(), -1);
+    taken_by_.assign(NumTensors(), -1);
     for (size_t s = 0; s < plan_.steps.size(); ++s) {
       FF_RETURN_IF_ERROR(CheckStep(static_cast<int32_t>(s)));
     }
     for (size_t k = 0; k < plan_.outputs.size(); ++k) {
       if (first_[Root(plan_.outputs[k])] == -1) return Error(absl::StrCat("output ", k), "no step writes it");
+    }
+    for (int32_t i = 0; i < NumTensors(); ++i) {
+      if (taken_by_[i] != -1 && last_[i] > first_[taken_by_[i]]) {
+        return TensorError(
+            taken_by_[i], absl::StrCat("is written in place of tensor ", i, ", which step ", last_[i], " still reads"));
+      }
     }
     return absl::OkStatus();
   }
@@ -210,9 +234,24 @@ class Validator {
       }
       if (first_[i] != -1) return Error(where, absl::StrCat("writes tensor ", i, ", which is already written"));
       first_[i] = last_[i] = s;
+      FF_RETURN_IF_ERROR(TakePlace(i, step, where));
     }
     if (step.outputs.empty() && !step.uses_cache) return Error(where, "writes nothing");
     return CheckWorkspace(s, where);
+  }
+
+  // Output i of the step, where it is in place of another tensor: of an operand that no other result took.
+  absl::Status TakePlace(int32_t i, const Step& step, std::string_view where) {
+    const int32_t taken = plan_.tensors[i].in_place_of;
+    if (taken == -1) return absl::OkStatus();
+    if (!absl::c_any_of(step.inputs, [&](int32_t input) { return input != -1 && Root(input) == taken; })) {
+      return Error(where, absl::StrCat("writes tensor ", i, " in place of tensor ", taken, ", which it does not read"));
+    }
+    if (taken_by_[taken] != -1) {
+      return Error(where, absl::StrCat("writes tensor ", i, " in place of tensor ", taken, ", as another step does"));
+    }
+    taken_by_[taken] = i;
+    return absl::OkStatus();
   }
 
   absl::Status CheckWorkspace(int32_t s, std::string_view where) {
@@ -281,6 +320,9 @@ class Validator {
                                            bytes[i], " bytes inside the ", arena_bytes, " of ", where));
       }
       if (offset != offsets[Root(i)]) return TensorError(i, "lies elsewhere than what it aliases");
+      if (tensor.in_place_of != -1 && offset != offsets[tensor.in_place_of]) {
+        return TensorError(i, "lies elsewhere than what it is in place of");
+      }
     }
     return CheckOverlaps(offsets, bytes, where);
   }
@@ -293,11 +335,15 @@ class Validator {
     for (int32_t i = 0; i < NumTensors(); ++i) {
       if (plan_.tensors[i].storage != Storage::kArena || first_[i] == -1 || bytes[i] <= 0) continue;
       starting[first_[i]].push_back(i);
-      ending[last_[i]].push_back(i);
+      if (taken_by_[i] == -1) ending[last_[i]].push_back(i);
     }
     std::map<int64_t, int32_t> live;  // offset -> tensor, disjoint
     for (size_t s = 0; s < plan_.steps.size(); ++s) {
       for (int32_t i : starting[s]) {
+        if (plan_.tensors[i].in_place_of != -1) {  // whose bytes are live already
+          live.find(offsets[i])->second = i;
+          continue;
+        }
         const auto next = live.lower_bound(offsets[i]);
         std::optional<int32_t> other;
         if (next != live.end() && next->first < offsets[i] + bytes[i]) other = next->second;
@@ -332,8 +378,9 @@ class Validator {
   }
 
   const Plan& plan_;
-  std::vector<int32_t> first_;  // the step that writes a tensor, -1 if none does
-  std::vector<int32_t> last_;   // the last step that uses it or an alias of it
+  std::vector<int32_t> first_;     // the step that writes a tensor, -1 if none does
+  std::vector<int32_t> last_;      // the last step that uses it or an alias of it
+  std::vector<int32_t> taken_by_;  // the tensor that is written in its place, -1 if none is
 };
 
 }  // namespace

@@ -23,7 +23,7 @@
 
 namespace flashflow::plan {
 
-inline constexpr int kPlanVersion = 3;
+inline constexpr int kPlanVersion = 4;
 inline constexpr int64_t kArenaAlignment = 256;  // bytes; every arena offset is a multiple
 
 enum class Storage : uint8_t { kInput, kWeight, kArena, kOutput };
@@ -37,6 +37,10 @@ struct Tensor {
   // The tensor whose elements this one shows under another shape, as a reshape does: dtype, storage, index, offsets and
   // byte count are that tensor's, no step writes this one, and aliases do not chain. -1: a tensor of its own.
   int32_t alias_of = -1;
+  // The tensor whose memory this one takes over: the step that writes this one reads that one, for the last time. Both
+  // are of one dtype and size in the arena, neither is an alias, and that one has the smaller index. -1: memory of its
+  // own. The step's kernel must allow it (kernels/registry:catalog), which whoever binds the kernel checks.
+  int32_t in_place_of = -1;
 };
 
 // A weight as its kernel wants it: tensors of the engine file, which holds them row-major, one after the other along
@@ -124,8 +128,8 @@ std::string ToJson(const Plan& plan);
 absl::StatusOr<Plan> FromJson(std::string_view json);
 
 // Every index in range, single writer before readers, buckets ascending and complete, offsets aligned and inside the
-// arena for the largest shapes of the bucket, no two live tensors overlapping unless one aliases the other; no limits,
-// buckets or use of a cache in a rectangular graph's plan.
+// arena for the largest shapes of the bucket, no two live tensors overlapping unless one aliases the other, no tensor
+// written in place of one that is still read later; no limits, buckets or use of a cache in a rectangular graph's plan.
 absl::Status Validate(const Plan& plan);
 
 // The same rules for the arena of a plan that passed Validate. InvalidArgument also for a symbol without a value.

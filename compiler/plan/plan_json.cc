@@ -66,7 +66,8 @@ ordered_json PlanJson(const Plan& plan) {
                        {"shape", DimsJson(t.shape)},
                        {"storage", kStorageNames[static_cast<size_t>(t.storage)]},
                        {"index", t.index},
-                       {"alias_of", t.alias_of}});
+                       {"alias_of", t.alias_of},
+                       {"in_place_of", t.in_place_of}});
   }
   ordered_json weights = ordered_json::array();
   for (const Weight& w : plan.weights) {
@@ -175,13 +176,14 @@ class Reader {
   }
 
   void Read(const json& value, Tensor* tensor) {
-    if (!Object(value, {"name", "dtype", "shape", "storage", "index", "alias_of"})) return;
+    if (!Object(value, {"name", "dtype", "shape", "storage", "index", "alias_of", "in_place_of"})) return;
     Member(value, "name", &tensor->name);
     Member(value, "dtype", &tensor->dtype);
     Member(value, "shape", &tensor->shape);
     Member(value, "storage", &tensor->storage);
     Member(value, "index", &tensor->index);
     Member(value, "alias_of", &tensor->alias_of);
+    Member(value, "in_place_of", &tensor->in_place_of);
   }
 
   void Read(const json& value, Weight* weight) {

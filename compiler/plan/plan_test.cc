@@ -110,7 +110,7 @@ TEST(Validate, OnlyAStepGraphsPlanHasLimitsBucketsAndACache) {
 }
 
 TEST(Validate, ChecksTheHeader) {
-  EXPECT_THAT(Broken([](Plan& p) { p.version = 4; }), HasSubstr("version: expected 3, got 4"));
+  EXPECT_THAT(Broken([](Plan& p) { p.version = 5; }), HasSubstr("version: expected 4, got 5"));
   EXPECT_THAT(Broken([](Plan& p) { p.symbols[1].first = "T"; }), HasSubstr("symbols"));
   EXPECT_THAT(Broken([](Plan& p) { p.symbols[1].second = {3, 2}; }), HasSubstr("symbols"));
   EXPECT_THAT(Broken([](Plan& p) { p.limits.max_rows = 0; }), HasSubstr("max_rows 0 is out of range"));
@@ -161,6 +161,51 @@ TEST(Validate, ChecksAliases) {
   EXPECT_THAT(Broken([](Plan& p) { p.tensors[3].dtype = DType::kI32; }), HasSubstr("differs in dtype"));
   EXPECT_THAT(Broken([](Plan& p) { p.buckets[1].offsets[3] = 256; }), HasSubstr("lies elsewhere than what it aliases"));
   EXPECT_THAT(Broken([](Plan& p) { p.steps[0].outputs = {3}; }), HasSubstr("may not write tensor 3"));
+}
+
+// The exp's result over its operand, which the append reads before.
+void MakeInPlace(Plan& plan) {
+  plan.tensors[4].in_place_of = 2;
+  for (Bucket& bucket : plan.buckets) bucket.offsets[4] = bucket.offsets[2];
+}
+
+TEST(Validate, AcceptsAResultInPlaceOfAnOperandThatDies) {
+  Plan plan = SmallPlan();
+  MakeInPlace(plan);
+  EXPECT_EQ(Validate(plan), absl::OkStatus());
+  const absl::StatusOr<Plan> read = FromJson(ToJson(plan));
+  ASSERT_TRUE(read.ok()) << read.status();
+  EXPECT_EQ(read->tensors[4].in_place_of, 2);
+  plan.buckets[1].offsets[6] = 512;
+  EXPECT_THAT(std::string(Validate(plan).message()), HasSubstr("tensor 6: overlaps tensor 4, live in step 2"));
+}
+
+TEST(Validate, RefusesToWriteOverWhatIsStillRead) {
+  const auto broken = [](const std::function<void(Plan&)>& change) {
+    return Broken([&](Plan& p) {
+      MakeInPlace(p);
+      change(p);
+    });
+  };
+  EXPECT_THAT(broken([](Plan& p) { p.steps[3].inputs[2] = 2; }),
+              HasSubstr("tensor 4: is written in place of tensor 2, which step 3 still reads"));
+  EXPECT_THAT(broken([](Plan& p) { p.steps[3].inputs[2] = 3; }), HasSubstr("step 3 still reads")) << "by its alias";
+  EXPECT_THAT(broken([](Plan& p) { std::swap(p.steps[1], p.steps[2]); }), HasSubstr("step 2 still reads"));
+  EXPECT_THAT(broken([](Plan& p) { p.steps[2].inputs = {0}; }), HasSubstr("which it does not read"));
+  EXPECT_THAT(broken([](Plan& p) { p.buckets[1].offsets[4] = 1024; }), HasSubstr("what it is in place of"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].in_place_of = 4; }), HasSubstr("expected a tensor before it"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].in_place_of = -7; }), HasSubstr("expected a tensor before it"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].in_place_of = 3; }), HasSubstr("tensor 4: differs"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].in_place_of = 0; }), HasSubstr("tensor 4: differs"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].dtype = DType::kI32; }), HasSubstr("differs in dtype"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[4].shape = {T, 7}; }), HasSubstr("differs in dtype or size"));
+  EXPECT_THAT(broken([](Plan& p) { p.tensors[5].in_place_of = 4; }), HasSubstr("no memory in the arena"));
+  EXPECT_THAT(broken([](Plan& p) {  // two results of one step
+                p.tensors.push_back(p.tensors[4]);
+                p.steps[2].outputs.push_back(7);
+                for (Bucket& b : p.buckets) b.offsets.push_back(b.offsets[2]);
+              }),
+              HasSubstr("in place of tensor 2, as another step does"));
 }
 
 TEST(Validate, ChecksPublicLists) {
@@ -294,8 +339,8 @@ TEST(Json, NamesWhatIsWrong) {
   EXPECT_EQ(FromJson("").status().message(), "plan: the text is not JSON");
   EXPECT_EQ(FromJson("[1]").status().message(), "plan: expected an object, got array");
   EXPECT_EQ(FromJson("{}").status().message(), "plan: version: expected this key, got nothing");
-  EXPECT_THAT(ReadError("\"version\": 3", "\"version\": 4"),
-              StartsWith("plan: expected version 3, as this build reads"));
+  EXPECT_THAT(ReadError("\"version\": 4", "\"version\": 5"),
+              StartsWith("plan: expected version 4, as this build reads"));
   EXPECT_THAT(ReadError("\"device_key\"", "\"device\""), StartsWith("plan: expected no keys but version, device_key"));
   EXPECT_EQ(ReadError("\"max_rows\": 8,", ""), "plan: limits.max_rows: expected this key, got nothing");
   EXPECT_EQ(ReadError("\"max_rows\": 8", "\"max_rows\": 8.0"),

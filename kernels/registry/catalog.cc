@@ -28,33 +28,43 @@ absl::StatusOr<DimExpr> NormalizedBytes(const AttrMap& attrs, absl::Span<const D
   return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
 }
 
-// cached_attention: queries and keys once they are turned, for which all of qkv has room.
-absl::StatusOr<DimExpr> TurnedBytes(const AttrMap&, absl::Span<const Dims> inputs) {
+// cached_attention: queries and keys once they are turned, side by side.
+absl::StatusOr<DimExpr> TurnedBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
   if (inputs.size() < 6 || inputs[4].empty()) return DimExpr(0);
-  return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
+  FF_ASSIGN_OR_RETURN(const int64_t heads, GetAttr<int64_t>(attrs, "heads"));
+  const Dims& qkv = inputs[0];  // [T, queries + keys + values], of which the last two are as wide as each other
+  const DimExpr queries = DimExpr(heads) * inputs[4].back();
+  const std::optional<DimExpr> keys = qkv.size() == 2 ? (qkv[1] - queries).DividedBy(2) : std::nullopt;
+  if (!keys.has_value()) return absl::InvalidArgumentError("cached_attention: qkv holds no whole keys and values");
+  return qkv[0] * (queries + *keys) * DTypeBytes(DType::kF32);
 }
 
 std::vector<KernelSpec> MakeCatalog() {
   const std::vector<OperandSpec> f32_result = {{"result", kF32Only}};
   const std::vector<OperandSpec> any_result = {{"result", kAny}};
+  const std::vector<InPlaceRule> over_x = {{0, 0}};
+  const std::vector<InPlaceRule> over_a_or_b = {{0, 0}, {0, 1}};
   return {
       {.id = "cpu.unary",
        .device = "cpu",
        .ops = {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos", "relu",
                "gelu", "silu"},
        .inputs = {{"x", kF32Only}},
-       .outputs = f32_result},
+       .outputs = f32_result,
+       .in_place = over_x},
       {.id = "cpu.binary",
        .device = "cpu",
        .ops = {"add", "sub", "mul", "div", "maximum", "minimum", "pow"},
        .inputs = {{"a", kF32Only}, {"b", kF32Only}},
-       .outputs = f32_result},
+       .outputs = f32_result,
+       .in_place = over_a_or_b},
       {.id = "cpu.integer_binary",
        .device = "cpu",
        .ops = {"add", "sub", "mul", "maximum", "minimum"},
        .inputs = {{"a", kIndices}, {"b", kIndices}},
        .outputs = {{"result", kIndices}},
-       .same_dtype = true},
+       .same_dtype = true,
+       .in_place = over_a_or_b},
       {.id = "cpu.compare",
        .device = "cpu",
        .ops = {"eq", "ne", "lt", "le", "gt", "ge"},
@@ -65,17 +75,20 @@ std::vector<KernelSpec> MakeCatalog() {
        .device = "cpu",
        .ops = {"logical_and", "logical_or"},
        .inputs = {{"a", kBoolOnly}, {"b", kBoolOnly}},
-       .outputs = {{"result", kBoolOnly}}},
+       .outputs = {{"result", kBoolOnly}},
+       .in_place = over_a_or_b},
       {.id = "cpu.logical_not",
        .device = "cpu",
        .ops = {"logical_not"},
        .inputs = {{"x", kBoolOnly}},
-       .outputs = {{"result", kBoolOnly}}},
+       .outputs = {{"result", kBoolOnly}},
+       .in_place = over_x},
       {.id = "cpu.select",
        .device = "cpu",
        .ops = {"where"},
        .inputs = {{"condition", kBoolOnly}, {"a", kAny}, {"b", kAny}},
-       .outputs = any_result},
+       .outputs = any_result,
+       .in_place = {{0, 1}, {0, 2}}},
       {.id = "cpu.cast", .device = "cpu", .ops = {"cast"}, .inputs = {{"x", kAny}}, .outputs = any_result},
       {.id = "cpu.constant", .device = "cpu", .ops = {"constant"}, .inputs = {}, .outputs = any_result},
       {.id = "cpu.iota",
@@ -123,7 +136,12 @@ std::vector<KernelSpec> MakeCatalog() {
        .ops = {"reduce_sum", "reduce_mean", "reduce_max"},
        .inputs = {{"x", kF32Only}},
        .outputs = f32_result},
-      {.id = "cpu.softmax", .device = "cpu", .ops = {"softmax"}, .inputs = {{"x", kF32Only}}, .outputs = f32_result},
+      {.id = "cpu.softmax",
+       .device = "cpu",
+       .ops = {"softmax"},
+       .inputs = {{"x", kF32Only}},
+       .outputs = f32_result,
+       .in_place = over_x},
       {.id = "cpu.linear.panel16",
        .device = "cpu",
        .ops = {"linear"},
@@ -149,12 +167,15 @@ std::vector<KernelSpec> MakeCatalog() {
                   {"residual", kF32Only},
                   {"weight", kF32Only, /*optional=*/true},
                   {"bias", kF32Only, /*optional=*/true}},
-       .outputs = {{"sum", kF32Only}, {"norm", kF32Only}}},
+       .outputs = {{"sum", kF32Only}, {"norm", kF32Only}},
+       // The norm begins when the sum is done.
+       .in_place = {{0, 0}, {0, 1}, {1, 0}, {1, 1}}},
       {.id = "cpu.rope",
        .device = "cpu",
        .ops = {"rope"},
        .inputs = {{"x", kF32Only}, {"cos", kF32Only}, {"sin", kF32Only}},
-       .outputs = f32_result},
+       .outputs = f32_result,
+       .in_place = over_x},
       {.id = "cpu.linear.row_major",  // for weights that are computed
        .device = "cpu",
        .ops = {"linear"},
@@ -177,12 +198,14 @@ std::vector<KernelSpec> MakeCatalog() {
        .device = "cpu",
        .ops = {"layer_norm"},
        .inputs = {{"x", kF32Only}, {"weight", kF32Only, /*optional=*/true}, {"bias", kF32Only, /*optional=*/true}},
-       .outputs = f32_result},
+       .outputs = f32_result,
+       .in_place = over_x},
       {.id = "cpu.rms_norm",
        .device = "cpu",
        .ops = {"rms_norm"},
        .inputs = {{"x", kF32Only}, {"weight", kF32Only, /*optional=*/true}},
-       .outputs = f32_result},
+       .outputs = f32_result,
+       .in_place = over_x},
       {.id = "cpu.kv_append",
        .device = "cpu",
        .ops = {"kv_append"},
@@ -254,6 +277,11 @@ std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype) {
     if (rule.operand == input && rule.dtype == dtype) return rule.layout;
   }
   return kRowMajor;
+}
+
+bool MayOverwrite(const KernelSpec& spec, int output, int input) {
+  return std::ranges::any_of(spec.in_place,
+                             [=](const InPlaceRule& rule) { return rule.output == output && rule.input == input; });
 }
 
 absl::StatusOr<DimExpr> WorkspaceBytes(const KernelSpec& spec, const AttrMap& attrs, absl::Span<const Dims> inputs) {

@@ -53,6 +53,13 @@ struct WeightLayoutRule {
   std::string_view layout;
 };
 
+// A result that may lie in an operand's memory, when both have one dtype and as many elements: the kernel reads what it
+// needs of that operand's elements before it writes there.
+struct InPlaceRule {
+  int output = 0;
+  int input = 0;
+};
+
 // One kernel. Operands are those of the IR op in the same order, except that a cache operand and a cache result are
 // left out: they are the step's `uses_cache`.
 struct KernelSpec {
@@ -67,6 +74,7 @@ struct KernelSpec {
   bool uses_cache = false;
   DTypeSet cache_dtypes = {};
   std::vector<WeightLayoutRule> weight_layouts = {};
+  std::vector<InPlaceRule> in_place = {};
   // As WorkspaceBytes; nullptr: none.
   absl::StatusOr<DimExpr> (*workspace_bytes)(const AttrMap& attrs, absl::Span<const Dims> inputs) = nullptr;
 };
@@ -80,6 +88,9 @@ std::vector<const KernelSpec*> KernelsForOp(std::string_view op, std::string_vie
 bool AcceptsInput(const KernelSpec& spec, int input, DType dtype);
 // The layout for operand `input` as a weight of this dtype.
 std::string_view WeightLayout(const KernelSpec& spec, int input, DType dtype);
+
+// Whether result `output` may be written over operand `input`.
+bool MayOverwrite(const KernelSpec& spec, int output, int input);
 
 // Bytes of working memory that a step of the kernel needs, from the shapes of its inputs (empty for absent ones); 0 if
 // none. InvalidArgument for attributes or shapes that the kernel's op does not have.

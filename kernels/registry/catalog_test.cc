@@ -7,6 +7,8 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "compiler/ir/attr.h"
+#include "compiler/ir/dim_expr.h"
 #include "gtest/gtest.h"
 
 namespace flashflow::kernels {
@@ -31,6 +33,28 @@ TEST(CatalogTest, LayoutRulesNameOperandsThatTakeTheDtype) {
       EXPECT_TRUE(PackedBytes(rule.layout, {16, 16}, rule.dtype).ok()) << spec.id;
     }
   }
+}
+
+TEST(CatalogTest, ResultsInPlaceOfOperandsAreOfTheirDtypes) {
+  for (const KernelSpec& spec : Catalog()) {
+    for (const InPlaceRule& rule : spec.in_place) {
+      ASSERT_LT(rule.output, static_cast<int>(spec.outputs.size())) << spec.id;
+      ASSERT_LT(rule.input, static_cast<int>(spec.inputs.size())) << spec.id;
+    }
+  }
+  EXPECT_TRUE(MayOverwrite(*FindKernel("cpu.select", 1), 0, 2));
+  EXPECT_FALSE(MayOverwrite(*FindKernel("cpu.select", 1), 0, 0));
+  EXPECT_FALSE(MayOverwrite(*FindKernel("cpu.matmul", 1), 0, 0));
+}
+
+TEST(CatalogTest, WorkingMemoryHoldsTurnedQueriesAndKeys) {
+  const KernelSpec& attention = *FindKernel("cpu.cached_attention", 1);
+  const DimExpr T = DimExpr::Symbol("T");
+  const AttrMap attrs = {{"heads", int64_t{9}}};
+  // 9 heads of queries, 3 of keys, 3 of values, of 64 channels each.
+  EXPECT_EQ(*WorkspaceBytes(attention, attrs, {{T, 960}, {}, {}, {}, {T, 64}, {T, 64}}), T * (12 * 64 * 4));
+  EXPECT_EQ(*WorkspaceBytes(attention, attrs, {{T, 960}, {}, {}, {}}), DimExpr(0)) << "nothing turns";
+  EXPECT_FALSE(WorkspaceBytes(attention, attrs, {{T, 961}, {}, {}, {}, {T, 64}, {T, 64}}).ok());
 }
 
 TEST(CatalogTest, KernelsForOp) {

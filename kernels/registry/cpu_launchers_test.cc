@@ -115,6 +115,83 @@ TEST_F(CpuLaunchersTest, EveryRowOfTheCatalogIsBound) {
   EXPECT_EQ(RegisterCpuKernels(&launchers_).code(), absl::StatusCode::kAlreadyExists);
 }
 
+// Every rule of the catalog about results in place of operands, and any two together, over several threads' shares and
+// a last vector that is not full.
+TEST_F(CpuLaunchersTest, KernelsThatMayWriteInPlaceGiveTheSameBits) {
+  const std::vector<int64_t> dims = {3, 7, 2050};
+  constexpr size_t kElements = 3 * 7 * 2050;
+  const auto filled = [](DType dtype, size_t count, uint32_t seed) {
+    std::vector<char> bytes(count * DTypeBytes(dtype));
+    for (size_t i = 0; i < count; ++i) {
+      seed = seed * 1664525 + 1013904223;
+      const int32_t small = static_cast<int32_t>(seed >> 25) + 1;
+      const auto put = [&](auto value) { std::memcpy(&bytes[i * sizeof(value)], &value, sizeof(value)); };
+      if (dtype == DType::kF32) {
+        put(static_cast<float>(small) / 32);
+      } else if (dtype == DType::kI32) {
+        put(small);
+      } else if (dtype == DType::kI64) {
+        put(int64_t{small});
+      } else if (dtype == DType::kBool) {
+        bytes[i] = static_cast<char>(small & 1);
+      } else {
+        for (int64_t b = 0; b < DTypeBytes(dtype); ++b) bytes[i * DTypeBytes(dtype) + b] = static_cast<char>(small);
+      }
+    }
+    return bytes;
+  };
+  const auto check = [&](const KernelSpec& spec, std::string_view op, DType dtype, int64_t axis,
+                         const std::vector<InPlaceRule>& rules) {
+    const AttrMap attrs = {{"approximate", "tanh"}, {"axis", axis}, {"eps", 1e-5}, {"norm", "rms_norm"}};
+    const auto run = [&](bool in_place) {
+      std::vector<std::vector<char>> memory;
+      std::vector<TensorView> inputs, outputs;
+      for (size_t i = 0; i < spec.inputs.size(); ++i) {
+        const std::string_view name = spec.inputs[i].name;
+        if (op == "add_norm" && name == "bias") break;  // rms_norm has none
+        const bool vector = name == "weight" || name == "bias" || name == "cos" || name == "sin";
+        const DType of = name == "condition" ? DType::kBool : dtype;
+        memory.push_back(filled(of, vector ? 2050 : kElements, 7 + i));
+        inputs.push_back(View(memory.back().data(), of, vector ? std::vector<int64_t>{2050} : dims));
+      }
+      for (size_t o = 0; o < spec.outputs.size(); ++o) {
+        memory.emplace_back(kElements * DTypeBytes(dtype), 0x55);
+        outputs.push_back(View(memory.back().data(), dtype, dims));
+      }
+      for (const InPlaceRule& rule : rules) {
+        if (in_place) outputs[rule.output].data = inputs[rule.input].data;
+      }
+      EXPECT_EQ(Run(spec.id, op, attrs, inputs, outputs), absl::OkStatus());
+      std::vector<std::string> results;
+      for (const TensorView& view : outputs) {
+        results.emplace_back(static_cast<const char*>(view.data), kElements * DTypeBytes(dtype));
+      }
+      return results;
+    };
+    EXPECT_TRUE(run(true) == run(false)) << spec.id << " " << op << " " << DTypeName(dtype) << " over input "
+                                         << rules[0].input << ", axis " << axis;
+  };
+  int kernels = 0;
+  for (const KernelSpec& spec : Catalog()) {
+    if (spec.device != "cpu" || spec.in_place.empty()) continue;
+    ++kernels;
+    for (const std::string_view op : spec.ops) {
+      for (const DType dtype : {DType::kF32, DType::kF16, DType::kI8, DType::kI32, DType::kI64, DType::kBool}) {
+        if (!AcceptsInput(spec, spec.in_place[0].input, dtype)) continue;
+        for (const InPlaceRule& rule : spec.in_place) {
+          for (const int64_t axis : {1, 2}) {
+            if (axis == 2 || op == "softmax") check(spec, op, dtype, axis, {rule});
+          }
+          for (const InPlaceRule& other : spec.in_place) {
+            if (rule.output < other.output && rule.input != other.input) check(spec, op, dtype, 2, {rule, other});
+          }
+        }
+      }
+    }
+  }
+  EXPECT_GE(kernels, 11);
+}
+
 TEST_F(CpuLaunchersTest, SignaturesAreHeldToTheCatalog) {
   ExpectBindError("cpu.binary", "gelu", {}, {kF32, kF32}, {kF32}, "not \"gelu\"");
   ExpectBindError("cpu.binary", "add", {}, {kF32}, {kF32}, "input 1 (b) is missing");

@@ -91,6 +91,7 @@ absl::Status BoundPlan::BindSteps() {
                                               step.tactics.empty() ? "" : step.tactics[0].id,
                                               "\", which this build of FlashFlow lacks"));
     }
+    FF_RETURN_IF_ERROR(CheckInPlace(i, *tactic));
     absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel = device_->launchers().Bind(
         tactic->id, tactic->version,
         {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
@@ -100,6 +101,25 @@ absl::Status BoundPlan::BindSteps() {
     }
     steps_.push_back({*std::move(kernel), std::vector<TensorView>(step.inputs.size()),
                       std::vector<TensorView>(step.outputs.size())});
+  }
+  return absl::OkStatus();
+}
+
+absl::Status BoundPlan::CheckInPlace(size_t s, const plan::KernelRef& tactic) const {
+  const plan::Step& step = plan_.steps[s];
+  const kernels::KernelSpec* kernel = kernels::FindKernel(tactic.id, tactic.version);
+  for (size_t output = 0; output < step.outputs.size(); ++output) {
+    const int32_t place = plan_.tensors[static_cast<size_t>(step.outputs[output])].in_place_of;
+    if (place < 0) continue;
+    for (size_t input = 0; input < step.inputs.size(); ++input) {
+      if (step.inputs[input] < 0) continue;
+      const plan::Tensor& operand = plan_.tensors[static_cast<size_t>(step.inputs[input])];
+      if ((operand.alias_of < 0 ? step.inputs[input] : operand.alias_of) != place) continue;
+      if (kernel == nullptr || !kernels::MayOverwrite(*kernel, static_cast<int>(output), static_cast<int>(input))) {
+        return Invalid("step ", s, " (", step.op, ") has result ", output, " in place of input ", input,
+                       ", which kernel \"", tactic.id, "\" does not allow");
+      }
+    }
   }
   return absl::OkStatus();
 }

@@ -28,7 +28,8 @@ struct Place {
 class BoundPlan {
  public:
   // The plan must have passed plan::Validate; plan and device must outlive this. NotFound names a kernel that this
-  // build lacks; InvalidArgument a tensor that its weight is not, and what a kernel refuses.
+  // build lacks; InvalidArgument a tensor that its weight is not, a kernel that may not write in place, and what
+  // one refuses.
   static absl::StatusOr<std::unique_ptr<BoundPlan>> Create(const plan::Plan& plan, Device* device);
 
   // Shapes for these symbols, memory as place_of(tensor's index) says; weights as in view_of_weight's layout.
@@ -50,6 +51,7 @@ class BoundPlan {
   BoundPlan(const plan::Plan& plan, Device* device) : plan_(plan), device_(device) {}
   absl::Status PrepareShapes();
   absl::Status BindSteps();
+  absl::Status CheckInPlace(size_t step, const plan::KernelRef& tactic) const;
 
   const plan::Plan& plan_;
   Device* device_;

@@ -164,6 +164,20 @@ TEST_F(GraphExecutorTest, AKernelsErrorNamesItsStep) {
   EXPECT_EQ(Run(*executor, {1, 1}, {1, 1}, {2, 1}), absl::InternalError("step 0 (scale of m.py:3): it broke"));
 }
 
+TEST_F(GraphExecutorTest, AKernelThatMayNotWriteInPlaceIsNotBound) {
+  plan::Plan plan = ScalePlan();
+  plan.tensors.push_back(plan.tensors[2]);
+  plan.tensors[4].in_place_of = 2;
+  plan.steps.insert(plan.steps.begin() + 1,
+                    {.op = "scale", .tactics = {{"fake.scale", 1}}, .inputs = {2, 1}, .outputs = {4}});
+  plan.steps[2].inputs[0] = 4;
+  ASSERT_EQ(plan::Validate(plan), absl::OkStatus());
+  const absl::Status status = GraphExecutor::Create(plan, planner_, &arena_, &device_).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("step 1 (scale) has result 0 in place of input 0, which kernel \"fake.scale\" does not allow"));
+}
+
 TEST_F(GraphExecutorTest, AStepGraphsPlanIsRefused) {
   plan::Plan plan = ScalePlan();
   plan.limits.max_tokens = 1;
