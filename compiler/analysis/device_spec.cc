@@ -62,6 +62,15 @@ absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view text) {
   return spec;
 }
 
+std::string DeviceSpecToJson(const DeviceSpec& device) {
+  nlohmann::ordered_json rates = nlohmann::ordered_json::object();
+  for (const auto& [dtype, rate] : device.tflop_per_s) rates[std::string(DTypeName(dtype))] = rate;
+  const nlohmann::ordered_json object = {{"name", device.name},     {"arch", device.arch},
+                                         {"source", device.source}, {"read_gb_per_s", device.read_gb_per_s},
+                                         {"tflop_per_s", rates},    {"launch_us", device.launch_us}};
+  return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
+}
+
 absl::StatusOr<DeviceSpec> BuiltinDeviceSpec(std::string_view name) {
   static constexpr std::pair<std::string_view, std::string_view> kSpecs[] = {
 #include "compiler/analysis/device_specs.inc"

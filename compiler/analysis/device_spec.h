@@ -24,6 +24,9 @@ struct DeviceSpec {
 // is missing, unknown or out of range (figures are positive and finite; f32 must be among the rates).
 absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view json);
 
+// What ParseDeviceSpec reads.
+std::string DeviceSpecToJson(const DeviceSpec& device);
+
 // One of compiler/analysis/data, by its file's name without the extension. NotFound lists them.
 absl::StatusOr<DeviceSpec> BuiltinDeviceSpec(std::string_view name);
 

@@ -125,6 +125,16 @@ TEST(DeviceSpecTest, NamesWhatIsWrong) {
   EXPECT_EQ(ParseDeviceSpec("[]").status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+TEST(DeviceSpecTest, RoundTrips) {
+  const DeviceSpec toy = Toy();
+  const auto again = ParseDeviceSpec(DeviceSpecToJson(toy));
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(DeviceSpecToJson(*again), DeviceSpecToJson(toy));
+  EXPECT_EQ(again->tflop_per_s, toy.tflop_per_s);
+  EXPECT_EQ(again->name, "Toy");
+  EXPECT_EQ(again->launch_us, 2);
+}
+
 TEST(DeviceSpecTest, OurOwnAreThere) {
   for (const std::string name : {"a100", "h100", "h200"}) {
     const auto spec = BuiltinDeviceSpec(name);

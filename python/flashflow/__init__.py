@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     )
     from flashflow.llm import LLM, TokenStream
     from flashflow.outputs import RequestOutput, RequestTiming
+    from flashflow.plan import Plan
+    from flashflow.roofline import Roofline, RooflineRow
     from flashflow.sampling import SamplingParams
 
 __version__ = "0.1.0"
@@ -43,9 +45,12 @@ __all__ = [
     "InvalidArgumentError",
     "LLM",
     "NotFoundError",
+    "Plan",
     "RequestOutput",
     "RequestTiming",
     "ResourceExhaustedError",
+    "Roofline",
+    "RooflineRow",
     "SamplingParams",
     "TokenStream",
     "UnsupportedError",
@@ -56,8 +61,11 @@ __all__ = [
 _HOME = {
     "CompiledModule": "compiled_module",
     "LLM": "llm",
+    "Plan": "plan",
     "RequestOutput": "outputs",
     "RequestTiming": "outputs",
+    "Roofline": "roofline",
+    "RooflineRow": "roofline",
     "SamplingParams": "sampling",
     "TokenStream": "llm",
     "compile": "compiled_module",

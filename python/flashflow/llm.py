@@ -19,6 +19,7 @@ from flashflow.errors import InvalidArgumentError, UnsupportedError
 from flashflow.loaders.loaded_model import GenerationInfo
 from flashflow.loaders.resolve import resolve
 from flashflow.outputs import RequestOutput
+from flashflow.plan import Plan
 from flashflow.request_loop import Request, RequestLoop
 from flashflow.sampling import SamplingParams
 from flashflow.tokenizers.tokenizer import Tokenizer
@@ -69,6 +70,9 @@ class LLM:
         kv_cache_bytes: memory for keys and values; None chooses.
         cache_dir: where built engines are kept; None is the user's cache folder.
         progress: called with what is going on while the model becomes ready.
+
+    Attributes:
+        plan: what the compiler made of the model; `plan.roofline()` says what each operation costs and takes.
 
     Raises:
         FlashFlowError: NotFoundError for an unknown model, DataLossError for a damaged file, InvalidArgumentError and
@@ -151,6 +155,7 @@ class LLM:
         tokenizer_json: bytes = info["tokenizer_json"]
         self._tokenizer = Tokenizer(tokenizer_json, generation, self.vocab_size) if tokenizer_json else None
         self._loop = RequestLoop(self._engine, self.decode, _engine_params)
+        self.plan = Plan(self._engine, cache_dir)
         self.timing = LoadTiming(time.monotonic() - began - compile_s, compile_s)
 
     def generate(

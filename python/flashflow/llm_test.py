@@ -393,3 +393,23 @@ def test_progress_names_the_stages(places, module, tmp_path):
     LLM(places[0], cache_dir=tmp_path, device="cpu", progress=lambda stage, fraction: stages.append(stage))
     seen = list(dict.fromkeys(stages))
     assert seen[-1] == "opening" and {"exporting", "compiling", "writing"} <= set(seen)
+
+
+def test_the_plan_has_a_roofline(llm, places):
+    roofline = llm.plan.roofline(tokens=4, context=6)
+    assert (roofline.tokens, roofline.context, len(roofline)) == (4, 6, len(roofline.rows))
+    assert "fused_linear" in [row.op for row in roofline]
+    assert all(row.floor_us > 0 and row.achieved_us > 0 and row.percent > 0 for row in roofline)
+    assert any(row.loc for row in roofline)
+    assert (places[1] / "devices").is_dir(), "measured at first use and kept"
+    assert str(roofline).splitlines()[1] == "a step of 4 tokens with 6 in the KV cache"
+    there = llm.plan.roofline("h200")
+    assert there.device == "NVIDIA H200 SXM"
+    assert there.context == min(512, CONTEXT_LENGTH)
+    assert there.achieved_us is None and all(row.achieved_us is None for row in there)
+    assert [row.op for row in there] == [row.op for row in roofline]
+    for options in ({"tokens": 0}, {"context": True}, {"tokens": 3, "context": 2}, {"context": CONTEXT_LENGTH + 1}):
+        with pytest.raises(InvalidArgumentError):
+            llm.plan.roofline("h200", **options)
+    with pytest.raises(NotFoundError, match="h2000"):
+        llm.plan.roofline("h2000")

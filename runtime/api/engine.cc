@@ -10,7 +10,9 @@
 #include "absl/container/flat_hash_map.h"
 #include "absl/log/log.h"
 #include "absl/strings/str_cat.h"
+#include "compiler/analysis/device_spec.h"
 #include "compiler/driver/compile.h"
+#include "compiler/ir/graph.h"
 #include "compiler/ir/parser.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
@@ -24,6 +26,7 @@
 #include "runtime/core/scheduler.h"
 #include "runtime/core/weights.h"
 #include "runtime/cpu/cpu_device.h"
+#include "runtime/cpu/cpu_spec.h"
 #include "runtime/engine/engine_file.h"
 #include "runtime/engine/engine_format.h"
 
@@ -66,11 +69,15 @@ std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Devic
   return std::nullopt;
 }
 
-absl::StatusOr<plan::Plan> CompilePlan(const engine::EngineFile& file, const Device& device, std::string_view text) {
+absl::StatusOr<driver::CompiledModel> CompileGraph(const Device& device, std::string_view text) {
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, ir::Parse(text));
   passes::CompileOptions options;
   options.device = device.kind();
-  FF_ASSIGN_OR_RETURN(driver::CompiledModel compiled, driver::Compile(*graph, options));
+  return driver::Compile(*graph, options);
+}
+
+absl::StatusOr<plan::Plan> CompilePlan(const engine::EngineFile& file, const Device& device, std::string_view text) {
+  FF_ASSIGN_OR_RETURN(driver::CompiledModel compiled, CompileGraph(device, text));
   LOG(INFO) << file.path() << ": compiled the stored graph for " << device.key();
   return std::move(compiled.plan);
 }
@@ -110,7 +117,8 @@ struct Engine::Impl {
   std::unique_ptr<PagePool> pages;
   std::unique_ptr<Scheduler> scheduler;
   absl::flat_hash_map<int64_t, Generation> generations;
-  std::vector<TokenEvent> pending;  // of a step that had an error to report first
+  std::vector<TokenEvent> pending;        // of a step that had an error to report first
+  std::unique_ptr<ir::Graph> step_graph;  // of the plan, made when a roofline is first asked for
 
   absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch);
   absl::StatusOr<TokenEvent> NextToken(int64_t request, absl::Span<const float> logits);
@@ -169,6 +177,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   info.threads = device->num_threads();
   info.max_batch = options.max_batch;
   info.context_length = bound.limits.context_length;
+  info.max_tokens = bound.limits.max_tokens;
   info.vocab_size = executor->vocab_size();
   info.eos_token_ids = config->eos_token_ids;
   info.page_size = bound.cache.page_size;
@@ -325,6 +334,36 @@ absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float>
     std::copy(chunk_logits.begin(), chunk_logits.end(), logits.begin() + start * vocab_size);
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
+  const std::string name = options.device.empty() ? impl_->info.device : options.device;
+  const std::lock_guard lock(impl_->mutex);
+  FF_ASSIGN_OR_RETURN(const analysis::DeviceSpec device,
+                      FindDeviceSpec(name, {.threads = impl_->info.threads,
+                                            .cache_folder = options.cache_folder,
+                                            .measure_again = options.measure_again}));
+  if (impl_->step_graph == nullptr) {
+    const std::string_view text = impl_->file->section(engine::kGraphSection).value_or("");
+    FF_ASSIGN_OR_RETURN(driver::CompiledModel compiled, CompileGraph(*impl_->device, text));
+    impl_->step_graph = std::move(compiled.step_graph);
+  }
+  const plan::Plan& plan = impl_->executor->plan();
+  // Sizes are checked before anything runs.
+  FF_ASSIGN_OR_RETURN(StepRoofline roofline,
+                      ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, /*times_us=*/{}));
+  if (!options.measure || name != impl_->info.device) return roofline;
+  const int64_t page_size = impl_->info.page_size;
+  const std::optional<std::vector<int32_t>> pages =
+      impl_->pages->Allocate((options.size.context + page_size - 1) / page_size);
+  if (!pages) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a context of ", options.size.context, " tokens needs more of the KV cache than is free (",
+                     impl_->pages->num_free() * page_size, " tokens): wait for requests to finish, or lower it"));
+  }
+  const absl::Cleanup free = [&] { impl_->pages->Free(*pages); };
+  FF_ASSIGN_OR_RETURN(const std::vector<double> times, TimeSteps(options.size, *pages, impl_->executor.get()));
+  return ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, times);
 }
 
 }  // namespace flashflow::runtime

@@ -12,6 +12,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "runtime/api/step_roofline.h"
 #include "runtime/core/sampling_params.h"
 
 namespace flashflow::runtime {
@@ -51,6 +52,7 @@ struct EngineInfo {
   int threads = 0;
   int max_batch = 0;
   int64_t context_length = 0;
+  int64_t max_tokens = 0;  // of one step
   int64_t vocab_size = 0;
   std::vector<int32_t> eos_token_ids;
   int64_t page_size = 0;  // tokens
@@ -59,6 +61,15 @@ struct EngineInfo {
   int64_t arena_bytes = 0;
   int64_t weight_bytes = 0;            // in memory, as the kernels want them
   int64_t weight_bytes_per_token = 0;  // of these, what one decode step streams through, whatever the batch
+};
+
+struct RooflineOptions {
+  std::string device = {};        // whose floors: "cpu" (this machine's, measured at first use), "h200", "h100", "a100"
+                                  // or a .json file like those in compiler/analysis/data; empty: the engine's own
+  StepSize size = {};             // of one step
+  bool measure = true;            // also what each step takes here; where the floors are the engine's device's
+  bool measure_again = false;     // what is known of this machine's CPU
+  std::string cache_folder = {};  // where that is kept; empty: the user's
 };
 
 // Safe to use from several threads: calls take turns.
@@ -99,6 +110,11 @@ class Engine {
   // from the pages of the KV cache that it borrows: ResourceExhausted if too few are free. InvalidArgument for no
   // token, an unknown one, more than context_length, or `logits` of another size.
   absl::Status Forward(absl::Span<const int32_t> tokens, absl::Span<float> logits);
+
+  // What each of the plan's steps costs at least, and what it takes. Borrows pages as Forward does. InvalidArgument for
+  // a size that a step does not take, NotFound for an unknown device, FailedPrecondition where this version's compiler
+  // makes another plan than the file's.
+  absl::StatusOr<StepRoofline> Roofline(const RooflineOptions& options = {});
 
  private:
   struct Impl;

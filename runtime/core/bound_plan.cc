@@ -1,6 +1,7 @@
 #include "runtime/core/bound_plan.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <optional>
 #include <utility>
@@ -155,7 +156,8 @@ absl::Status BoundPlan::Specialize(const SymbolValues& symbols, const std::funct
   return absl::OkStatus();
 }
 
-absl::Status BoundPlan::Launch(const kernels::CacheView* cache) {
+absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<double> step_us) {
+  using Clock = std::chrono::steady_clock;
   device_->BeginStep();
   const absl::Cleanup end = [this] { device_->EndStep(); };
   for (size_t s = 0; s < steps_.size(); ++s) {
@@ -170,10 +172,12 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache) {
       context.workspace = workspace.data;
       context.workspace_bytes = static_cast<size_t>(workspace.NumElements());
     }
+    const Clock::time_point start = step_us.empty() ? Clock::time_point() : Clock::now();
     if (absl::Status status = steps_[s].kernel->Launch(context); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
                                                       step.loc, "): ", status.message()));
     }
+    if (!step_us.empty()) step_us[s] = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
   }
   return absl::OkStatus();
 }

@@ -36,8 +36,10 @@ class BoundPlan {
   // InvalidArgument if a tensor does not fit its memory, and then nothing may be launched until a call succeeds.
   absl::Status Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of);
 
-  // Runs all steps. The error of a kernel names its step. Precondition: Specialize was OK.
-  absl::Status Launch(const kernels::CacheView* cache);
+  // Runs all steps. The error of a kernel names its step. step_us, one for each step or empty, gets the time that each
+  // took; a device that works behind the caller's back makes that the time to launch it. Precondition: Specialize was
+  // OK.
+  absl::Status Launch(const kernels::CacheView* cache, absl::Span<double> step_us = {});
 
   // A tensor as the last specialization made it.
   const kernels::TensorView& view(int32_t tensor) const { return views_[static_cast<size_t>(tensor)]; }

@@ -195,13 +195,17 @@ absl::Status Executor::Specialize(int64_t tokens, int64_t rows, int64_t logit_ro
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs) {
+absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs, absl::Span<double> step_us) {
+  if (!step_us.empty() && step_us.size() != plan_.steps.size()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("there is room for ", step_us.size(), " times; the plan has ", plan_.steps.size(), " steps"));
+  }
   FF_RETURN_IF_ERROR(CheckInputs(inputs));
   FF_RETURN_IF_ERROR(CopyInputs(inputs));
   const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
   FF_RETURN_IF_ERROR(Specialize(tokens, static_cast<int64_t>(inputs.kv_len.size()), logit_rows, inputs.pages_per_row));
-  FF_RETURN_IF_ERROR(bound_->Launch(&cache_));
+  FF_RETURN_IF_ERROR(bound_->Launch(&cache_, step_us));
   const auto count = static_cast<size_t>(logit_rows * vocab_size_);
   if (device_->SharesHostMemory()) return absl::MakeConstSpan(static_cast<const float*>(logits_->data()), count);
   host_logits_.resize(count);

@@ -42,8 +42,9 @@ class Executor {
 
   // The logits [L, vocab_size] in fp32 on the host, valid until the next call. InvalidArgument if the inputs do not
   // fit together or pass the plan's limits; the error of a kernel names its step. After an error the new tokens'
-  // slots of the cache are undefined, all others unchanged.
-  absl::StatusOr<absl::Span<const float>> Run(const StepInputs& inputs);
+  // slots of the cache are undefined, all others unchanged. step_us, one for each step of the plan or empty, gets how
+  // long each took.
+  absl::StatusOr<absl::Span<const float>> Run(const StepInputs& inputs, absl::Span<double> step_us = {});
 
   const plan::Plan& plan() const { return plan_; }
   int64_t vocab_size() const { return vocab_size_; }

@@ -158,6 +158,18 @@ TEST_F(ExecutorTest, RunsStepsOverTheBucketsArena) {
   EXPECT_EQ(device_.steps_ended, 2);
 }
 
+TEST_F(ExecutorTest, TimesEachStepWhenAsked) {
+  const auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  std::vector<double> times = {-1, -1};
+  ASSERT_TRUE((*executor)->Run(Inputs().view(), absl::MakeSpan(times)).ok());
+  EXPECT_GE(times[0], 0);
+  EXPECT_GE(times[1], 0);
+  times.resize(3);
+  EXPECT_EQ((*executor)->Run(Inputs().view(), absl::MakeSpan(times)).status().code(),
+            absl::StatusCode::kInvalidArgument);
+}
+
 TEST_F(ExecutorTest, BindsTheFirstTacticThereIs) {
   ASSERT_TRUE(Create(LookupPlan()).ok());
   ASSERT_EQ(bound_.size(), 2);

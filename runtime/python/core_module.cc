@@ -519,6 +519,7 @@ py::dict Info(const Engine& engine) {
   dict["threads"] = info.threads;
   dict["max_batch"] = info.max_batch;
   dict["context_length"] = info.context_length;
+  dict["max_tokens"] = info.max_tokens;
   dict["vocab_size"] = info.vocab_size;
   dict["eos_token_ids"] = info.eos_token_ids;
   dict["page_size"] = info.page_size;
@@ -549,6 +550,39 @@ py::array_t<float> Forward(Engine& engine, const std::vector<int64_t>& ids) {
   const auto span = absl::MakeSpan(logits.mutable_data(), static_cast<size_t>(logits.size()));
   Check(Released([&] { return engine.Forward(tokens, span); }));
   return logits;
+}
+
+py::dict Roofline(Engine& engine, const std::string& device, int64_t tokens, int64_t context, bool measure,
+                  bool measure_again, const std::string& cache_folder) {
+  const runtime::StepRoofline roofline = Check(Released([&] {
+    return engine.Roofline({.device = device,
+                            .size = {.tokens = tokens, .context = context},
+                            .measure = measure,
+                            .measure_again = measure_again,
+                            .cache_folder = cache_folder});
+  }));
+  py::list rows;
+  for (const runtime::StepRooflineRow& row : roofline.rows) {
+    py::dict dict;
+    dict["op"] = row.op;
+    dict["loc"] = row.loc;
+    dict["bytes"] = row.bytes;
+    dict["flops"] = row.flops;
+    dict["floor_us"] = row.floor_us;
+    dict["bound_by"] = row.bound_by_memory ? "memory" : "arithmetic";
+    dict["achieved_us"] = row.achieved_us;
+    rows.append(dict);
+  }
+  py::dict dict;
+  dict["device"] = roofline.device.name;
+  dict["source"] = roofline.device.source;
+  dict["read_gb_per_s"] = roofline.device.read_gb_per_s;
+  py::dict rates;
+  for (const auto& [dtype, rate] : roofline.device.tflop_per_s) rates[py::str(std::string(DTypeName(dtype)))] = rate;
+  dict["tflop_per_s"] = rates;
+  dict["launch_us"] = roofline.device.launch_us;
+  dict["rows"] = rows;
+  return dict;
 }
 
 std::string Repr(const SamplingParams& params) {
@@ -713,6 +747,11 @@ PYBIND11_MODULE(_core, m) {
           "cancel", [](Engine& engine, int64_t request) { return Released([&] { return engine.Cancel(request); }); },
           py::arg("request"), "Ends a request; whether it was still on.")
       .def("has_work", [](const Engine& engine) { return Released([&] { return engine.HasWork(); }); })
+      .def("roofline", &Roofline, py::kw_only(), py::arg("device") = "", py::arg("tokens") = 1,
+           py::arg("context") = 512, py::arg("measure") = true, py::arg("measure_again") = false,
+           py::arg("cache_folder") = "",
+           "The device, and for each step of the plan what it costs at least and takes; achieved_us is 0 where it was "
+           "not measured.")
       .def("forward", &Forward, py::arg("token_ids"), "The logits after each token: float32[tokens, vocabulary].");
 }
 

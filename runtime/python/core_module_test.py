@@ -52,6 +52,31 @@ def generate(engine: _core.Engine, prompt: list[int], **params: object) -> list[
 # --- the engine --------------------------------------------------------------
 
 
+def test_roofline(engine: _core.Engine, tmp_path: Path) -> None:
+    steps = json.loads(_core.compile_plan(_core.import_graph(GRAPH)))["steps"]
+    found = engine.roofline(device="h200", tokens=3, context=9)
+    assert found["device"] == "NVIDIA H200 SXM"
+    assert [row["op"] for row in found["rows"]] == [step["op"] for step in steps]
+    assert all(row["floor_us"] > 0 and row["achieved_us"] == 0 for row in found["rows"])
+    logits = engine.forward([1, 2, 3])
+    measured = engine.roofline(tokens=16, context=CONTEXT, cache_folder=str(tmp_path))
+    assert all(row["achieved_us"] > 0 for row in measured["rows"])
+    assert [row["loc"] for row in measured["rows"]] == [step["loc"] for step in steps]
+    assert list((tmp_path / "devices").iterdir()), "what was measured of the CPU is kept"
+    assert (engine.forward([1, 2, 3]) == logits).all(), "the pages that it borrowed are free again"
+    assert not engine.roofline(tokens=1, context=1, measure=False, cache_folder=str(tmp_path))["rows"][0]["achieved_us"]
+    for tokens, context, message in [
+        (0, 1, "tokens is 0; a step of this plan takes 1 to 16"),
+        (17, 20, "tokens is 17"),
+        (5, 4, "context is 4; expected 5"),
+        (1, CONTEXT + 1, f"context is {CONTEXT + 1}"),
+    ]:
+        with pytest.raises(errors.InvalidArgumentError, match=message):
+            engine.roofline(device="h200", tokens=tokens, context=context)
+    with pytest.raises(errors.NotFoundError, match="h200, cpu, or a .json file"):
+        engine.roofline(device="h2000", tokens=1, context=1)
+
+
 def test_a_request_from_prompt_to_end(engine: _core.Engine) -> None:
     request = engine.submit([1, 2, 3], _core.SamplingParams(temperature=0, max_tokens=4, logprobs=3, ignore_eos=True))
     events = []

@@ -70,6 +70,7 @@ LAYERS = (
         (
             IR,
             PLAN,
+            "compiler/analysis",
             "compiler/driver",
             "compiler/passes:options",
             "kernels",
@@ -78,10 +79,11 @@ LAYERS = (
         COMPILER,
         NO_PYTHON,
     ),
-    # Engine, executor and devices; beside the IR they know plans and kernels, and no part that makes plans.
+    # Engine, executor and devices; beside the IR they know plans, what a device can do, and kernels; and no part that
+    # makes plans.
     Layer(
         "runtime",
-        (IR, PLAN, "kernels", "runtime"),
+        (IR, PLAN, "compiler/analysis:device_spec", "kernels", "runtime"),
         COMPILER,
         NO_PYTHON,
     ),

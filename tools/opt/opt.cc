@@ -12,7 +12,6 @@
 #include "absl/flags/flag.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -29,6 +28,7 @@
 #include "compiler/passes/pass_manager.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/proof/prover.h"
+#include "runtime/cpu/cpu_spec.h"
 #include "tools/opt/command_line.h"
 #include "tools/opt/load_graph.h"
 
@@ -50,7 +50,9 @@ ABSL_FLAG(bool, bisect, false, "find the first rewrite after which the graph is 
 ABSL_FLAG(bool, roofline, false,
           "print the least time that each operation of the resulting graph can take on --device");
 ABSL_FLAG(std::string, device, "h200",
-          "of --roofline: a100, h100, h200, or a file like those in compiler/analysis/data");
+          "of --roofline: a100, h100, h200, cpu (this machine's, measured at first use and kept), or a file like "
+          "those in compiler/analysis/data");
+ABSL_FLAG(bool, measure_again, false, "of --device cpu: measure this machine anew");
 ABSL_FLAG(std::vector<std::string>, sizes, {},
           "of --roofline: symbols of the graph, and for a step graph the mean length of a row in the KV cache, as "
           "T=1,R=1,context=512; default: 1 each, and 512");
@@ -162,16 +164,12 @@ absl::StatusOr<analysis::Workload> ParseSizes(const ir::Graph& graph) {
 }
 
 absl::Status PrintRoofline(const ir::Graph& graph) {
-  const std::string name = absl::GetFlag(FLAGS_device);
-  absl::StatusOr<analysis::DeviceSpec> device = analysis::BuiltinDeviceSpec(name);
-  if (!device.ok() && absl::EndsWith(name, ".json")) {
-    FF_ASSIGN_OR_RETURN(const std::string text, ReadFile(name));
-    device = analysis::ParseDeviceSpec(text);
-  }
-  FF_RETURN_IF_ERROR(device.status());
+  FF_ASSIGN_OR_RETURN(
+      const analysis::DeviceSpec device,
+      runtime::FindDeviceSpec(absl::GetFlag(FLAGS_device), {.measure_again = absl::GetFlag(FLAGS_measure_again)}));
   FF_ASSIGN_OR_RETURN(const analysis::Workload workload, ParseSizes(graph));
-  FF_ASSIGN_OR_RETURN(const analysis::Roofline roofline, analysis::ComputeRoofline(graph, workload, *device));
-  std::fprintf(stderr, "%s", analysis::RooflineToText(roofline, *device).c_str());
+  FF_ASSIGN_OR_RETURN(const analysis::Roofline roofline, analysis::ComputeRoofline(graph, workload, device));
+  std::fprintf(stderr, "%s", analysis::RooflineToText(roofline, device).c_str());
   return absl::OkStatus();
 }
 

@@ -134,7 +134,7 @@ def test_roofline(graph: Path, tmp_path: Path) -> None:
     # 8 rows in and out, and the weight, of 4 floats a row.
     assert ["linear", "1", f"{(8 + 8 + 4) * 16 / 1e6:.4f}"] in [row[:3] for row in rows]
     for wrong, message in [
-        ("--device=h201", 'opt: no device is called "h201"; devices: a100, h100, h200'),
+        ("--device=h201", 'opt: no device is called "h201"; devices: a100, h100, h200, cpu, or a .json file'),
         ("--sizes=T=3", 'opt: --sizes: the graph has no symbol "T"'),
         ("--sizes=B", 'opt: --sizes: expected name=number, got "B"'),
     ]:

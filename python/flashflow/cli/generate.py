@@ -51,6 +51,10 @@ def generate(
         int | None, typer.Option(help="CPU threads.", show_default="as many as the process may use")
     ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, when done.")] = False,
+    profile: Annotated[
+        bool,
+        typer.Option("--profile", help="When done, say on stderr what each operation takes and costs at least."),
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no statistics.")] = False,
     cache_dir: CacheDirOption = None,
     debug: DebugOption = False,
@@ -112,6 +116,11 @@ def generate(
         sys.stdout.write("" if output.text.endswith("\n") else "\n")
     sys.stdout.flush()
     progress.done(_statistics(output))
+    if profile:
+        prompt_tokens = min(len(output.prompt_token_ids), llm.engine_info()["max_tokens"])
+        context = len(output.prompt_token_ids) + len(output.token_ids)
+        for tokens, positions in ((1, context), (prompt_tokens, prompt_tokens)):
+            typer.echo(f"\n{llm.plan.roofline(tokens=tokens, context=positions)}", err=True)
 
 
 def _read_prompt(path: Path) -> str:

@@ -46,6 +46,16 @@ def test_text_goes_to_stdout_and_the_rest_to_stderr(home):
     assert re.search(r"5 prompt tokens in \d+\.\d\d s; 8 tokens at \d+\.\d tokens/s \(length\)", said)
 
 
+def test_profile_prints_what_operations_take(home):
+    text, said = generate(home, "--prompt", "hello", "--profile", "--quiet")
+    assert text == generate(home, "--prompt", "hello")[0]
+    assert "a step of 1 token with 13 in the KV cache" in said
+    assert "a step of 5 tokens with 5 in the KV cache" in said
+    totals = [line.split() for line in said.splitlines() if line.startswith("all ")]
+    assert len(totals) == 2 and all(float(line[5]) > 0 and line[6].endswith("%") for line in totals)
+    assert list((home / "xdg" / "flashflow" / "devices").iterdir())
+
+
 def test_json_is_one_object(home):
     text, _ = generate(home, "--prompt", "hello")
     out, _ = generate(home, "--prompt", "hello", "--json")
