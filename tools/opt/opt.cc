@@ -20,13 +20,18 @@
 #include "absl/time/time.h"
 #include "compiler/analysis/cost_model.h"
 #include "compiler/analysis/device_spec.h"
+#include "compiler/analysis/liveness.h"
 #include "compiler/analysis/roofline.h"
+#include "compiler/codegen/codegen.h"
+#include "compiler/ir/dim_expr.h"
+#include "compiler/ir/dtype.h"
 #include "compiler/ir/graph.h"
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/options.h"
 #include "compiler/passes/pass_manager.h"
 #include "compiler/passes/pipeline.h"
+#include "compiler/plan/plan.h"
 #include "compiler/proof/prover.h"
 #include "runtime/cpu/cpu_spec.h"
 #include "tools/opt/command_line.h"
@@ -49,6 +54,9 @@ ABSL_FLAG(bool, verify_each, false,
 ABSL_FLAG(bool, bisect, false, "find the first rewrite after which the graph is broken");
 ABSL_FLAG(bool, roofline, false,
           "print the least time that each operation of the resulting graph can take on --device");
+ABSL_FLAG(
+    bool, arena, false,
+    "print, for each token bucket of the plan, the arena of intermediate values beside the least that it could be");
 ABSL_FLAG(std::string, device, "h200",
           "of --roofline: a100, h100, h200, cpu (this machine's, measured at first use and kept), or a file like "
           "those in compiler/analysis/data");
@@ -173,6 +181,31 @@ absl::Status PrintRoofline(const ir::Graph& graph) {
   return absl::OkStatus();
 }
 
+// Of the step graph's plan.
+absl::Status PrintArena(const ir::Graph& graph, const passes::CompileOptions& options) {
+  FF_ASSIGN_OR_RETURN(const plan::Plan plan, codegen::GeneratePlan(graph, options));
+  const std::vector<analysis::LiveRange> ranges = analysis::ArenaLiveRanges(plan);
+  const auto buffers = std::ranges::count_if(ranges, [](const analysis::LiveRange& r) { return r.first >= 0; });
+  std::fprintf(stderr, "%zu steps, %ld buffers\n%8s %16s %16s %8s %16s\n", plan.steps.size(),
+               static_cast<long>(buffers), "tokens", "live bytes", "arena bytes", "above", "unshared bytes");
+  for (const plan::Bucket& bucket : plan.buckets) {
+    const SymbolValues symbols = plan::BucketSymbols(plan, bucket);
+    std::vector<int64_t> bytes;
+    int64_t unshared = 0;
+    for (size_t i = 0; i < plan.tensors.size(); ++i) {
+      FF_ASSIGN_OR_RETURN(const int64_t count, NumElements(plan.tensors[i].shape).Evaluate(symbols));
+      bytes.push_back(count * DTypeBytes(plan.tensors[i].dtype));
+      if (ranges[i].first >= 0) unshared += bytes.back();
+    }
+    const int64_t live = analysis::PeakLiveBytes(ranges, bytes);
+    std::fprintf(stderr, "%8ld %16ld %16ld %7.2f%% %16ld\n", static_cast<long>(bucket.max_tokens),
+                 static_cast<long>(live), static_cast<long>(bucket.arena_bytes),
+                 live > 0 ? 100.0 * static_cast<double>(bucket.arena_bytes - live) / static_cast<double>(live) : 0.0,
+                 static_cast<long>(unshared));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Bisect(const Passes& passes, const passes::CompileOptions& options, const ir::Graph& graph) {
   proof::Prover prover(options, {.cases = absl::GetFlag(FLAGS_cases), .seed = absl::GetFlag(FLAGS_seed)});
   const absl::StatusOr<proof::Bisection> found = prover.Bisect(passes, graph);
@@ -206,10 +239,11 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
   if (absl::GetFlag(FLAGS_bisect)) return Bisect(passes, options, *graph);
   FF_RETURN_IF_ERROR(RunPasses(passes, options, graph.get()));
   if (absl::GetFlag(FLAGS_roofline)) FF_RETURN_IF_ERROR(PrintRoofline(*graph));
+  if (absl::GetFlag(FLAGS_arena)) FF_RETURN_IF_ERROR(PrintArena(*graph, options));
   const std::string out = absl::GetFlag(FLAGS_o);
   if (!out.empty()) return WriteFile(out, ir::Print(*graph));
   const bool asked = absl::GetFlag(FLAGS_explain) || absl::GetFlag(FLAGS_verify_each) ||
-                     absl::GetFlag(FLAGS_roofline) || !folder.empty();
+                     absl::GetFlag(FLAGS_roofline) || absl::GetFlag(FLAGS_arena) || !folder.empty();
   return asked ? absl::OkStatus() : WriteFile("-", ir::Print(*graph));
 }
 
@@ -222,7 +256,7 @@ int main(int argc, char** argv) {
       flashflow::tools::ParseCommandLine(argc, argv,
                                          "runs the compiler's passes over a graph.\n\n"
                                          "  opt GRAPH [--passes a,b] [--skip-passes c] [--explain] [--verify-each] "
-                                         "[--bisect] [--roofline] [--dump-dir DIR] [-o FILE]\n\n"
+                                         "[--bisect] [--roofline] [--arena] [--dump-dir DIR] [-o FILE]\n\n"
                                          "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a "
                                          "name, a folder, a .gguf. Reports go "
                                          "to the standard error.");

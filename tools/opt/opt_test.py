@@ -140,3 +140,28 @@ def test_roofline(graph: Path, tmp_path: Path) -> None:
     ]:
         done = opt(graph, "--passes=dce", "--roofline", wrong, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (1, message + "\n")
+
+
+def test_arena(tmp_path: Path) -> None:
+    (tmp_path / "step.ffir").write_text("""ffir 1
+graph @step {
+  symbol T [1, 64]
+  symbol L [1, 64]
+  metadata context_length = 64
+  input %ids "token_ids" : i32[T]
+  input %rows "logit_rows" : i32[L]
+  weight %w "w" : f32[40, 80]
+  %e = embedding(%w, %ids) {dtype = f32} : f32[T, 80]
+  %g = gather_rows(%e, %rows) : f32[L, 80]
+  %x = exp(%g) : f32[L, 80]
+  %y = linear(%x, %w) : f32[L, 40]
+  output "logits" %y
+}
+""")
+    done = opt("step.ffir", "--passes=dce", "--arena", "--options=max_tokens=3,max_logit_rows=2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split() for line in done.stderr.splitlines()]
+    assert rows[0] == ["4", "steps,", "2", "buffers"], "exp writes in place of what was gathered"
+    # T and L rows of 80 floats, the first rounded up to 256 bytes where something lies behind it.
+    assert [row[:3] for row in rows[2:]] == [["1", "640", "1024"], ["2", "1280", "1536"], ["3", "1600", "1792"]]
+    assert rows[2][4] == "640"
