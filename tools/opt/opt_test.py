@@ -66,7 +66,7 @@ def test_explains(graph: Path, tmp_path: Path) -> None:
     assert done.stdout == ""
     lines = done.stderr.splitlines()
     assert ["canonicalize", "identical", "1", "rewrites"] in [line.split()[1:5] for line in lines]
-    assert any(line.strip().startswith("kv-cache refused: expected exactly the inputs") for line in lines)
+    assert any(line.strip().startswith("kv-cache refused: expected exactly the input ") for line in lines)
 
 
 def test_verifies_and_bisects(graph: Path, tmp_path: Path) -> None:
