@@ -25,7 +25,7 @@ class Coster {
   Coster(const Node& node, const Workload& workload) : node_(node), workload_(workload) {}
 
   absl::StatusOr<OpCost> Run() {
-    if (node_.op() == Op::kReshape || AsLoadedWeight(*node_.results()[0])) return cost_;
+    if (node_.op() == Op::kReshape || IsMadeAtLoad(*node_.results()[0])) return cost_;
     FF_RETURN_IF_ERROR(CountTensors());
     FF_RETURN_IF_ERROR(CountOp());
     return cost_;

@@ -24,8 +24,8 @@ struct OpCost {
   friend bool operator==(const OpCost&, const OpCost&) = default;
 };
 
-// A reshape, and weights joined by concat, cost nothing: no step runs for them. NotFound names a symbol of the
-// node's types that has no value.
+// A reshape, and weights joined by concat or turned into codes, cost nothing: no step runs for them. NotFound names a
+// symbol of the node's types that has no value.
 absl::StatusOr<OpCost> CostOf(const ir::Node& node, const Workload& workload);
 
 }  // namespace flashflow::analysis

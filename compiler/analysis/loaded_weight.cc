@@ -11,7 +11,7 @@ using ir::Op;
 bool OnlyLinearLayersReadIt(const ir::Value& value) {
   return !value.IsOutput() && std::ranges::all_of(value.uses(), [](const ir::Use& use) {
     const bool linear = use.node->op() == Op::kLinear || use.node->op() == Op::kFusedLinear;
-    return linear && use.operand_index == 1;
+    return (linear && use.operand_index == 1) || use.node->op() == Op::kQuantize;
   });
 }
 
@@ -35,6 +35,13 @@ std::optional<LoadedWeight> AsLoadedWeight(const ir::Value& value) {
     loaded.sources.push_back(operand);
   }
   return loaded;
+}
+
+bool IsMadeAtLoad(const ir::Value& value) {
+  if (value.kind() == ir::ValueKind::kResult && value.def()->op() == Op::kQuantize) {
+    return AsLoadedWeight(*value.def()->operand(0)).has_value();
+  }
+  return AsLoadedWeight(value).has_value();
 }
 
 }  // namespace flashflow::analysis

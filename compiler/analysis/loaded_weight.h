@@ -20,6 +20,9 @@ struct LoadedWeight {
 // anyway. nullopt for what has to be computed.
 std::optional<LoadedWeight> AsLoadedWeight(const ir::Value& value);
 
+// Whether nothing runs for the value: a loaded weight, or the codes or scales of one (quantize).
+bool IsMadeAtLoad(const ir::Value& value);
+
 }  // namespace flashflow::analysis
 
 #endif  // COMPILER_ANALYSIS_LOADED_WEIGHT_H_

@@ -83,6 +83,9 @@ absl::Status EvalCachedAttention(Evaluation& e);
 // eval_rope.cc
 absl::Status EvalRope(Evaluation& e);
 
+// eval_quantize.cc
+absl::Status EvalQuantize(Evaluation& e);
+
 // --- what the rules share ---
 
 // One of the activation functions of fused_linear, by its name there. Precondition: it has that name.
@@ -94,6 +97,12 @@ void Normalize(std::string_view norm, const double* x, int64_t rows, int64_t cha
 
 // rope, as the op table says. y has x's shape.
 void Rotate(const Tensor& x, const Tensor& cos, const Tensor& sin, Tensor* y);  // eval_rope.cc
+
+// x as an operation of the mode would hold it in f32: the wide mode does not round.
+double Single(Mode mode, double x);  // eval_quantize.cc
+
+// quantize, as the op table says, of one row of `count` elements: codes into q, integers. Returns the scale.
+double QuantizeRow(Mode mode, const double* x, int64_t count, double clip, double* q);  // eval_quantize.cc
 
 }  // namespace flashflow::interpreter
 

@@ -57,6 +57,29 @@ void Linear(const double* x, const double* weight, int64_t m, int64_t n, int64_t
   }
 }
 
+// z of fused_linear for a weight of codes: h[m, K], z[m, N].
+void QuantizedLinear(const Evaluation& e, const std::vector<double>& h, int64_t m, double* z) {
+  const Tensor& weight = e.input(1);
+  const int64_t n = weight.shape[0];
+  const int64_t k = weight.shape[1];
+  const Tensor* bias = e.Optional(2);
+  const auto fl = [&e](double x) { return Single(e.mode, x); };
+  std::vector<double> row(k), codes(m * k), scales(m);
+  for (int64_t i = 0; i < m; ++i) {
+    std::transform(h.begin() + i * k, h.begin() + (i + 1) * k, row.begin(), fl);
+    scales[i] = QuantizeRow(e.mode, row.data(), k, e.attr<double>("clip"), codes.data() + i * k);
+  }
+  const std::vector<double> weight_codes(weight.ints.begin(), weight.ints.end());
+  Linear(codes.data(), weight_codes.data(), m, n, k, z);  // sums of integers below 2^53: exact
+  for (int64_t i = 0; i < m; ++i) {
+    for (int64_t j = 0; j < n; ++j) {
+      double& y = z[i * n + j];
+      y = fl(fl(y) * fl(scales[i] * e.input(6).floats[j]));
+      if (bias != nullptr) y = fl(y + bias->floats[j]);
+    }
+  }
+}
+
 }  // namespace
 
 absl::Status EvalLinear(Evaluation& e) {
@@ -83,14 +106,19 @@ absl::Status EvalFusedLinear(Evaluation& e) {
     Normalize(norm, x.floats.data(), m, k, e.attr<double>("eps"), e.Optional(4), e.Optional(5), normalized.data());
   }
   std::vector<double> products(m * n);
-  Linear(normalized.data(), weight.floats.data(), m, n, k, products.data());
+  const Tensor* bias = e.Optional(2);
+  if (weight.dtype == DType::kI8) {
+    QuantizedLinear(e, normalized, m, products.data());
+  } else {
+    Linear(normalized.data(), weight.floats.data(), m, n, k, products.data());
+    for (int64_t i = 0; bias != nullptr && i < m * n; ++i) products[i] += bias->floats[i % n];
+  }
   const std::string& activation = e.attr<std::string>("activation");
   const bool gated = e.attr<bool>("gated");
   const int64_t columns = gated ? n / 2 : n;
-  const Tensor* bias = e.Optional(2);
   const Tensor* residual = e.Optional(3);
   for (int64_t row = 0; row < m; ++row) {
-    auto at = [&](int64_t column) { return products[row * n + column] + (bias != nullptr ? bias->floats[column] : 0); };
+    auto at = [&](int64_t column) { return products[row * n + column]; };
     for (int64_t c = 0; c < columns; ++c) {
       double value = Activate(activation, at(c));
       if (gated) value *= at(columns + c);

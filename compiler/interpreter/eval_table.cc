@@ -70,6 +70,7 @@ constexpr Row kRows[] = {
     {Op::kRope, EvalRope},
     {Op::kFusedLinear, EvalFusedLinear},
     {Op::kAddNorm, EvalAddNorm},
+    {Op::kQuantize, EvalQuantize},
     {Op::kKvAppend, EvalKvAppend},
     {Op::kPagedAttention, EvalPagedAttention},
     {Op::kCachedAttention, EvalCachedAttention},

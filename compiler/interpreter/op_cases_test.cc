@@ -1,6 +1,9 @@
 // Every op of the table against values computed by hand or, for transcendental functions, to 17 digits elsewhere.
+#include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
+#include <random>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,6 +22,8 @@ using ir::Op;
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
 const double kNan = std::nan("");
+
+const Tensor kAbsent = Tensor{.dtype = DType::kBool, .shape = {-1}, .floats = {}, .ints = {}};  // an optional operand
 
 struct Case {
   Op op;
@@ -273,6 +278,17 @@ std::vector<Case> FusedCases() {
        {{"norm", "layer_norm"}, {"eps", 0.5}},
        F({1, 2}, {100.5, 194.5})},
       {Op::kAddNorm, {row, row}, {{"norm", "rms_norm"}, {"eps", 0.0}}, F({1, 4}, {2, 4, 6, 12})},
+      {Op::kQuantize,  // steps of 1, 2, 1/2, then zeros and what counts as zeros
+       {F({5, 4}, {127, -3, 2.5, -1.5, 254, 1, 3, -5, -63.5, 0.25, 0.75, 20, 0, -0.0, 0, 0, 0x1p-101, 0, 0, 0})},
+       {},
+       I({5, 4}, {127, -3, 2, -2, 127, 0, 2, -2, -127, 0, 2, 40, 0, 0, 0, 0, 0, 0, 0, 0}, DType::kI8)},
+      {Op::kQuantize, {F({4}, {500, -127.5, 3, -1000})}, {{"clip", 127.0}}, I({127, -127, 3, -127}, DType::kI8)},
+      {Op::kQuantize, {F({3}, {1, kInf, 3})}, {{"clip", 127.0}}, I({0, 0, 0}, DType::kI8)},
+      {Op::kFusedLinear,  // codes 127, -2 and 64 at steps of 2, against rows of scales 1/2 and 1/4
+       {F({1, 3}, {254, -4, 128}), I({2, 3}, {1, 2, 3, 100, 0, -127}, DType::kI8), F({0.5, -1}), F({1, 2}, {1000, 1}),
+        kAbsent, kAbsent, F({0.5, 0.25})},
+       {{"activation", "relu"}},
+       F({1, 2}, {1315.5, 2286})},
   };
 }
 
@@ -290,6 +306,10 @@ absl::StatusOr<Tensor> Evaluate(const Case& c, Mode mode) {
   std::vector<ir::Value*> operands;
   Values inputs;
   for (const Tensor& operand : c.operands) {
+    if (operand.shape == kAbsent.shape) {
+      operands.push_back(nullptr);
+      continue;
+    }
     const std::string name = "x" + std::to_string(operands.size());
     operands.push_back(builder.Input(name, operand.dtype, ToDims(operand.shape)));
     inputs.emplace(name, operand);
@@ -390,6 +410,58 @@ TEST(OpCases, AddNormRoundsTheSumBeforeItNormalizes) {
   };
   EXPECT_THAT(norm(Mode::kTyped), ::testing::ElementsAre(0, 0));
   EXPECT_THAT(norm(Mode::kWide), ::testing::ElementsAre(::testing::Lt(-0.5), ::testing::Gt(0.5)));
+}
+
+TEST(OpCases, QuantizeGivesAScaleForEachRow) {
+  ir::GraphBuilder builder("op");
+  ir::Value* codes = builder.Add(Op::kQuantize, {builder.Input("x", DType::kF32, {5, 2})}, {{"clip", 254.0}});
+  builder.Output("scale", codes->def()->result(1));
+  const auto graph = builder.Build();
+  const Values inputs = {{"x", F({5, 2}, {127, 1, 3, -1000, 0, 0, 1, 0.5, kNan, 1})}};
+  const auto scales = [&](Mode mode) {
+    return std::get<Tensor>(Interpret(*graph, inputs, WeightsFrom({}), mode)->at("scale")).floats;
+  };
+  using ::testing::IsNan;
+  EXPECT_THAT(scales(Mode::kTyped), ::testing::ElementsAre(1, 2, 0, static_cast<double>(1.0f / 127), IsNan()));
+  EXPECT_THAT(scales(Mode::kWide), ::testing::ElementsAre(1, 2, 0, 1.0 / 127, IsNan()));
+}
+
+// Each step rounds to f32: against the same steps in float arithmetic, whose result is another one than that of double.
+TEST(OpCases, ProductsOfCodesRoundAsFloatsDo) {
+  std::mt19937 random(1);
+  std::uniform_real_distribution<float> values(-3, 3);
+  constexpr int64_t kTerms = 2000;
+  std::vector<double> x(kTerms);
+  std::vector<int64_t> weight(kTerms);
+  float most = 0;
+  for (int64_t i = 0; i < kTerms; ++i) {
+    x[i] = values(random);
+    weight[i] = static_cast<int64_t>(random() % 255) - 127;
+    most = std::max(most, std::abs(static_cast<float>(x[i])));
+  }
+  const float a = std::min(most, 2.7f);
+  const float r = 127.0f / a;
+  int32_t sum = 0;
+  for (int64_t i = 0; i < kTerms; ++i) {
+    const float scaled = static_cast<float>(x[i]) * r;
+    sum += static_cast<int32_t>(std::clamp(std::nearbyintf(scaled), -127.0f, 127.0f)) * static_cast<int32_t>(weight[i]);
+  }
+  const float weight_scale = 0.0123f;
+  const float bias = 0.789f;
+  const float scale = (a / 127.0f) * weight_scale;
+  const float product = static_cast<float>(sum) * scale;
+  const float expected = product + bias;
+  const Case c = {Op::kFusedLinear,
+                  {F({1, kTerms}, x), I({1, kTerms}, weight, DType::kI8), F({static_cast<double>(bias)}), kAbsent,
+                   kAbsent, kAbsent, F({static_cast<double>(weight_scale)})},
+                  {{"clip", static_cast<double>(2.7f)}},
+                  F({1, 1}, {expected})};
+  const auto typed = Evaluate(c, Mode::kTyped);
+  ASSERT_TRUE(typed.ok()) << typed.status();
+  EXPECT_EQ(typed->floats[0], expected);
+  const auto wide = Evaluate(c, Mode::kWide);
+  ASSERT_TRUE(wide.ok()) << wide.status();
+  EXPECT_NE(wide->floats[0], expected);
 }
 
 TEST(OpCases, IndexRefusesPlacesOutsideAnAxis) {

@@ -62,6 +62,7 @@ InferResult InferCachedAttention(Operands operands, const AttrMap& attrs);
 InferResult InferRope(Operands operands, const AttrMap& attrs);
 InferResult InferFusedLinear(Operands operands, const AttrMap& attrs);
 InferResult InferAddNorm(Operands operands, const AttrMap& attrs);
+InferResult InferQuantize(Operands operands, const AttrMap& attrs);
 
 // --- what the rules share ---
 

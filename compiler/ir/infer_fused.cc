@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cmath>
 #include <initializer_list>
 #include <string>
 
@@ -13,6 +14,29 @@ absl::Status RequireOneOf(std::string_view what, const AttrMap& attrs, std::init
   const std::string& name = Get<std::string>(attrs, what);
   if (std::ranges::find(names, name) != names.end()) return absl::OkStatus();
   return Mismatch(what, absl::StrJoin(names, ", "), QuoteString(name));
+}
+
+absl::Status RequireClip(const AttrMap& attrs) {
+  const double clip = Get<double>(attrs, "clip");
+  return clip > 0 ? absl::OkStatus() : Mismatch("clip", "a number above 0, or inf", AttrToString(clip));
+}
+
+// Products of two codes are 127^2 at most: sums of so many fit 32 bits.
+constexpr int64_t kMaxCodes = int64_t{1} << 17;
+
+// What fused_linear wants of a weight of codes, and of its scales.
+absl::Status RequireCodes(Operands operands) {
+  const TensorType& weight = operands[1].tensor();
+  if (!IsGiven(operands, 6)) return Mismatch("weight_scale", "a scale for each row, as the weight is of i8", "_");
+  FF_RETURN_IF_ERROR(RequireRank("weight", weight, 2));
+  if (weight.shape[1].constant().value_or(0) > kMaxCodes) {
+    return Mismatch("weight", absl::StrCat("rows of ", kMaxCodes, " codes at most"), weight);
+  }
+  const TensorType& scale = operands[6].tensor();
+  if (scale != TensorType{DType::kF32, {weight.shape[0]}}) {
+    return Mismatch("weight_scale", Type(TensorType{DType::kF32, {weight.shape[0]}}).ToString(), scale);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -38,8 +62,20 @@ InferResult InferFusedLinear(Operands operands, const AttrMap& attrs) {
   FF_RETURN_IF_ERROR(RequireOneOf("norm", attrs, {"none", "layer_norm", "rms_norm"}));
   FF_RETURN_IF_ERROR(RequireOneOf("activation", attrs, {"none", "gelu", "gelu_tanh", "silu", "relu"}));
   FF_RETURN_IF_ERROR(RequireEps(attrs));
-  FF_ASSIGN_OR_RETURN(std::vector<Type> types, InferLinear(operands.subspan(0, 3), attrs));
+  FF_RETURN_IF_ERROR(RequireClip(attrs));
+  std::vector<Type> linear(operands.begin(), operands.begin() + std::min<size_t>(3, operands.size()));
+  if (operands[1].tensor().dtype == DType::kI8) {
+    FF_RETURN_IF_ERROR(RequireCodes(operands));
+    linear[1] = TensorType{DType::kF32, operands[1].tensor().shape};
+  } else if (IsGiven(operands, 6)) {
+    return Mismatch("weight_scale", "none, as the weight is not of i8", "a value");
+  } else if (!std::isinf(Get<double>(attrs, "clip"))) {
+    return Mismatch("clip", "inf, as the weight is not of i8", AttrToString(Get<double>(attrs, "clip")));
+  }
+  FF_ASSIGN_OR_RETURN(std::vector<Type> types, InferLinear(linear, attrs));
   TensorType y = types[0].tensor();
+  y.dtype = Get<DType>(attrs, "dtype");
+  if (!IsFloat(y.dtype)) return Mismatch("dtype", "a float", DTypeName(y.dtype));
   if (Get<bool>(attrs, "gated")) {
     const std::optional<DimExpr> half = y.shape.back().DividedBy(2);
     if (!half.has_value()) return Mismatch("weight", "an even number of rows, as it is gated", operands[1].tensor());
@@ -70,6 +106,15 @@ InferResult InferAddNorm(Operands operands, const AttrMap& attrs) {
   for (size_t i = 2; i < operands.size(); ++i) norm.push_back(operands[i]);
   FF_RETURN_IF_ERROR(InferNorm(norm, attrs).status());
   return std::vector<Type>{x, x};
+}
+
+InferResult InferQuantize(Operands operands, const AttrMap& attrs) {
+  const TensorType& x = operands[0].tensor();
+  FF_RETURN_IF_ERROR(RequireFloat("x", x));
+  if (x.shape.empty()) return Mismatch("x", "rank 1 or more", x);
+  FF_RETURN_IF_ERROR(RequireClip(attrs));
+  return std::vector<Type>{TensorType{DType::kI8, x.shape},
+                           TensorType{DType::kF32, Dims(x.shape.begin(), x.shape.end() - 1)}};
 }
 
 }  // namespace flashflow::ir

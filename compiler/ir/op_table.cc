@@ -1,5 +1,6 @@
 #include "compiler/ir/op_table.h"
 
+#include <limits>
 #include <string>
 #include <utility>
 
@@ -235,16 +236,22 @@ std::vector<OpDef> MakeTable() {
                     {"bias", kOptional},
                     {"residual", kOptional},
                     {"norm_weight", kOptional},
-                    {"norm_bias", kOptional}},
+                    {"norm_bias", kOptional},
+                    {"weight_scale", kOptional}},
        .attrs = {{"norm", AttrKind::kString, std::string("none")},
                  {"eps", AttrKind::kFloat, 0.0},
                  {"activation", AttrKind::kString, std::string("none")},
-                 {"gated", AttrKind::kBool, false}},
+                 {"gated", AttrKind::kBool, false},
+                 {"clip", AttrKind::kFloat, std::numeric_limits<double>::infinity()},
+                 {"dtype", AttrKind::kDType, DType::kF32}},
        .infer = InferFusedLinear,
        .doc = "A linear layer with what stands before and after it: h = x, or layer_norm or rms_norm of x by `norm`, "
               "`eps`, norm_weight and norm_bias; z = h weight^T + bias for weight[N, K], bias[N]; y = f(z), f being "
               "`activation`: none, gelu, gelu_tanh, silu or relu; with `gated`, y = f(z[..., :N/2]) * z[..., N/2:]; "
-              "the result is y + residual, in x's dtype and rounded once."},
+              "the result is y + residual, of `dtype` as residual is, and rounded once. A weight of i8 holds the codes "
+              "of quantize, weight_scale[N] its scales: then h, rounded to f32, becomes codes q and scales s by "
+              "quantize with `clip`, and z = fl(fl(fl(sum of q[k] * weight[n, k]) * fl(s * weight_scale[n])) + "
+              "bias[n]), the sum in i32 and fl rounding to f32."},
       {.op = Op::kAddNorm,
        .name = "add_norm",
        .group = "Fused",
@@ -253,6 +260,16 @@ std::vector<OpDef> MakeTable() {
        .infer = InferAddNorm,
        .doc =
            "Two results: the sum x + residual, of equal shapes, and layer_norm or rms_norm, by `norm`, of that sum."},
+      {.op = Op::kQuantize,
+       .name = "quantize",
+       .group = "Quantization",
+       .operands = {{"x"}},
+       .attrs = {{"clip", AttrKind::kFloat, std::numeric_limits<double>::infinity()}},
+       .infer = InferQuantize,
+       .doc = "Symmetric codes of each row, the last axis, and its scale: x[..., K] -> i8[..., K], f32[...]. With fl "
+              "rounding to f32 and a = min(max|x|, clip): if a < 2^-100 all codes and the scale are 0; else r = "
+              "fl(127 / a), a code is fl(x * r) rounded to the nearest integer, ties to even, and clamped to +-127, "
+              "and the scale is fl(a / 127). A row with an element that is not finite has codes 0 and scale NaN."},
 
       {.op = Op::kKvAppend,
        .name = "kv_append",

@@ -80,6 +80,7 @@ enum class Op : uint16_t {
   kRope,
   kFusedLinear,
   kAddNorm,
+  kQuantize,
   // the step graph's own: paged KV cache over packed tokens
   kKvAppend,
   kPagedAttention,

@@ -289,5 +289,36 @@ TEST(InferTypes, Fused) {
   EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({T, 8}), F32({9})}, norm), HasSubstr("weight: expected shape [8]"));
 }
 
+TEST(InferTypes, Quantization) {
+  const auto types = [](Dims shape, AttrMap attrs) {
+    return InferTypes(Op::kQuantize, std::vector<Type>{F32(std::move(shape))}, &attrs);
+  };
+  EXPECT_EQ(*types({B, S, 8}, {}), (std::vector<Type>{TensorType{DType::kI8, {B, S, 8}}, F32({B, S})}));
+  EXPECT_THAT(types({}, {}).status().message(), HasSubstr("x: expected rank 1 or more"));
+  for (const double clip : {0.0, -1.0, std::numeric_limits<double>::quiet_NaN()}) {
+    EXPECT_THAT(types({B}, {{"clip", clip}}).status().message(), HasSubstr("clip: expected a number above 0"));
+  }
+  const Type codes = TensorType{DType::kI8, {6, 8}};
+  const auto linear = [](Type weight, Type scale, AttrMap attrs = {}) {
+    return Infer(Op::kFusedLinear, {F32({T, 8}), weight, Type(), Type(), Type(), Type(), scale}, std::move(attrs));
+  };
+  EXPECT_EQ(linear(codes, F32({6}), {{"clip", 3.0}}), "f32[T, 6]");
+  EXPECT_EQ(linear(F32({6, 8}), Type(), {{"dtype", DType::kBF16}}), "bf16[T, 6]");
+  EXPECT_THAT(linear(codes, Type()), HasSubstr("weight_scale: expected a scale for each row"));
+  EXPECT_THAT(linear(codes, F32({8})), HasSubstr("weight_scale: expected f32[6], got f32[8]"));
+  EXPECT_THAT(linear(codes, BF16({6})), HasSubstr("weight_scale: expected f32[6], got bf16[6]"));
+  EXPECT_THAT(linear(F32({6, 8}), F32({6})), HasSubstr("weight_scale: expected none"));
+  EXPECT_THAT(linear(F32({6, 8}), Type(), {{"clip", 3.0}}), HasSubstr("clip: expected inf"));
+  EXPECT_THAT(linear(codes, F32({6}), {{"dtype", DType::kI32}}), HasSubstr("dtype: expected a float"));
+  EXPECT_THAT(linear(TensorType{DType::kI8, {6, 9}}, F32({6})), HasSubstr("weight: expected shape [6, 8]"));
+  constexpr int64_t kMost = int64_t{1} << 17;
+  const auto long_rows = [&](int64_t k) {
+    return Infer(Op::kFusedLinear,
+                 {F32({T, k}), TensorType{DType::kI8, {6, k}}, Type(), Type(), Type(), Type(), F32({6})});
+  };
+  EXPECT_EQ(long_rows(kMost), "f32[T, 6]");
+  EXPECT_THAT(long_rows(kMost + 1), HasSubstr("rows of 131072 codes at most"));
+}
+
 }  // namespace
 }  // namespace flashflow::ir

@@ -15,7 +15,11 @@ std::optional<LinearForm> LinearForm::Of(const Node& node) {
   if (node.op() != Op::kLinear && node.op() != Op::kFusedLinear) return std::nullopt;
   if (!analysis::AsLoadedWeight(*node.operand(1)).has_value()) return std::nullopt;
   const auto operand = [&node](int i) { return i < node.num_operands() ? node.operand(i) : nullptr; };
-  LinearForm form = {.x = operand(0), .weight = operand(1), .bias = operand(2), .loc = node.loc()};
+  LinearForm form = {.x = operand(0),
+                     .weight = operand(1),
+                     .bias = operand(2),
+                     .dtype = node.result()->tensor().dtype,
+                     .loc = node.loc()};
   if (node.op() == Op::kLinear) return form;
   form.residual = operand(3);
   form.norm_weight = operand(4);
@@ -24,6 +28,8 @@ std::optional<LinearForm> LinearForm::Of(const Node& node) {
   form.eps = node.attr<double>("eps");
   form.activation = node.attr<std::string>("activation");
   form.gated = node.attr<bool>("gated");
+  form.weight_scale = operand(6);
+  form.clip = node.attr<double>("clip");
   return form;
 }
 
@@ -34,9 +40,14 @@ std::optional<LinearForm> LinearForm::Of(const Value* value) {
 
 absl::StatusOr<Value*> LinearForm::Build(ir::Graph* graph, Node* before) const {
   FF_ASSIGN_OR_RETURN(
-      Node * node,
-      graph->AddNode(Op::kFusedLinear, {x, weight, bias, residual, norm_weight, norm_bias},
-                     {{"norm", norm}, {"eps", eps}, {"activation", activation}, {"gated", gated}}, loc, before));
+      Node * node, graph->AddNode(Op::kFusedLinear, {x, weight, bias, residual, norm_weight, norm_bias, weight_scale},
+                                  {{"norm", norm},
+                                   {"eps", eps},
+                                   {"activation", activation},
+                                   {"gated", gated},
+                                   {"clip", clip},
+                                   {"dtype", dtype}},
+                                  loc, before));
   return node->result();
 }
 

@@ -2,6 +2,7 @@
 #ifndef COMPILER_PASSES_LINEAR_FORM_H_
 #define COMPILER_PASSES_LINEAR_FORM_H_
 
+#include <limits>
 #include <optional>
 #include <string>
 
@@ -18,10 +19,13 @@ struct LinearForm {
   ir::Value* residual = nullptr;
   ir::Value* norm_weight = nullptr;
   ir::Value* norm_bias = nullptr;
+  ir::Value* weight_scale = nullptr;  // of a weight of codes
   std::string norm = "none";
   double eps = 0;
   std::string activation = "none";
   bool gated = false;
+  double clip = std::numeric_limits<double>::infinity();
+  DType dtype = DType::kF32;
   std::string loc = {};
 
   // Of the node that defines the value; nullopt if it is neither linear nor fused_linear, or has a weight that is
