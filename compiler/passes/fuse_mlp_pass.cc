@@ -60,6 +60,18 @@ absl::StatusOr<Value*> Exchanged(Graph* graph, Node* before, const Value* joined
   return AddBefore(graph, before, Op::kConcat, {concat->operand(1), concat->operand(0)}, concat->attrs());
 }
 
+// The same of a layer's weight, beneath its codes if it has some.
+absl::Status ExchangeWeight(Graph* graph, Node* before, LinearForm* form) {
+  const Node* codes = DefinedBy(form->weight, Op::kQuantize);
+  FF_ASSIGN_OR_RETURN(form->weight, Exchanged(graph, before, codes == nullptr ? form->weight : codes->operand(0)));
+  if (codes == nullptr || form->weight == nullptr) return absl::OkStatus();
+  FF_ASSIGN_OR_RETURN(const Node* exchanged,
+                      graph->AddNode(Op::kQuantize, {form->weight}, codes->attrs(), codes->loc(), before));
+  form->weight = exchanged->result(0);
+  form->weight_scale = exchanged->result(1);
+  return absl::OkStatus();
+}
+
 // mul(activation(gate half), up half)
 absl::StatusOr<Value*> FuseGated(Graph* graph, Node* node, PassContext* context) {
   if (node->op() != Op::kMul) return nullptr;
@@ -77,7 +89,7 @@ absl::StatusOr<Value*> FuseGated(Graph* graph, Node* node, PassContext* context)
       return nullptr;
     }
     if (gate->second) {
-      FF_ASSIGN_OR_RETURN(form->weight, Exchanged(graph, node, form->weight));
+      FF_RETURN_IF_ERROR(ExchangeWeight(graph, node, &*form));
       if (form->weight != nullptr && form->bias != nullptr) {
         FF_ASSIGN_OR_RETURN(form->bias, Exchanged(graph, node, form->bias));
         if (form->bias == nullptr) form->weight = nullptr;

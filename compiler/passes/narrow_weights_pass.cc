@@ -50,7 +50,7 @@ bool IsTransposedForLayers(const Node& node) {
 
 // Why a weight that a product or a lookup streams stays as it is; empty if it is narrowed; nullopt if it is not of the
 // kind.
-std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* weight) {
+std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* weight, bool quantize) {
   if (weight->tensor().dtype != DType::kF32 || weight->tensor().shape.size() != 2) return std::nullopt;
   bool streamed = false;
   std::string reason;
@@ -60,6 +60,7 @@ std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* we
       continue;
     }
     const bool product = use.node->op() == Op::kLinear && use.operand_index == 1;
+    if (product && quantize) return std::nullopt;  // codes are made of what is stored
     const bool table = use.node->op() == Op::kEmbedding && use.operand_index == 0;
     if (product || (table && ComesFromTokenIds(use.node->operand(1)))) {
       streamed = true;
@@ -114,7 +115,7 @@ absl::StatusOr<bool> NarrowWeightsPass::Run(ir::Graph* graph, PassContext* conte
 
   const int64_t before = context->rewrites();
   for (Value* weight : graph->weights()) {
-    const std::optional<std::string> reason = ReasonAgainst(*graph, weight);
+    const std::optional<std::string> reason = ReasonAgainst(*graph, weight, context->options().quantize == "int8");
     if (!reason.has_value()) continue;
     if (!reason->empty()) {
       context->Refuse(*graph, nullptr, *reason);

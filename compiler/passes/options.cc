@@ -11,11 +11,16 @@ namespace flashflow::passes {
 namespace {
 
 constexpr std::string_view kDTypes[] = {"", "f32", "bf16"};
+constexpr std::string_view kQuantize[] = {"", "int8"};
 constexpr int64_t kMaxCount = int64_t{1} << 20;
 
 constexpr OptionDef kOptions[] = {
     {"dtype", &CompileOptions::dtype, 0, 0, kDTypes,
      "dtype of product weights and the KV cache; empty: as the graph says"},
+    {"quantize", &CompileOptions::quantize, 0, 0, kQuantize,
+     "int8: products of layers by int8 codes, with the clips of the graph's metadata"},
+    {"activation_dtype", &CompileOptions::activation_dtype, 0, 0, kDTypes,
+     "dtype of what layers hand to each other; empty: f32"},
     {"device", &CompileOptions::device, 0, 0, {}, "device kind whose kernels are selected"},
     {"page_size", &CompileOptions::page_size, 1, 1024, {}, "tokens a KV cache page"},
     {"max_tokens", &CompileOptions::max_tokens, 1, kMaxCount, {}, "tokens of one step"},

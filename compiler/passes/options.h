@@ -16,6 +16,10 @@ namespace flashflow::passes {
 struct CompileOptions {
   // "f32" or "bf16": weights of products and the KV cache. Empty: what the graph's metadata says, else f32.
   std::string dtype = {};
+  // "int8": products of int8 codes, by quantize-int8. Empty: none.
+  std::string quantize = {};
+  // "f32" or "bf16": what layers hand to each other, by assign-types. Empty: f32.
+  std::string activation_dtype = {};
   std::string device = "cpu";
   int64_t page_size = 16;       // tokens a KV cache page
   int64_t max_tokens = 512;     // tokens of one step

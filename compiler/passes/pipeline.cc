@@ -2,6 +2,7 @@
 
 #include "absl/status/status.h"
 #include "compiler/ir/status_macros.h"
+#include "compiler/passes/assign_types_pass.h"
 #include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/constant_fold_pass.h"
 #include "compiler/passes/cse_pass.h"
@@ -17,6 +18,7 @@
 #include "compiler/passes/last_token_head_pass.h"
 #include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/quantize_int8_pass.h"
 #include "compiler/passes/recognize_activations_pass.h"
 #include "compiler/passes/recognize_norms_pass.h"
 #include "compiler/passes/simplify_pass.h"
@@ -34,6 +36,7 @@ std::unique_ptr<Pass> Make() {
 
 // clang-format off: one pass a line
 constexpr MakePass kAllPasses[] = {
+    Make<AssignTypesPass>,
     Make<CanonicalizePass>,
     Make<ConstantFoldPass>,
     Make<CsePass>,
@@ -49,6 +52,7 @@ constexpr MakePass kAllPasses[] = {
     Make<LastTokenHeadPass>,
     Make<MergeQkvPass>,
     Make<NarrowWeightsPass>,
+    Make<QuantizeInt8Pass>,
     Make<RecognizeActivationsPass>,
     Make<RecognizeNormsPass>,
     Make<SimplifyPass>,
@@ -74,9 +78,11 @@ constexpr MakePass kStepPipeline[] = {
     Make<DcePass>,
     // Fusion. Norms join what the layers have become by then; cse joins the angles of all layers.
     Make<MergeQkvPass>,
+    Make<QuantizeInt8Pass>,
     Make<FuseRopePass>,
     Make<FuseMlpPass>,
     Make<FuseOutResidualPass>,
+    Make<AssignTypesPass>,
     Make<DcePass>,
     Make<FuseQkvNormPass>,
     Make<FuseNormResidualPass>,

@@ -45,7 +45,9 @@ double RoundingOf(DType want, DType got, double value) {
 // The number of terms that an element of the node's result may be a sum of; an upper bound but for fused chains.
 double Terms(const ir::Node& node, const SymbolValues& symbols) {
   const std::string_view group = node.def().group;
-  if (node.op() <= ir::Op::kWhere || group == "Creation and shape" || group == "Lookups") return 1;
+  if (node.op() <= ir::Op::kWhere || group == "Creation and shape" || group == "Lookups" || group == "Quantization") {
+    return 1;
+  }
   std::vector<int64_t> kept;
   for (const ir::Value* result : node.results()) {
     if (!result->type().is_tensor()) continue;

@@ -18,7 +18,8 @@ namespace flashflow::proof {
 //
 // - identical: equal in the typed mode.
 // - narrowed: equal in the typed mode, `before` being given inputs and weights that are rounded already to the type
-//   that `after` declares, and an output that `after` gives in a narrower type being the output of `before`, rounded.
+//   that `after` declares, or to what the int8 codes hold that it makes of them, and an output that `after` gives in a
+//   narrower type being the output of `before`, rounded.
 // - reassociated: equal in the wide mode and in the typed mode but for what roundings may do (agreement.h), those of
 //   double and those of the widest-rounding float type that both sides use.
 //

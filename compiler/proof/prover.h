@@ -7,6 +7,9 @@
 // region that fails is tried again with more of the graph around it, since a rewrite may rest on how the values at its
 // boundary were made; it is broken if it fails with everything that kMaxGrowth steps reach.
 //
+// Layers of int8 codes are the same function only of values that codes hold, as they are in regions: the whole graph is
+// compared up to the pass that introduces them, and from it on.
+//
 // kv-cache restructures the graph as a whole: the rows of its step graph, run in random chunks through a cache, are
 // compared with the rows of the rectangular graph.
 #ifndef COMPILER_PROOF_PROVER_H_

@@ -430,11 +430,46 @@ TEST(ProverTest, BisectFindsNothingWhereNothingIsBroken) {
 TEST(ProverTest, EveryPassKeepsRandomDecoders) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const auto graph = passes::RandomDecoder(seed);
-    Prover prover({.dtype = seed % 2 == 0 ? "f32" : "bf16"}, {.seed = seed});
+    Prover prover({.dtype = seed % 2 == 0 ? "f32" : "bf16",
+                   .quantize = seed % 3 == 0 ? "int8" : "",
+                   .activation_dtype = seed % 4 == 1 ? "bf16" : ""},
+                  {.seed = seed});
     const auto report = prover.Prove(passes::StepPipeline(), graph.get());
     ASSERT_TRUE(report.ok()) << "seed " << seed << ": " << report.status();
     ASSERT_FALSE(report->violation.has_value()) << "seed " << seed << ": " << report->violation->ToString() << "\n"
                                                 << report->violation->region;
+  }
+}
+
+// Scales in the wrong order: no value that codes hold hides it.
+TEST(ProverTest, FindsWrongCodes) {
+  constexpr std::string_view kText = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      input %x "x" : f32[B, 64]
+      weight %w "w" : f32[16, 64]
+      weight %b "b" : f32[16]
+      %a = linear(%x, %w, %b) : f32[B, 16]
+      output "y" %a
+    })ir";
+  for (const bool wrong : {false, true}) {
+    const auto proof = ProveRule(kText, Relation::kNarrowed, [wrong](Graph* graph, Node* node) -> ir::Value* {
+      if (node->op() != Op::kLinear) return nullptr;
+      ir::Value* codes = Add(graph, node, Op::kQuantize, {node->operand(1)});
+      ir::Value* scale = codes->def()->result(1);
+      if (wrong) {
+        ir::Value* halves[2];
+        for (const int64_t i : {0, 1}) {
+          halves[i] = Add(graph, node, Op::kSlice, {scale},
+                          {{"axis", 0}, {"start", DimExpr(8 * i)}, {"stop", DimExpr(8 * (i + 1))}});
+        }
+        scale = Add(graph, node, Op::kConcat, {halves[1], halves[0]}, {{"axis", 0}});
+      }
+      return Add(graph, node, Op::kFusedLinear,
+                 {node->operand(0), codes, node->operand(2), nullptr, nullptr, nullptr, scale});
+    });
+    ASSERT_TRUE(proof.ok()) << proof.status();
+    EXPECT_EQ(proof->violation.has_value(), wrong);
   }
 }
 

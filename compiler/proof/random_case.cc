@@ -5,6 +5,7 @@
 #include <limits>
 #include <memory>
 #include <numeric>
+#include <optional>
 #include <random>
 #include <string>
 #include <utility>
@@ -42,6 +43,51 @@ double Uniform(uint64_t stream, uint64_t i) {
 }
 
 bool Narrower(DType a, DType b) { return DTypeBytes(a) < DTypeBytes(b); }
+
+// Whether the rows of the value, or of what they are joined with, become codes; then at which clip, the least of all.
+std::optional<double> ClipOfRows(const ir::Value* value) {
+  std::optional<double> least;
+  for (const ir::Use& use : value->uses()) {
+    const ir::Node& node = *use.node;
+    std::optional<double> clip;
+    if (node.op() == ir::Op::kConcat && node.attr<int64_t>("axis") == 0) {
+      clip = ClipOfRows(node.result());
+    } else if (node.op() == ir::Op::kQuantize ||
+               (node.op() == ir::Op::kFusedLinear && use.operand_index == 0 &&
+                node.operand(1)->tensor().dtype == DType::kI8 && node.attr<std::string>("norm") == "none")) {
+      clip = node.attr<double>("clip");
+    }
+    if (clip.has_value()) least = std::min(least.value_or(*clip), *clip);
+  }
+  return least;
+}
+
+std::optional<double> ClipInAny(absl::Span<const ir::Graph* const> graphs, std::string_view name) {
+  std::optional<double> least;
+  for (const ir::Graph* graph : graphs) {
+    for (const ir::Value* value : {graph->FindInput(name), graph->FindWeight(name)}) {
+      const std::optional<double> clip = value == nullptr ? std::nullopt : ClipOfRows(value);
+      if (clip.has_value()) least = std::min(least.value_or(*clip), *clip);
+    }
+  }
+  return least;
+}
+
+// Brings each row to integers times a power of two of its own, one of them 127 and the others small: codes lose nothing
+// of it, and 32 bits hold its products.
+void MakeCodable(double clip, double scale, uint64_t stream, const Case& setting, Tensor* tensor) {
+  constexpr double kMostOther = 31;
+  const auto k = static_cast<size_t>(tensor->shape.empty() ? 0 : tensor->shape.back());
+  double largest_step = std::exp2(std::floor(std::log2(scale / kMostOther)));
+  if (127 * largest_step > clip) largest_step = std::exp2(std::floor(std::log2(clip / 127)));
+  for (size_t i = 0; i < tensor->floats.size(); ++i) {
+    const uint64_t random = Mix(stream + i / k);
+    const double step = std::ldexp(largest_step, -static_cast<int>(random % 4));
+    double& value = tensor->floats[i];
+    value = step * std::clamp(std::nearbyint(value / step), -kMostOther, kMostOther);
+    if (i % k == (random >> 8) % k) value = (setting.positive || random % 8 < 4 ? 127 : -127) * step;
+  }
+}
 
 absl::StatusOr<Tensor> RandomTensor(const ir::TensorType& type, DType round_to, uint64_t stream, const Case& setting,
                                     double scale, int64_t index_limit) {
@@ -225,6 +271,9 @@ absl::StatusOr<Values> RandomInputs(absl::Span<const ir::Graph* const> graphs, c
       }
       FF_ASSIGN_OR_RETURN(Tensor tensor,
                           RandomTensor(input->tensor(), round_to, stream, setting, /*scale=*/1, index_limit));
+      if (const auto clip = ClipInAny(graphs, name); round_to_narrowest && clip.has_value()) {
+        MakeCodable(*clip, /*scale=*/1, stream, setting, &tensor);
+      }
       // Positions rise by one along a sequence: fuse-attention may know that.
       if (name == "position_ids" && tensor.shape.size() == 2 && tensor.shape[1] <= index_limit) {
         for (size_t i = 0; i < tensor.ints.size(); ++i) tensor.ints[i] = static_cast<int64_t>(i) % tensor.shape[1];
@@ -271,8 +320,11 @@ interpreter::WeightSource RandomWeightSource(std::vector<const ir::Graph*> graph
       FF_ASSIGN_OR_RETURN(const int64_t fan_in, type->shape.back().Evaluate(setting.symbols));
       scale = 1 / std::sqrt(static_cast<double>(std::max<int64_t>(fan_in, 1)));
     }
-    FF_ASSIGN_OR_RETURN(Tensor tensor,
-                        RandomTensor(*type, round_to, StreamOf(name, setting.seed), setting, scale, index_limit));
+    const uint64_t stream = StreamOf(name, setting.seed);
+    FF_ASSIGN_OR_RETURN(Tensor tensor, RandomTensor(*type, round_to, stream, setting, scale, index_limit));
+    if (const auto clip = ClipInAny(graphs, name); round_to_narrowest && clip.has_value()) {
+      MakeCodable(*clip, scale, stream, setting, &tensor);
+    }
     return std::make_shared<const Tensor>(std::move(tensor));
   };
 }

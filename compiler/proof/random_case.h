@@ -35,7 +35,8 @@ std::vector<Case> MakeCases(const ir::Graph& graph, int count, uint64_t seed);
 bool IsStepGraph(const ir::Graph& graph);
 
 // A value for each input of any of the graphs, by name. Floats have a variance of one and are values of f32; if
-// `round_to_narrowest`, of the narrowest type that any of the graphs gives the input. Integers without a role are below
+// `round_to_narrowest`, of the narrowest type that any of the graphs gives the input, and where any of them turns its
+// rows into int8 codes, of values that codes hold. Integers without a role are below
 // `index_limit`. A cache holds values where the case's rows have some and NaN elsewhere. Errors: a dim without a value.
 absl::StatusOr<interpreter::Values> RandomInputs(absl::Span<const ir::Graph* const> graphs, const Case& setting,
                                                  int64_t index_limit, bool round_to_narrowest);

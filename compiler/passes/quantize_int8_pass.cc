@@ -1,0 +1,116 @@
+#include "compiler/passes/quantize_int8_pass.h"
+
+#include <limits>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "compiler/ir/printer.h"
+#include "compiler/ir/status_macros.h"
+#include "compiler/passes/linear_form.h"
+#include "compiler/passes/rewrite.h"
+#include "compiler/passes/unknown_name.h"
+
+namespace flashflow::passes {
+namespace {
+
+using ir::Graph;
+using ir::Node;
+using ir::Op;
+using ir::Value;
+
+constexpr std::string_view kClipPrefix = "clip.";
+constexpr double kNoClip = std::numeric_limits<double>::infinity();
+
+using Clips = absl::flat_hash_map<const Value*, double>;  // by weight
+
+absl::StatusOr<Clips> ReadClips(const Graph& graph) {
+  Clips clips;
+  for (const auto& [key, attr] : graph.metadata()) {
+    if (!absl::StartsWith(key, kClipPrefix)) continue;
+    const std::string_view name = absl::StripPrefix(key, kClipPrefix);
+    const Value* weight = graph.FindWeight(name);
+    if (weight == nullptr) {
+      std::vector<std::string> names;
+      for (const Value* known : graph.weights()) names.push_back(known->name());
+      return UnknownName("weight in the metadata's clips", name, names);
+    }
+    const auto* clip = std::get_if<double>(&attr);
+    if (clip == nullptr || !(*clip > 0)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("metadata ", key, ": expected a float above 0, got ", AttrToString(attr)));
+    }
+    clips[weight] = *clip;
+  }
+  return clips;
+}
+
+// The stored weights that the layer's weight is, or is joined of; empty if it is computed.
+std::vector<const Value*> StoredParts(const Value* weight) {
+  if (weight->kind() == ir::ValueKind::kWeight) return {weight};
+  const Node* concat = DefinedBy(weight, Op::kConcat);
+  if (concat == nullptr || concat->attr<int64_t>("axis") != 0) return {};
+  for (const Value* part : concat->operands()) {
+    if (part->kind() != ir::ValueKind::kWeight) return {};
+  }
+  return {concat->operands().begin(), concat->operands().end()};
+}
+
+// The clip of the layer's x; or why the layer stays as it is.
+struct Decision {
+  double clip = kNoClip;
+  std::string refusal = {};
+};
+
+Decision Decide(const LinearForm& layer, const Clips& clips) {
+  const std::vector<const Value*> parts = StoredParts(layer.weight);
+  if (parts.empty()) return {.refusal = "its weight is computed, not stored"};
+  if (layer.norm != "none") return {.refusal = "the norm before it is fused into it already"};
+  if (layer.has_epilogue()) return {.refusal = "what comes after it is fused into it already"};
+  std::optional<double> clip;
+  for (const Value* part : parts) {
+    const auto it = clips.find(part);
+    const double own = it == clips.end() ? kNoClip : it->second;
+    if (clip.has_value() && *clip != own) {
+      return {.refusal = absl::StrCat("the weights that it joins have different clips, ", *clip, " and ", own)};
+    }
+    clip = own;
+  }
+  return {.clip = *clip};
+}
+
+}  // namespace
+
+absl::StatusOr<bool> QuantizeInt8Pass::Run(Graph* graph, PassContext* context) const {
+  if (context->options().quantize != "int8") return false;
+  FF_ASSIGN_OR_RETURN(const Clips clips, ReadClips(*graph));
+  std::vector<Node*> layers;
+  for (const auto& node : graph->nodes()) {
+    const std::optional<LinearForm> layer = LinearForm::Of(*node);
+    if (layer.has_value() && layer->weight_scale == nullptr) layers.push_back(node.get());
+  }
+  for (Node* node : layers) {
+    LinearForm layer = *LinearForm::Of(*node);
+    const Decision decision = Decide(layer, clips);
+    if (!decision.refusal.empty()) {
+      context->Refuse(*graph, node, decision.refusal);
+      continue;
+    }
+    if (!context->BeginRewrite()) break;
+    FF_ASSIGN_OR_RETURN(const Node* codes, graph->AddNode(Op::kQuantize, {layer.weight}, {}, node->loc(), node));
+    layer.weight = codes->result(0);
+    layer.weight_scale = codes->result(1);
+    layer.clip = decision.clip;
+    FF_ASSIGN_OR_RETURN(Value * quantized, layer.Build(graph, node));
+    graph->ReplaceAllUsesWith(node->result(), quantized);
+    graph->Erase(node);
+  }
+  return context->rewrites() > 0;
+}
+
+}  // namespace flashflow::passes
