@@ -33,6 +33,9 @@ graph @g {
   %11 = fused_linear(%0, %6) : f32[3, 4]
   %12 = linear(%7, %3) : f32[4, 8]
   %13 = concat(%1, %1) {axis = 0} : f32[8, 8]
+  %14 = transpose(%2) {perm = [1, 0]} : f32[4, 8]
+  %15, %16 = quantize(%14) : i8[4, 8], f32[4]
+  %17, %18 = quantize(%0) : i8[3, 8], f32[3]
   output "8" %8
   output "13" %13
 }
@@ -61,6 +64,18 @@ TEST_F(LoadedWeightTest, AWeightAsItIsJoinedOrTransposed) {
   EXPECT_THAT(Loaded(graph_->FindWeight("a")), ElementsAre("a"));
   EXPECT_THAT(LoadedAt(0), ElementsAre("a", "a"));
   EXPECT_THAT(LoadedAt(3), ElementsAre("b", "transposed"));
+}
+
+TEST_F(LoadedWeightTest, NothingRunsForCodesOfAWeight) {
+  const auto made_at_load = [this](int node) {
+    const ir::Node& at = **std::next(graph_->nodes().begin(), node);
+    return IsMadeAtLoad(*at.result(static_cast<int>(at.results().size()) - 1));
+  };
+  EXPECT_TRUE(made_at_load(0)) << "joined";
+  EXPECT_TRUE(made_at_load(11)) << "transposed, only to become codes";
+  EXPECT_TRUE(made_at_load(12)) << "its scales";
+  EXPECT_FALSE(made_at_load(13)) << "scales of an input";
+  EXPECT_FALSE(made_at_load(1)) << "joined along another axis";
 }
 
 TEST_F(LoadedWeightTest, WhatElseIsComputed) {

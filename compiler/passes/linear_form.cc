@@ -13,7 +13,7 @@ using ir::Value;
 
 std::optional<LinearForm> LinearForm::Of(const Node& node) {
   if (node.op() != Op::kLinear && node.op() != Op::kFusedLinear) return std::nullopt;
-  if (!analysis::AsLoadedWeight(*node.operand(1)).has_value()) return std::nullopt;
+  if (!analysis::IsMadeAtLoad(*node.operand(1))) return std::nullopt;
   const auto operand = [&node](int i) { return i < node.num_operands() ? node.operand(i) : nullptr; };
   LinearForm form = {.x = operand(0),
                      .weight = operand(1),

@@ -55,11 +55,7 @@ std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* we
   bool streamed = false;
   std::string reason;
   for (const ir::Use& use : weight->uses()) {
-    if (IsTransposedForLayers(*use.node)) {
-      streamed = true;
-      continue;
-    }
-    const bool product = use.node->op() == Op::kLinear && use.operand_index == 1;
+    const bool product = IsTransposedForLayers(*use.node) || (use.node->op() == Op::kLinear && use.operand_index == 1);
     if (product && quantize) return std::nullopt;  // codes are made of what is stored
     const bool table = use.node->op() == Op::kEmbedding && use.operand_index == 0;
     if (product || (table && ComesFromTokenIds(use.node->operand(1)))) {

@@ -10,10 +10,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "compiler/analysis/loaded_weight.h"
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/linear_form.h"
-#include "compiler/passes/rewrite.h"
 #include "compiler/passes/unknown_name.h"
 
 namespace flashflow::passes {
@@ -50,30 +50,19 @@ absl::StatusOr<Clips> ReadClips(const Graph& graph) {
   return clips;
 }
 
-// The stored weights that the layer's weight is, or is joined of; empty if it is computed.
-std::vector<const Value*> StoredParts(const Value* weight) {
-  if (weight->kind() == ir::ValueKind::kWeight) return {weight};
-  const Node* concat = DefinedBy(weight, Op::kConcat);
-  if (concat == nullptr || concat->attr<int64_t>("axis") != 0) return {};
-  for (const Value* part : concat->operands()) {
-    if (part->kind() != ir::ValueKind::kWeight) return {};
-  }
-  return {concat->operands().begin(), concat->operands().end()};
-}
-
-// The clip of the layer's x; or why the layer stays as it is.
+// The clip of the layer's x, a layer with a stored weight; or why the layer stays as it is.
 struct Decision {
   double clip = kNoClip;
   std::string refusal = {};
 };
 
 Decision Decide(const LinearForm& layer, const Clips& clips) {
-  const std::vector<const Value*> parts = StoredParts(layer.weight);
-  if (parts.empty()) return {.refusal = "its weight is computed, not stored"};
+  const std::optional<analysis::LoadedWeight> loaded = analysis::AsLoadedWeight(*layer.weight);
+  if (!loaded.has_value()) return {.refusal = "its weight is computed, not stored"};
   if (layer.norm != "none") return {.refusal = "the norm before it is fused into it already"};
   if (layer.has_epilogue()) return {.refusal = "what comes after it is fused into it already"};
   std::optional<double> clip;
-  for (const Value* part : parts) {
+  for (const Value* part : loaded->sources) {
     const auto it = clips.find(part);
     const double own = it == clips.end() ? kNoClip : it->second;
     if (clip.has_value() && *clip != own) {
@@ -91,8 +80,13 @@ absl::StatusOr<bool> QuantizeInt8Pass::Run(Graph* graph, PassContext* context) c
   FF_ASSIGN_OR_RETURN(const Clips clips, ReadClips(*graph));
   std::vector<Node*> layers;
   for (const auto& node : graph->nodes()) {
+    if (node->op() != Op::kLinear && node->op() != Op::kFusedLinear) continue;
     const std::optional<LinearForm> layer = LinearForm::Of(*node);
-    if (layer.has_value() && layer->weight_scale == nullptr) layers.push_back(node.get());
+    if (!layer.has_value()) {
+      context->Refuse(*graph, node.get(), "its weight is computed, not stored");
+    } else if (layer->weight_scale == nullptr) {
+      layers.push_back(node.get());
+    }
   }
   for (Node* node : layers) {
     LinearForm layer = *LinearForm::Of(*node);

@@ -36,10 +36,12 @@ bool Agrees(double want, double got, double allowed) {
   return std::abs(want - got) <= allowed;  // false where one is an infinity
 }
 
-// What rounding to the narrower type may change. One ulp of the wider type is allowed for: `want` was rounded once.
+// What rounding to the narrower type may change: half a unit in the last place, where numbers are so small that this
+// does not shrink with them too. One ulp of the wider type is allowed for: `want` was rounded once.
 double RoundingOf(DType want, DType got, double value) {
   if (DTypeBytes(got) >= DTypeBytes(want)) return 0;
-  return std::abs(value) * UnitRoundoff(got) * (1 + 0x1p-10);
+  const double half_least = got == DType::kBF16 ? 0x1p-134 : 0x1p-25;
+  return std::max(std::abs(value) * UnitRoundoff(got), half_least) * (1 + 0x1p-10);
 }
 
 // The number of terms that an element of the node's result may be a sum of; an upper bound but for fused chains.

@@ -50,6 +50,7 @@ struct Failure {
   Claim claim;
   std::string detail;
   Region region;
+  bool evaluated = true;  // the region, to what the detail says; else it could not be
 };
 
 // The step graph's rows against those of the rectangular graph it was made of, in the wide mode.
@@ -146,7 +147,7 @@ absl::StatusOr<std::optional<Violation>> Prover::CheckClaims(const Pass& pass, c
     absl::StatusOr<std::optional<std::string>> difference =
         FindDifference(*region->before, *region->after, pass.relation(), cases);
     if (!difference.ok()) {  // more of the graph may give the region values that it can take
-      failures.push_back({claim, std::string(difference.status().message()), *std::move(region)});
+      failures.push_back({claim, std::string(difference.status().message()), *std::move(region), /*evaluated=*/false});
     } else if (difference->has_value()) {
       failures.push_back({claim, **difference, *std::move(region)});
     } else {
@@ -172,8 +173,9 @@ absl::StatusOr<std::optional<Violation>> Prover::CheckClaims(const Pass& pass, c
       FF_ASSIGN_OR_RETURN(const std::optional<std::string> difference,
                           FindDifference(*grown.before, *grown.after, pass.relation(), cases));
       cleared = !difference.has_value();
-      if (!cleared) failure.detail = *difference;
       free = grown.free;
+      if (cleared || failure.evaluated) continue;
+      failure = {failure.claim, *difference, std::move(grown)};
     }
     if (cleared) continue;
     violation.rewrite = rewrite(failure);
