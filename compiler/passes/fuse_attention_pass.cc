@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <numeric>
 #include <optional>
 #include <string>
 #include <utility>
@@ -21,10 +22,19 @@ using ir::Node;
 using ir::Op;
 using ir::Value;
 
-constexpr int64_t kScoreRank = 4;  // [batch, heads, queries, keys]
+constexpr size_t kScoreRank = 4;   // [batch, heads, queries, keys]
+constexpr size_t kMergedRank = 3;  // [batch * heads, queries, keys], as for bmm
 
 const Dims& Shape(const Value* value) { return value->tensor().shape; }
 const std::vector<int64_t>& Perm(const Node* node) { return node->attr<std::vector<int64_t>>("perm"); }
+
+// The permutation that exchanges the last two axes.
+std::vector<int64_t> ExchangeLast(size_t rank) {
+  std::vector<int64_t> perm(rank);
+  std::iota(perm.begin(), perm.end(), 0);
+  std::swap(perm[rank - 2], perm[rank - 1]);
+  return perm;
+}
 
 // What the op's attributes say of who sees whom.
 struct Visibility {
@@ -32,15 +42,19 @@ struct Visibility {
   int64_t window = 0;  // 0: none
 };
 
-// Attention as the pass found it. Reasons against it are texts; empty: none.
+// Attention as the pass found it, of rank 4 or with batch and heads merged. Reasons against it are texts; empty: none.
 struct Attention {
   Value* q = nullptr;
   Value* keys = nullptr;  // [B, H, Skv, D], or [B, H, D, Skv] if transposed
   bool keys_transposed = false;
   Value* v = nullptr;
   double scale = 1;
-  std::vector<Condition> masks;  // over the scores
-  bool causal = false;           // as an attribute says
+  std::vector<Condition> masks;  // over the scores, of rank 4
+  std::string unknown_mask;      // why a mask is none of these conditions; empty: none is
+  // The sums and choices that mask the scores, the last one first, and which operand the scores are.
+  std::vector<std::pair<Node*, int>> masking;
+  bool scaled_after_mask = false;
+  bool causal = false;  // as an attribute says
   int64_t window = 0;
 };
 
@@ -121,8 +135,19 @@ class Finder {
     const Value* mask = root_->operand(3);
     const Condition* seen = mask->tensor().dtype == DType::kBool ? forms_.Predicate(mask) : forms_.Unmasked(mask);
     if (seen == nullptr) return NotUnderstood();
-    found_->masks.push_back(Broadcast(*seen, kScoreRank));
+    found_->masks.push_back(OverScores(*seen));
     return "";
+  }
+
+  // The condition over [batch, heads, queries, keys].
+  Condition OverScores(const Condition& seen) const {
+    Condition over = Broadcast(seen, rank_);
+    if (rank_ == kScoreRank) return over;
+    for (IndexForm& term : over.terms) {
+      term.steps.insert(term.steps.begin() + 1, 0);  // heads, merged with the batch
+      if (term.row > 0) ++term.row;
+    }
+    return over;
   }
 
   static std::string NotUnderstood() { return "its mask is not causal: it is no condition on places alone"; }
@@ -135,15 +160,17 @@ class Finder {
     if (softmax == nullptr || softmax->op() != Op::kSoftmax) return std::nullopt;
     int budget = kDeepest;
     if (!LeadsToProduct(softmax->operand(0), &budget)) return std::nullopt;
-    const int64_t rank = static_cast<int64_t>(Shape(weights).size());
-    if (rank != kScoreRank)
-      return absl::StrCat("its scores have rank ", rank, ", expected [batch, heads, queries, keys]");
-    if (softmax->attr<int64_t>("axis") != rank - 1) return "its softmax is not over the keys";
+    rank_ = Shape(weights).size();
+    if (rank_ != kScoreRank && rank_ != kMergedRank) {
+      return absl::StrCat("its scores have rank ", rank_,
+                          ", expected [batch, heads, queries, keys] or [batch * heads, queries, keys]");
+    }
+    if (softmax->attr<int64_t>("axis") + 1 != static_cast<int64_t>(rank_)) return "its softmax is not over the keys";
     if (softmax->result()->uses().size() != 1 || weights->uses().size() != 1) {
       return "its weights are also used elsewhere";
     }
     found_->v = root_->operand(1);
-    if (Shape(found_->v).size() != kScoreRank) return "its values are not [batch, heads, keys, head_dim]";
+    if (Shape(found_->v).size() != rank_) return "its values are not [batch, heads, keys, head_dim]";
     return FromScores(softmax->operand(0));
   }
 
@@ -180,10 +207,10 @@ class Finder {
   }
 
   // Takes masks and scales off the scores, down to matmul(q, keys).
-  std::optional<std::string> FromScores(const Value* scores) {
+  std::optional<std::string> FromScores(Value* scores) {
     for (int depth = 0; depth < kDeepest; ++depth) {
-      scores = SkipCasts(scores);
-      const Node* def = scores->def();
+      while (DefinedBy(scores, Op::kCast) != nullptr && SkipCasts(scores) != scores) scores = scores->def()->operand(0);
+      Node* def = scores->def();
       if (def == nullptr) return std::nullopt;
       switch (def->op()) {
         case Op::kMatmul:
@@ -201,10 +228,15 @@ class Finder {
           const int at = ScoresOf(def, &budget);
           if (at < 0) return std::nullopt;
           const Condition* seen = def->op() == Op::kAdd ? forms_.Unmasked(def->operand(1 - at)) : SeenThrough(def, at);
-          if (seen == nullptr) return NotUnderstood();
           // Scales already taken multiply the mask as well: they must leave a penalty one.
           if (!(found_->scale > 1e-3)) return "a scale that is not positive, or tiny, follows its mask";
-          found_->masks.push_back(Broadcast(*seen, kScoreRank));
+          found_->scaled_after_mask |= found_->scale != 1;
+          found_->masking.emplace_back(def, at);
+          if (seen == nullptr) {
+            found_->unknown_mask = NotUnderstood();
+          } else {
+            found_->masks.push_back(OverScores(*seen));
+          }
           scores = def->operand(at);
           break;
         }
@@ -252,11 +284,11 @@ class Finder {
     found_->keys = TakeScales(product->operand(1));
     found_->keys_transposed = true;
     if (const Node* transpose = DefinedBy(found_->keys, Op::kTranspose);
-        transpose != nullptr && Perm(transpose) == std::vector<int64_t>{0, 1, 3, 2}) {
+        transpose != nullptr && Perm(transpose) == ExchangeLast(rank_)) {
       found_->keys = TakeScales(transpose->operand(0));
       found_->keys_transposed = false;
     }
-    if (Shape(found_->q).size() != kScoreRank || Shape(found_->keys).size() != kScoreRank) {
+    if (Shape(found_->q).size() != rank_ || Shape(found_->keys).size() != rank_) {
       return "its queries and keys are not [batch, heads, sequence, head_dim]";
     }
     return "";
@@ -265,49 +297,136 @@ class Finder {
   static constexpr int kDeepest = 32;
   const IndexForms& forms_;
   Node* root_;
+  size_t rank_ = kScoreRank;  // of the scores
   Attention* found_ = nullptr;
   std::optional<Condition> inverse_;
 };
 
-// The op that stands for the node; a reason against it is left in `reason`.
-absl::StatusOr<Value*> Fuse(Graph* graph, Node* node, const Attention& found, std::string* reason) {
-  if (found.q->tensor().dtype != node->result()->tensor().dtype) {
-    *reason = "its queries have another dtype than its result";
+// Makes the op that stands for a node, and what it needs, before that node.
+class Fuser {
+ public:
+  Fuser(Graph* graph, Node* node, PassContext* context, const Attention& found)
+      : graph_(graph), node_(node), context_(context), found_(found) {}
+
+  // Its value; nullptr for a reason against it, which is left in `reason`.
+  absl::StatusOr<Value*> Run(std::string* reason) {
+    if (found_.q->tensor().dtype != node_->result()->tensor().dtype) {
+      *reason = "its queries have another dtype than its result";
+      return nullptr;
+    }
+    if (!std::isfinite(found_.scale)) {
+      *reason = "its scale is not finite";
+      return nullptr;
+    }
+    const absl::StatusOr<Value*> fused = Build(reason);
+    if (fused.ok() && *fused != nullptr && (*fused)->type() == node_->result()->type()) return *fused;
+    if (reason->empty()) *reason = fused.ok() ? "its result is broadcast" : std::string(fused.status().message());
+    for (; !added_.empty(); added_.pop_back()) graph_->Erase(added_.back());
     return nullptr;
   }
-  if (!std::isfinite(found.scale)) {
-    *reason = "its scale is not finite";
-    return nullptr;
-  }
-  const DimExpr& keys = Shape(found.keys)[found.keys_transposed ? 3 : 2];
-  Visibility visibility;
-  *reason = ReadMasks(found, keys - Shape(found.q)[2], &visibility);
-  if (!reason->empty()) return nullptr;
-  std::vector<Node*> added;
-  const auto add = [&](Op op, std::vector<Value*> operands, AttrMap attrs) -> absl::StatusOr<Value*> {
-    FF_ASSIGN_OR_RETURN(Value * value, AddBefore(graph, node, op, std::move(operands), std::move(attrs)));
-    added.push_back(value->def());
+
+ private:
+  absl::StatusOr<Value*> Add(Op op, std::vector<Value*> operands, AttrMap attrs) {
+    FF_ASSIGN_OR_RETURN(Value * value, AddBefore(graph_, node_, op, std::move(operands), std::move(attrs)));
+    added_.push_back(value->def());
     return value;
-  };
-  Value* k = found.keys;
-  if (found.keys_transposed) {
-    FF_ASSIGN_OR_RETURN(k, add(Op::kTranspose, {k}, {{"perm", std::vector<int64_t>{0, 1, 3, 2}}}));
   }
-  Value* v = found.v;
-  const std::optional<Repeated> repeated_k = FindRepeat(k);
-  const std::optional<Repeated> repeated_v = FindRepeat(v);
-  if (repeated_k.has_value() && repeated_v.has_value()) {
-    FF_ASSIGN_OR_RETURN(k, add(Op::kReshape, {repeated_k->grouped}, {{"shape", repeated_k->shape}}));
-    FF_ASSIGN_OR_RETURN(v, add(Op::kReshape, {repeated_v->grouped}, {{"shape", repeated_v->shape}}));
+
+  absl::StatusOr<Value*> Build(std::string* reason) {
+    Value* k = found_.keys;
+    if (found_.keys_transposed) {
+      FF_ASSIGN_OR_RETURN(k, Add(Op::kTranspose, {k}, {{"perm", ExchangeLast(Shape(k).size())}}));
+    }
+    const DimExpr& queries = Shape(found_.q)[Shape(found_.q).size() - 2];
+    const DimExpr& keys = Shape(k)[Shape(k).size() - 2];
+    Visibility visibility = {.causal = found_.causal, .window = found_.window};
+    *reason = found_.unknown_mask;
+    if (reason->empty()) *reason = ReadMasks(found_, keys - queries, &visibility);
+    Value* mask = nullptr;
+    if (!reason->empty()) {
+      FF_ASSIGN_OR_RETURN(mask, MaskAsOperand());
+      if (mask == nullptr) return nullptr;
+      context_->Refuse(*graph_, node_, absl::StrCat("its mask stays an operand: ", *reason));
+      reason->clear();
+      visibility = {.causal = found_.causal, .window = found_.window};
+    }
+    Value* q = found_.q;
+    Value* v = found_.v;
+    const Dims apart = BatchAndHeads(q, k, v);
+    for (Value** value : {&q, &k, &v}) {
+      FF_ASSIGN_OR_RETURN(*value, Split(*value, apart));
+    }
+    if (mask != nullptr) {
+      FF_ASSIGN_OR_RETURN(mask, Split(mask, apart));
+    }
+    const std::optional<Repeated> repeated_k = FindRepeat(k);
+    const std::optional<Repeated> repeated_v = FindRepeat(v);
+    if (repeated_k.has_value() && repeated_v.has_value()) {
+      FF_ASSIGN_OR_RETURN(k, Add(Op::kReshape, {repeated_k->grouped}, {{"shape", repeated_k->shape}}));
+      FF_ASSIGN_OR_RETURN(v, Add(Op::kReshape, {repeated_v->grouped}, {{"shape", repeated_v->shape}}));
+    }
+    std::vector<Value*> operands = {q, k, v};
+    if (mask != nullptr) operands.push_back(mask);
+    FF_ASSIGN_OR_RETURN(Value * fused,
+                        Add(Op::kAttention, std::move(operands),
+                            {{"causal", visibility.causal}, {"scale", found_.scale}, {"window", visibility.window}}));
+    if (Shape(found_.q).size() == kScoreRank) return fused;
+    const Dims& shape = Shape(fused);
+    return Add(Op::kReshape, {fused}, {{"shape", Dims{shape[0] * shape[1], shape[2], shape[3]}}});
   }
-  const absl::StatusOr<Value*> fused =
-      add(Op::kAttention, {found.q, k, v},
-          {{"causal", visibility.causal}, {"scale", found.scale}, {"window", visibility.window}});
-  if (fused.ok() && (*fused)->type() == node->result()->type()) return *fused;
-  *reason = fused.ok() ? "its result is broadcast" : std::string(fused.status().message());
-  for (; !added.empty(); added.pop_back()) graph->Erase(added.back());
-  return nullptr;
-}
+
+  // The one mask as the op adds it to the scores, of their rank or less; nullptr if it is something else.
+  absl::StatusOr<Value*> MaskAsOperand() {
+    if (found_.masking.size() != 1 || found_.scaled_after_mask) return nullptr;
+    const auto& [masking, at] = found_.masking[0];
+    const DType dtype = found_.q->tensor().dtype;
+    if (masking->result()->tensor().dtype != dtype) return nullptr;
+    if (masking->op() == Op::kAdd) return masking->operand(1 - at);
+    const std::optional<double> penalty = ConstantValue(masking->operand(3 - at));
+    if (!penalty.has_value() || *penalty > kPenalty) return nullptr;  // it takes the place of a score
+    FF_ASSIGN_OR_RETURN(Value * zero, Add(Op::kConstant, {}, {{"value", 0.0}, {"dtype", dtype}}));
+    std::vector<Value*> operands(masking->operands().begin(), masking->operands().end());
+    operands[at] = zero;
+    return Add(Op::kWhere, std::move(operands), {});
+  }
+
+  // Batch and heads where they are merged: as queries, keys and values have them before they are; else each pair is a
+  // batch of one head. Empty where they are not merged.
+  static Dims BatchAndHeads(const Value* q, const Value* k, const Value* v) {
+    if (Shape(q).size() == kScoreRank) return {};
+    std::optional<Dims> common;
+    for (const Value* value : {q, k, v}) {
+      const Node* merge = DefinedBy(value, Op::kReshape);
+      const Dims& merged = Shape(value);
+      const Dims from = merge == nullptr ? Dims() : Shape(merge->operand(0));
+      const bool whole =
+          from.size() == kScoreRank && from[0] * from[1] == merged[0] && from[2] == merged[1] && from[3] == merged[2];
+      const Dims apart = whole ? Dims{from[0], from[1]} : Dims{merged[0], 1};
+      if (common.has_value() && *common != apart) return {Shape(q)[0], 1};
+      common = apart;
+    }
+    return *common;
+  }
+
+  // The value with `apart` for its first axis of their product, where batch and heads were merged.
+  absl::StatusOr<Value*> Split(Value* value, const Dims& apart) {
+    Dims shape = Shape(value);
+    if (apart.empty() || shape.size() < kMergedRank) return value;
+    if (shape[0] == DimExpr(1)) {
+      shape.insert(shape.begin(), 1);
+    } else {
+      shape.erase(shape.begin());
+      shape.insert(shape.begin(), apart.begin(), apart.end());
+    }
+    return Add(Op::kReshape, {value}, {{"shape", std::move(shape)}});
+  }
+
+  Graph* graph_;
+  Node* node_;
+  PassContext* context_;
+  const Attention& found_;
+  std::vector<Node*> added_;
+};
 
 }  // namespace
 
@@ -322,7 +441,7 @@ absl::StatusOr<bool> FuseAttentionPass::Run(Graph* graph, PassContext* context) 
     if (!reason.has_value()) continue;
     Value* fused = nullptr;
     if (reason->empty()) {
-      FF_ASSIGN_OR_RETURN(fused, Fuse(graph, node, found, &*reason));
+      FF_ASSIGN_OR_RETURN(fused, Fuser(graph, node, context, found).Run(&*reason));
     }
     if (fused == nullptr) {
       context->Refuse(*graph, node, *reason);

@@ -9,13 +9,15 @@
 //
 // Scales may stand at the product, the queries or the keys; casts of the scores to f32 and of the weights back are
 // dropped. Masks, added or chosen by where, are read through their index arithmetic (index_form.h): they become causal,
-// causal with a window, or nothing. Keys and values whose heads are repeated (reshape, expand, reshape) lose that, as
-// the op shares heads.
+// causal with a window, or nothing; one that says something else stays as the op's mask, and a remark says why. Batch
+// and heads may be one axis, as for bmm. Keys and values whose heads are repeated (reshape, expand, reshape) lose that,
+// as the op shares heads. A query to which its mask leaves no key gives zeros, where softmax over -infinity gave NaN.
 //
 // Rests on two things: with the option consecutive_positions, the input "position_ids" rises by one along each
 // sequence; and scores are far from the least f32, so that adding that to one has the effect of -infinity.
 //
-// Refuses other masks, weights that something else reads, and softmax over another axis than the keys'.
+// Refuses unknown masks that are scaled, weights that something else reads, and softmax over another axis than the
+// keys'.
 #ifndef COMPILER_PASSES_FUSE_ATTENTION_PASS_H_
 #define COMPILER_PASSES_FUSE_ATTENTION_PASS_H_
 

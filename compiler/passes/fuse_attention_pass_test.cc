@@ -2,8 +2,10 @@
 
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -56,6 +58,22 @@ AssertionResult Fuses(std::string_view body, std::string_view attrs) {
 
 AssertionResult Refuses(std::string_view body, std::string_view reason) {
   return CheckRefused<FuseAttentionPass>(absl::StrCat(Graph(body), "}"), reason);
+}
+
+// Fuses with a mask as the op's fourth operand, and says why.
+AssertionResult KeepsMask(std::string_view body, std::string_view reason, const CompileOptions& options = {}) {
+  const PassRun run = RunPasses(MakePassList<FuseAttentionPass, DcePass>(), absl::StrCat(Graph(body), "}"), options);
+  if (!run.error.empty()) return ::testing::AssertionFailure() << run.error;
+  const bool masked = absl::StrContains(run.after, "= attention(%3, %4, %5, %") &&
+                      absl::StrContains(run.after, "{causal = false, scale = 0.25}") &&
+                      !absl::StrContains(run.after, "softmax");
+  if (!masked) return ::testing::AssertionFailure() << run.after;
+  for (const Remark& remark : run.records[0].remarks) {
+    if (absl::StrContains(remark.reason, "its mask stays an operand: ") && absl::StrContains(remark.reason, reason)) {
+      return ::testing::AssertionSuccess();
+    }
+  }
+  return ::testing::AssertionFailure() << "no remark says so";
 }
 
 TEST(FuseAttentionPassTest, FusesWithoutAMask) {
@@ -137,8 +155,8 @@ TEST(FuseAttentionPassTest, ReadsTheMaskOfPackedSequences) {
 }
 
 TEST(FuseAttentionPassTest, BelievesPositionsToRiseOnlyWhereTheOptionsSaySo) {
-  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(Graph(WrittenOut(kPackedSequences)), "}"),
-                                              "it is no condition on places alone", {.consecutive_positions = 0}));
+  EXPECT_TRUE(
+      KeepsMask(WrittenOut(kPackedSequences), "it is no condition on places alone", {.consecutive_positions = 0}));
 }
 
 TEST(FuseAttentionPassTest, ReadsTheMaskOfTheOp) {
@@ -196,25 +214,116 @@ TEST(FuseAttentionPassTest, LooksThroughCastsAndJoinedTransposes) {
     })ir"));
 }
 
-TEST(FuseAttentionPassTest, RefusesOtherMasks) {
+// Of ones and zeros, as older models make theirs.
+TEST(FuseAttentionPassTest, ReadsAMaskOfOnes) {
+  const auto masked = [](std::string_view hidden) {
+    return WrittenOut(absl::StrCat("%sees = le(%j, %i) : bool[1, 1, S, S]\n",
+                                   "%one = constant() {dtype = f32, value = 1.0} : f32[]\n", hidden, R"(
+      %mask = mul(%hidden, %least) : f32[1, 1, S, S]
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])"));
+  };
+  constexpr std::string_view kCausal = "causal = true, scale = 0.25";
+  EXPECT_TRUE(Fuses(masked(R"(
+      %ones = cast(%sees) {dtype = f32} : f32[1, 1, S, S]
+      %hidden = sub(%one, %ones) : f32[1, 1, S, S])"),
+                    kCausal));
+  EXPECT_TRUE(Fuses(masked(R"(
+      %above = gt(%j, %i) : bool[1, 1, S, S]
+      %hidden = where(%above, %one, %zero) : f32[1, 1, S, S])"),
+                    kCausal));
+  EXPECT_TRUE(Fuses(masked(R"(
+      %ones = where(%sees, %one, %zero) : f32[1, 1, S, S]
+      %flat = reshape(%ones) {shape = dims(S, S)} : f32[S, S]
+      %gone = eq(%flat, %zero) : bool[S, S]
+      %number = cast(%gone) {dtype = f32} : f32[S, S]
+      %hidden = reshape(%number) {shape = dims(1, 1, S, S)} : f32[1, 1, S, S])"),
+                    kCausal));
+  // Times -infinity a 0 is NaN.
+  EXPECT_TRUE(KeepsMask(absl::StrReplaceAll(masked(R"(
+      %ones = cast(%sees) {dtype = f32} : f32[1, 1, S, S]
+      %hidden = sub(%one, %ones) : f32[1, 1, S, S])"),
+                                            {{"%hidden, %least", "%hidden, %inf"}}),
+                        "it is no condition on places alone"));
+}
+
+TEST(FuseAttentionPassTest, KeepsOtherMasksAsTheOpsOwn) {
   const auto masked_by = [](std::string_view sees, std::string_view type) {
     return WrittenOut(absl::StrCat(sees, "\n%mask = where(%sees, %zero, %least) : f32", type,
                                    "\n%masked = add(%scaled, %mask) : f32[B, 4, S, S]"));
   };
-  EXPECT_TRUE(Refuses(WrittenOut("%masked = add(%scaled, %bias) : f32[B, 4, S, S]"),
-                      "its mask is not causal: it is no condition on places alone"));
-  EXPECT_TRUE(Refuses(masked_by("%sees = logical_or(%padding, %padding) : bool[B, 1, 1, S]", "[B, 1, 1, S]"),
-                      "its mask is not causal: it is no condition on places alone"));
-  EXPECT_TRUE(Refuses(masked_by("%sees = lt(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
-                      "query i sees keys up to i + -1, expected i + 0"));
-  EXPECT_TRUE(Refuses(masked_by("%sees = ge(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
-                      "its mask is a window, but not causal"));
-  EXPECT_TRUE(Refuses(masked_by("%one = constant() {dtype = i64, value = 1.0} : i64[]\n"
-                                "%sees = le(%j, %one) : bool[1, 1, 1, S]",
-                                "[1, 1, 1, S]"),
-                      "it does not compare the keys' places with the queries'"));
+  EXPECT_TRUE(KeepsMask(WrittenOut("%masked = add(%scaled, %bias) : f32[B, 4, S, S]"),
+                        "its mask is not causal: it is no condition on places alone"));
+  EXPECT_TRUE(KeepsMask(masked_by("%sees = logical_or(%padding, %padding) : bool[B, 1, 1, S]", "[B, 1, 1, S]"),
+                        "its mask is not causal: it is no condition on places alone"));
+  EXPECT_TRUE(KeepsMask(masked_by("%sees = lt(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
+                        "query i sees keys up to i + -1, expected i + 0"));
+  EXPECT_TRUE(KeepsMask(masked_by("%sees = ge(%j, %i) : bool[1, 1, S, S]", "[1, 1, S, S]"),
+                        "its mask is a window, but not causal"));
+  EXPECT_TRUE(KeepsMask(masked_by("%one = constant() {dtype = i64, value = 1.0} : i64[]\n"
+                                  "%sees = le(%j, %one) : bool[1, 1, 1, S]",
+                                  "[1, 1, 1, S]"),
+                        "it does not compare the keys' places with the queries'"));
+  // Chosen by where, the scores' places taken by a penalty: then the penalty is added.
+  EXPECT_TRUE(KeepsMask(WrittenOut("%masked = where(%padding, %scaled, %least) : f32[B, 4, S, S]"),
+                        "it is no condition on places alone"));
   EXPECT_TRUE(Refuses("%y = attention(%q, %k, %v, %padding) {causal = false, scale = 0.25} : f32[B, 4, S, 8]",
                       "its mask is not causal"));
+}
+
+TEST(FuseAttentionPassTest, RefusesMasksThatAreScaledOrTakeTheScoresPlace) {
+  EXPECT_TRUE(Refuses(absl::StrReplaceAll(WrittenOut("%biased = add(%scores, %bias) : f32[B, 4, S, S]\n"
+                                                     "%masked = mul(%biased, %scale) : f32[B, 4, S, S]"),
+                                          {{"%scaled = mul(%scores, %scale) : f32[B, 4, S, S]", ""}}),
+                      "it is no condition on places alone"));
+  EXPECT_TRUE(Refuses(WrittenOut("%masked = where(%padding, %scaled, %zero) : f32[B, 4, S, S]"),
+                      "it is no condition on places alone"));
+}
+
+// Batch and heads in one axis, as for bmm: taken apart again where they were merged, else one head for each.
+TEST(FuseAttentionPassTest, FusesBatchedMatrices) {
+  constexpr std::string_view kMerged = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      symbol N [1, 64]
+      input %q4 "q4" : f32[B, 4, S, 8]
+      input %k4 "k4" : f32[B, 4, S, 8]
+      input %v4 "v4" : f32[B, 4, S, 8]
+      input %n "n" : f32[N, S, 8]
+      input %bias "bias" : f32[N, S, S]
+      %i = iota() {axis = 0, dtype = i64, shape = dims(S, 1)} : i64[S, 1]
+      %j = iota() {axis = 1, dtype = i64, shape = dims(1, S)} : i64[1, S]
+      %sees = le(%j, %i) : bool[S, S]
+      %zero = constant() {dtype = f32, value = 0.0} : f32[]
+      %inf = constant() {dtype = f32, value = -inf} : f32[]
+      %mask = where(%sees, %zero, %inf) : f32[S, S]
+      )ir";
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, CanonicalizePass, DcePass>(), absl::StrCat(kMerged, R"(
+      %q = reshape(%q4) {shape = dims(4*B, S, 8)} : f32[4*B, S, 8]
+      %k = reshape(%k4) {shape = dims(4*B, S, 8)} : f32[4*B, S, 8]
+      %v = reshape(%v4) {shape = dims(4*B, S, 8)} : f32[4*B, S, 8]
+      %kt = transpose(%k) {perm = [0, 2, 1]} : f32[4*B, 8, S]
+      %scores = matmul(%q, %kt) : f32[4*B, S, S]
+      %masked = add(%scores, %mask) : f32[4*B, S, S]
+      %w = softmax(%masked) {axis = 2} : f32[4*B, S, S]
+      %o = matmul(%w, %v) : f32[4*B, S, 8]
+      %y = reshape(%o) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      output "y" %y
+      // CHECK: input %4
+      // CHECK-NEXT: %5 = attention(%0, %1, %2) {causal = true, scale = 1.0} : f32[B, 4, S, 8]
+      // CHECK-NEXT: output "y" %5
+    })")));
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), absl::StrCat(kMerged, R"(
+      %kt = transpose(%n) {perm = [0, 2, 1]} : f32[N, 8, S]
+      %scores = matmul(%n, %kt) : f32[N, S, S]
+      %masked = add(%scores, %bias) : f32[N, S, S]
+      %w = softmax(%masked) {axis = 2} : f32[N, S, S]
+      %y = matmul(%w, %n) : f32[N, S, 8]
+      output "y" %y
+      // CHECK: %8 = reshape(%4) {shape = dims(N, 1, S, S)} : f32[N, 1, S, S]
+      // CHECK-NEXT: %9 = attention({{%[0-9]+, %[0-9]+, %[0-9]+}}, %8) {causal = false, scale = 1.0} : f32[N, 1, S, 8]
+      // CHECK-NEXT: %10 = reshape(%9) {shape = dims(N, S, 8)} : f32[N, S, 8]
+    })")));
 }
 
 TEST(FuseAttentionPassTest, RefusesWhatReadsTheWeights) {

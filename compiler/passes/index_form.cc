@@ -1,7 +1,10 @@
 #include "compiler/passes/index_form.h"
 
 #include <algorithm>
+#include <cmath>
 #include <utility>
+
+#include "compiler/passes/rewrite.h"
 
 namespace flashflow::passes {
 namespace {
@@ -105,7 +108,9 @@ IndexForms::IndexForms(const ir::Graph& graph, bool consecutive_positions) : ran
     const DType dtype = result->tensor().dtype;
     if (dtype == DType::kI32 || dtype == DType::kI64) Add(result, IntegerOf(*node));
     if (dtype == DType::kBool) Add(result, PredicateOf(*node), &conditions_);
-    if (IsFloat(dtype)) Add(result, UnmaskedOf(*node), &unmasked_);
+    if (!IsFloat(dtype)) continue;
+    Add(result, UnmaskedOf(*node), &unmasked_);
+    if (std::optional<Indicator> ones = OnesOf(*node)) ones_.emplace(result, *std::move(ones));
   }
 }
 
@@ -122,6 +127,11 @@ const Condition* IndexForms::Predicate(const Value* value) const {
 const Condition* IndexForms::Unmasked(const Value* value) const {
   auto it = unmasked_.find(value);
   return it == unmasked_.end() ? nullptr : &it->second;
+}
+
+const IndexForms::Indicator* IndexForms::Ones(const Value* value) const {
+  auto it = ones_.find(value);
+  return it == ones_.end() ? nullptr : &it->second;
 }
 
 void IndexForms::Add(const Value* value, OptionalForm form) {
@@ -335,6 +345,14 @@ IndexForms::OptionalForm IndexForms::IntegerOf(const Node& node) const {
 
 IndexForms::OptionalCondition IndexForms::Compared(const Node& node) const {
   const size_t rank = Shape(node.result()).size();
+  if (const Indicator* ones = Ones(node.operand(0));
+      ones != nullptr && (node.op() == Op::kEq || node.op() == Op::kNe)) {
+    const std::optional<double> number = ConstantValue(node.operand(1));
+    if (number != 0 && number != 1) return std::nullopt;
+    const Condition condition = Broadcast(ones->condition, rank);
+    const bool same = ((*number == 1) == (node.op() == Op::kEq)) != ones->inverse;
+    return same ? condition : Not(condition, Shape(node.result()));
+  }
   const IndexForm* left = Integer(node.operand(0));
   const IndexForm* right = Integer(node.operand(1));
   if (left == nullptr || right == nullptr) return std::nullopt;
@@ -444,6 +462,45 @@ IndexForms::OptionalCondition IndexForms::Moved(const Node& node, const Conditio
   return moved;
 }
 
+std::optional<IndexForms::Indicator> IndexForms::OnesOf(const Node& node) const {
+  const size_t rank = Shape(node.result()).size();
+  const auto is = [&node](int i, double number) { return ConstantValue(node.operand(i)) == number; };
+  switch (node.op()) {
+    case Op::kCast:
+      if (const Condition* condition = Predicate(node.operand(0))) return Indicator{*condition};
+      if (const Indicator* x = Ones(node.operand(0))) return *x;
+      return std::nullopt;
+    case Op::kWhere: {
+      const Condition* condition = Predicate(node.operand(0));
+      const bool inverse = is(1, 0) && is(2, 1);
+      if (condition == nullptr || (!inverse && !(is(1, 1) && is(2, 0)))) return std::nullopt;
+      return Indicator{Broadcast(*condition, rank), inverse};
+    }
+    case Op::kSub: {
+      const Indicator* x = Ones(node.operand(1));
+      if (x == nullptr || !is(0, 1)) return std::nullopt;
+      return Indicator{Broadcast(x->condition, rank), !x->inverse};
+    }
+    default: {
+      const Indicator* x = node.num_operands() == 0 ? nullptr : Ones(node.operand(0));
+      OptionalCondition moved = x == nullptr ? std::nullopt : Moved(node, x->condition);
+      if (!moved.has_value()) return std::nullopt;
+      return Indicator{*std::move(moved), x->inverse};
+    }
+  }
+}
+
+IndexForms::OptionalCondition IndexForms::UnmaskedByProduct(const Node& product) const {
+  for (const int at : {0, 1}) {
+    const std::optional<double> penalty = ConstantValue(product.operand(1 - at));
+    const Indicator* hidden = Ones(product.operand(at));
+    if (hidden == nullptr || !penalty.has_value() || *penalty > kPenalty || std::isinf(*penalty)) continue;
+    const Condition condition = Broadcast(hidden->condition, Shape(product.result()).size());
+    return hidden->inverse ? condition : Not(condition, Shape(product.result()));
+  }
+  return std::nullopt;
+}
+
 IndexForms::OptionalCondition IndexForms::UnmaskedOf(const Node& node) const {
   const size_t rank = Shape(node.result()).size();
   switch (node.op()) {
@@ -468,6 +525,8 @@ IndexForms::OptionalCondition IndexForms::UnmaskedOf(const Node& node) const {
       if (a == nullptr || b == nullptr) return std::nullopt;
       return And(Broadcast(*a, rank), Broadcast(*b, rank));
     }
+    case Op::kMul:
+      return UnmaskedByProduct(node);
     case Op::kCast: {
       const Condition* x = Unmasked(node.operand(0));
       return x == nullptr ? std::nullopt : OptionalCondition(*x);

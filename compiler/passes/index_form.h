@@ -51,6 +51,13 @@ class IndexForms {
   // which leaves e^score at 0. nullptr: not of this form.
   const Condition* Unmasked(const ir::Value* value) const;
 
+  // Where a float tensor of 0 and 1 is 1, or where it is 0 if `inverse`. nullptr: not of this form.
+  struct Indicator {
+    Condition condition;
+    bool inverse = false;
+  };
+  const Indicator* Ones(const ir::Value* value) const;
+
   // The opposite of a condition of at most one term, over a tensor of this shape; nullopt if it has more.
   std::optional<Condition> Not(const Condition& x, const Dims& shape) const;
 
@@ -64,6 +71,9 @@ class IndexForms {
   OptionalForm IntegerOf(const ir::Node& node) const;
   OptionalCondition PredicateOf(const ir::Node& node) const;
   OptionalCondition UnmaskedOf(const ir::Node& node) const;
+  std::optional<Indicator> OnesOf(const ir::Node& node) const;
+  // The mask (1 - ones) * penalty, as older models write it.
+  OptionalCondition UnmaskedByProduct(const ir::Node& product) const;
   OptionalCondition Moved(const ir::Node& node, const Condition& x) const;
   // The form under an operation that moves elements, on x as its operand.
   OptionalForm Moved(const ir::Node& node, const IndexForm& x) const;
@@ -79,6 +89,7 @@ class IndexForms {
   absl::flat_hash_map<const ir::Value*, IndexForm> forms_;
   absl::flat_hash_map<const ir::Value*, Condition> conditions_;
   absl::flat_hash_map<const ir::Value*, Condition> unmasked_;
+  absl::flat_hash_map<const ir::Value*, Indicator> ones_;
 };
 
 }  // namespace flashflow::passes

@@ -1,5 +1,6 @@
 """torch.compile(backend="flashflow") on whole models: ours, transformers' with random weights, an encoder."""
 
+import json
 import warnings
 
 import numpy as np
@@ -13,6 +14,7 @@ from flashflow.models.build import build_model
 from flashflow.models.config import Gpt2Config, GptSmallConfig
 from flashflow.models.config import LlamaConfig as OurLlamaConfig
 from flashflow.torch_backend import FlashFlowWarning, counters
+from flashflow.torch_backend.runner import GraphRunner
 
 VOCAB = 211
 SHAPES = [(2, 5), (1, 9), (4, 1), (5, 33)]
@@ -134,22 +136,85 @@ def test_generate(make, cache):
     assert counters.runs >= 10
 
 
-@pytest.mark.parametrize("norm_first", [False, True])
-@pytest.mark.parametrize("activation", ["relu", "gelu"])
-def test_an_encoder(norm_first, activation):
+@pytest.fixture(params=[False, True], ids=["written out", "fast path"])
+def fast_path(request):
+    """Whether eager mode runs an encoder layer as one operator of torch's own, which Dynamo then captures."""
+    torch.backends.mha.set_fastpath_enabled(request.param)
+    yield
+    torch.backends.mha.set_fastpath_enabled(True)
+
+
+@pytest.mark.parametrize("masks", [(), ("padding",), ("padding", "causal")])
+@pytest.mark.parametrize(("norm_first", "activation"), [(False, "relu"), (True, "gelu")])
+@pytest.mark.usefixtures("fast_path")
+def test_an_encoder(norm_first, activation, masks):
     layer = nn.TransformerEncoderLayer(
         48, 4, 96, activation=activation, batch_first=True, norm_first=norm_first, dropout=0.1
     )
     model = nn.TransformerEncoder(layer, 2, norm=nn.LayerNorm(48), enable_nested_tensor=False).eval()
-    torch.backends.mha.set_fastpath_enabled(False)  # which is one operator a layer, of torch's own
-    try:
-        f = torch.compile(model, backend="flashflow", dynamic=True)
-        for batch, length in SHAPES:
-            x = torch.randn(batch, length, 48)
-            assert_rows(f(x), model(x))
-            padding = torch.zeros(batch, length, dtype=torch.bool)
-            padding[0, length // 2 + 1 :] = True
-            assert_rows(f(x, src_key_padding_mask=padding), model(x, src_key_padding_mask=padding))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
-    assert counters.runs >= 2 * len(SHAPES)
+    f = torch.compile(model, backend="flashflow", dynamic=True)
+    for batch, length in SHAPES[:3]:
+        x = torch.randn(batch, length, 48)
+        given = {}
+        if "padding" in masks:
+            given["src_key_padding_mask"] = torch.zeros(batch, length, dtype=torch.bool)
+            given["src_key_padding_mask"][0, length // 2 + 1 :] = True
+        if "causal" in masks:
+            given |= dict(mask=torch.ones(length, length, dtype=torch.bool).triu(1), is_causal=True)
+        assert_rows(f(x, **given), model(x, **given))
+    assert counters.runs >= 3
+    assert counters.parts == counters.graphs, "nothing of a graph stays in eager mode"
+
+
+class _Attention(nn.Module):
+    """Attention as models write it out: four axes or bmm's three, with a mask of ones, of infinities or without."""
+
+    def __init__(self, merged: bool, mask: str) -> None:
+        super().__init__()
+        self.merged, self.mask = merged, mask
+        self.qkv, self.out = nn.Linear(48, 144), nn.Linear(48, 48)
+
+    def forward(self, x, ones):
+        batch, length, _ = x.shape
+        q, k, v = (y.view(batch, length, 4, 12).transpose(1, 2) for y in self.qkv(x).chunk(3, -1))
+        if self.merged:
+            q, k, v = (y.reshape(batch * 4, length, 12) for y in (q, k, v))
+        scores = torch.matmul(q, k.transpose(-1, -2)) if not self.merged else torch.bmm(q, k.transpose(1, 2))
+        scores = scores / 12**0.5
+        if self.mask == "padding":
+            hidden = (1.0 - ones[:, None, None, :].to(x.dtype)) * torch.finfo(x.dtype).min
+            scores = scores + (hidden.expand(batch, 4, 1, length).reshape(-1, 1, length) if self.merged else hidden)
+        elif self.mask == "causal":
+            scores = scores + torch.full((length, length), float("-inf")).triu(1)
+        elif self.mask == "causal ones":
+            scores = scores + (1.0 - torch.ones(length, length).tril()) * torch.finfo(x.dtype).min
+        y = torch.matmul(scores.softmax(-1), v)
+        return self.out(y.view(batch, 4, length, 12).transpose(1, 2).reshape(batch, length, 48))
+
+
+@pytest.mark.parametrize("merged", [False, True])
+@pytest.mark.parametrize("mask", ["none", "padding", "causal", "causal ones"])
+def test_attention_that_is_written_out(merged, mask, monkeypatch):
+    plans = []
+    monkeypatch.setattr(GraphRunner, "forward", _recording(plans, GraphRunner.forward))
+    model = _Attention(merged, mask).eval()
+    f = torch.compile(model, backend="flashflow", dynamic=True)
+    for batch, length in SHAPES:
+        x = torch.randn(batch, length, 48)
+        ones = torch.ones(batch, length, dtype=torch.int64)
+        ones[0, length // 2 + 1 :] = 0
+        assert_rows(f(x, ones), model(x, ones))
+    assert counters.parts == counters.graphs
+    for plan in plans:
+        steps = [step["op"] for step in json.loads(plan)["steps"]]
+        assert steps.count("attention") == 1
+        assert not {"softmax", "matmul", "where", "iota"} & set(steps)
+        assert ("mul" in steps) == (mask == "padding"), "only a mask of the input's is computed"
+
+
+def _recording(plans, forward):
+    def record(self, *arguments):
+        plans.append(self.graph.plan)
+        return forward(self, *arguments)
+
+    return record

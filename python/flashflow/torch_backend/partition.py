@@ -19,7 +19,7 @@ from flashflow.core import core
 from flashflow.errors import FlashFlowError
 from flashflow.torch_backend.subgraph import Subgraph
 
-__all__ = ["Pieces"]
+__all__ = ["Pieces", "aliases"]
 
 _reasons: dict[str, str] = {}  # the graph of one call -> why it does not compile, "" if it does
 
@@ -98,7 +98,7 @@ class Pieces:
             return False
         if _is_number(node):
             return False
-        if not target._schema.is_mutable and any(storage in self.guarded for storage in _aliases(node)):
+        if not target._schema.is_mutable and any(storage in self.guarded for storage in aliases(node)):
             return False  # a view that somebody may write through or keep: only eager mode gives the view itself
         reason = self._reason(node)
         if reason:
@@ -170,14 +170,14 @@ def _storages(value: Any) -> set[int]:
     return set()
 
 
-def _aliases(node: fx.Node) -> set[int]:
+def aliases(node: fx.Node) -> set[int]:
     """The storages that a call's results share with its operands."""
     operands = set().union(*(_storages(operand.meta.get("val")) for operand in node.all_input_nodes))
     return operands & _storages(node.meta.get("val"))
 
 
 def _computes(node: fx.Node) -> bool:
-    return node.target is not operator.getitem and not _aliases(node)
+    return node.target is not operator.getitem and not aliases(node)
 
 
 def _guarded_storages(graph: fx.Graph) -> set[int]:

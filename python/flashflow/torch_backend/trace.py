@@ -11,15 +11,19 @@ from torch._guards import TracingContext
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.experimental.symbolic_shapes import SymT, guard_scalar, symbol_is_type
 
+from flashflow.torch_backend.decompositions import DECOMPOSITIONS
+from flashflow.torch_backend.partition import aliases
+
 __all__ = ["to_aten"]
 
 
 def to_aten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
     """Traces `module` with fake tensors of Dynamo's own symbols.
 
-    Composite operators (linear, layer_norm, scaled_dot_product_attention) stay whole, in-place ones and views stay as
-    they are. Python numbers that Dynamo passes as inputs become constants, guarded by Dynamo. Every node carries its
-    fake value in meta["val"].
+    Composite operators (linear, layer_norm, scaled_dot_product_attention) stay whole, layers that are one operator of
+    torch's are taken apart; in-place operators and views stay as they are, but for masks that are filled while nobody
+    else knows them. Python numbers that Dynamo passes as inputs become constants, guarded by Dynamo. Every node carries
+    its fake value in meta["val"].
     """
     context = TracingContext.try_get()
     if context is None or context.fake_mode is None:
@@ -37,12 +41,22 @@ def to_aten(module: fx.GraphModule, inputs: Sequence[Any]) -> fx.GraphModule:
 
     fakes = [fake(value) for value in inputs]
     with mode, torch.no_grad():
-        trace = make_fx(module, tracing_mode="real", pre_dispatch=True, _allow_non_fake_inputs=True)
+        trace = make_fx(
+            module,
+            decomposition_table=DECOMPOSITIONS,
+            tracing_mode="real",
+            pre_dispatch=True,
+            _allow_non_fake_inputs=True,
+        )
         traced: fx.GraphModule = trace(*fakes)
     _simplify(traced)
     return traced
 
 
+_PURE = {
+    torch.ops.aten.masked_fill_.Scalar: torch.ops.aten.masked_fill.Scalar,
+    torch.ops.aten.masked_fill_.Tensor: torch.ops.aten.masked_fill.Tensor,
+}
 _DETACH = (torch.ops.aten.detach.default, torch.ops.aten.detach_.default)
 
 
@@ -53,6 +67,8 @@ def _simplify(module: fx.GraphModule) -> None:
         value = node.meta.get("val")
         if node.op == "get_attr":
             node.meta["val"] = getattr(module, node.target)
+        elif node.target in _PURE and _is_new(node.args[0], node):
+            node.target = _PURE[node.target]
         elif node.target in _DETACH:
             node.replace_all_uses_with(node.args[0])
             module.graph.erase_node(node)
@@ -60,6 +76,11 @@ def _simplify(module: fx.GraphModule) -> None:
             node.replace_all_uses_with(guard_scalar(value))
             module.graph.erase_node(node)
     module.recompile()
+
+
+def _is_new(node: fx.Node, user: fx.Node) -> bool:
+    """Whether a call made its result in memory of its own, and nothing but `user` reads it."""
+    return node.op == "call_function" and list(node.users) == [user] and not aliases(node)
 
 
 def _is_fixed(value: Any) -> bool:
