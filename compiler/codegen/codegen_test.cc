@@ -289,6 +289,25 @@ graph @chain {
   EXPECT_EQ(arena->arena_bytes, 2 * 32 * 8 * 4 + 256) << "two buffers and the comparison";
 }
 
+TEST(CodegenTest, AnOperandReadInAnotherRoleTooIsNotOverwritten) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @twice {
+  symbol N [1, 32]
+  input %0 "x" : f32[N, 8]
+  %1 = ge(%0, %0) : bool[N, 8]
+  %2 = where(%1, %1, %1) : bool[N, 8]
+  %3 = logical_not(%2) : bool[N, 8]
+  %4 = logical_not(%3) : bool[N, 8]
+  output "y" %4
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  const auto place = [&](size_t step) { return plan->tensors[plan->steps[step].outputs[0]].in_place_of; };
+  EXPECT_EQ(place(1), -1) << "its kernel may write over what it chooses from, not over the condition";
+  EXPECT_EQ(place(2), plan->steps[1].outputs[0]);
+}
+
 TEST(CodegenTest, OutputsThatAreNotComputedAreCopied) {
   const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
 graph @views {
