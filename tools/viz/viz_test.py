@@ -110,6 +110,7 @@ def test_dot_shows_one_of_layers_that_are_alike(graph: Path, tmp_path: Path) -> 
     assert "a1 -> a0 [style=dashed" in dot, "from one layer to the next"
     assert "a0 -> a1;" in dot
     assert re.search(r'label="exp\\nf32\[B, 4\].*style="rounded,dashed"', dot), "what does nothing any more"
+    assert r"onerror=\"alert(1)\">\\n" in dot, "quotes and backslashes mean nothing"
     # Every quoted string ends where it should: what is left without them has no quote and no name.
     rest = re.sub(r'"(?:[^"\\]|\\.)*"', "", dot)
     assert '"' not in rest and "script" not in rest
