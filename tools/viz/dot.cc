@@ -39,7 +39,7 @@ class Writer {
 
   std::string Write(std::string_view label) {
     absl::StrAppend(&text_, "  subgraph cluster_", std::string(1, prefix_), " {\n    label=", DotString(label),
-                    "; fontsize=24; labeljust=l; color=\"#999999\"; style=rounded;\n");
+                    "; fontsize=17; labeljust=l; color=\"#999999\"; style=rounded;\n");
     WriteLayer(-1);
     for (const LayerRun& run : picture_.runs) {
       if (!layers_.contains(run.first)) continue;
@@ -49,7 +49,7 @@ class Writer {
                                    : absl::StrCat("layers ", run.first, " to ", run.last, " are alike: x", count);
       absl::StrAppend(&text_, "    subgraph cluster_", std::string(1, prefix_), "_layer", run.first,
                       " {\n      label=", DotString(name),
-                      "; fontsize=16; style=\"rounded,filled\"; color=\"#bbbbbb\"; fillcolor=\"#f7f7f7\";\n");
+                      "; fontsize=14; style=\"rounded,filled\"; color=\"#bbbbbb\"; fillcolor=\"#f7f7f7\";\n");
       WriteLayer(run.first);
       absl::StrAppend(&text_, "    }\n");
     }
@@ -173,10 +173,11 @@ std::string DotString(std::string_view text) {
 
 std::string PictureToDot(const Picture& picture) {
   std::string text = absl::StrCat(
-      "digraph picture {\n  graph [fontname=\"sans-serif\", ranksep=0.25, nodesep=0.2, label=",
+      "digraph picture {\n  graph [fontname=\"Helvetica,Arial,sans-serif\", ranksep=0.25, nodesep=0.2, label=",
       DotString(absl::StrCat(picture.title, " on ", picture.device, ", ", picture.sizes)),
-      ", labelloc=t, fontsize=28];\n"
-      "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#ffffff\", fontname=\"sans-serif\", fontsize=11, "
+      ", labelloc=t, fontsize=20];\n"
+      "  node [shape=box, style=\"rounded,filled\", fillcolor=\"#ffffff\", fontname=\"Helvetica,Arial,sans-serif\", "
+      "fontsize=11, "
       "height=0.3, margin=\"0.1,0.04\"];\n"
       "  edge [color=\"#666666\", arrowsize=0.6];\n"
       "  subgraph cluster_legend {\n    label=\"share of the floor time\"; fontsize=14; color=\"#999999\";\n");
