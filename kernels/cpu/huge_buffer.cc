@@ -16,6 +16,13 @@ constexpr size_t kHugePage = size_t{2} << 20;
 // are rounded up to whole ones.
 size_t MappedBytes(size_t bytes) { return (bytes + kHugePage - 1) / kHugePage * kHugePage; }
 
+// How much of a buffer is to lie on huge pages. The system gives whole ones: a last one that is filled by less than
+// three quarters would waste what a few hundred weights feel.
+size_t HugeBytes(size_t bytes) {
+  const size_t whole = bytes / kHugePage * kHugePage;
+  return bytes - whole >= kHugePage / 4 * 3 ? whole + kHugePage : whole;
+}
+
 }  // namespace
 
 absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(size_t bytes) {
@@ -27,7 +34,7 @@ absl::StatusOr<HugeBuffer> HugeBuffer::Allocate(size_t bytes) {
   if (data == MAP_FAILED) {
     return absl::ResourceExhaustedError(absl::StrCat("cannot allocate ", bytes, " bytes of memory"));
   }
-  madvise(data, MappedBytes(bytes), MADV_HUGEPAGE);  // advice only: without huge pages all still works
+  if (HugeBytes(bytes) > 0) madvise(data, HugeBytes(bytes), MADV_HUGEPAGE);  // advice only: without, all still works
   return HugeBuffer(data, bytes);
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/crc/crc32c.h"
 #include "absl/log/check.h"
 #include "absl/status/status.h"
@@ -72,6 +73,10 @@ class CpuDevice final : public Device {
   absl::StatusOr<LoadedWeight> LoadWeight(const engine::EngineFile& file,
                                           absl::Span<const engine::EngineWeight* const> parts,
                                           const plan::Weight& wanted) override {
+    // What was checked and copied needs no memory of its own; tables that stay in the file are read in few places.
+    const absl::Cleanup release = [&] {
+      for (const engine::EngineWeight* part : parts) file.Release(*part);
+    };
     size_t bytes = 0;
     for (const engine::EngineWeight* part : parts) {
       CHECK(part->dtype == wanted.dtype);

@@ -103,6 +103,15 @@ absl::StatusOr<std::unique_ptr<const EngineFile>> EngineFile::Open(const std::st
   return file;
 }
 
+void EngineFile::Release(const EngineWeight& weight) const {
+  static const auto kPage = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto data = reinterpret_cast<uintptr_t>(weight.bytes.data());
+  const uintptr_t begin = (data + kPage - 1) / kPage * kPage;
+  const uintptr_t end = (data + weight.bytes.size()) / kPage * kPage;
+  // Only advice: nothing is lost where it is not taken.
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 EngineFile::~EngineFile() { ::munmap(const_cast<char*>(file_.data()), file_.size()); }
 
 absl::Status EngineFile::Read() {

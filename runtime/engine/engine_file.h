@@ -53,6 +53,10 @@ class EngineFile {
   // The error for a checksum computed elsewhere: what Verify returns when `crc32c` is not the weight's.
   absl::Status CheckCrc(const EngineWeight& weight, uint32_t crc32c) const;
 
+  // Gives the memory that the weight's bytes were read into back to the system. They may still be read: then they come
+  // from the file again. For what has been copied, or is read in few places.
+  void Release(const EngineWeight& weight) const;
+
  private:
   EngineFile(std::string path, std::string_view file) : path_(std::move(path)), file_(file) {}
   absl::Status Read();

@@ -112,6 +112,28 @@ TEST_F(EngineFileTest, RoundTrip) {
   EXPECT_THAT(Files(), ElementsAre("model.ff"));
 }
 
+TEST_F(EngineFileTest, AReleasedWeightIsReadAgainFromTheFile) {
+  ASSERT_EQ(Write(), absl::OkStatus());
+  const auto file = EngineFile::Open(path_);
+  ASSERT_TRUE(file.ok()) << file.status();
+  const EngineWeight* weight = (*file)->weight("plain").value();
+  ASSERT_EQ((*file)->Verify(*weight), absl::OkStatus());
+  const auto resident_bytes = [] {  // of files, as Linux counts them for this process
+    std::ifstream status("/proc/self/smaps_rollup");
+    for (std::string line; std::getline(status, line);) {
+      if (line.starts_with("Rss:")) return std::stoll(line.substr(4)) << 10;
+    }
+    return 0ll;
+  };
+  resident_bytes();  // what asking takes is there from now on
+  const int64_t before = resident_bytes();
+  (*file)->Release(*weight);
+  EXPECT_LT(resident_bytes(), before) << "24,000 bytes have whole pages";
+  EXPECT_EQ((*file)->Verify(*weight), absl::OkStatus());
+  (*file)->Release(*(*file)->weight("ids").value());  // less than a page
+  EXPECT_EQ((*file)->Verify(*(*file)->weight("narrow").value()), absl::OkStatus());
+}
+
 TEST_F(EngineFileTest, SameContentsMakeTheSameBytes) {
   ASSERT_EQ(Write(), absl::OkStatus());
   const std::string first = Bytes();

@@ -3,6 +3,10 @@
 Both read the same GGUF file, each with its own code for its quantized tensors.
 """
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -42,8 +46,13 @@ def tokenizer(gguf):
 
 
 @pytest.fixture(scope="module")
-def llm(tmp_path_factory):
-    return LLM("smollm2-135m", dtype="float32", device="cpu", cache_dir=tmp_path_factory.mktemp("cache"))
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="module")
+def llm(cache):
+    return LLM("smollm2-135m", dtype="float32", device="cpu", cache_dir=cache)
 
 
 @pytest.fixture(scope="module")
@@ -99,3 +108,29 @@ def test_answer_ends_at_the_models_own_end(llm):
     answer = llm.chat([{"role": "user", "content": "Say only: yes"}], SamplingParams(temperature=0, max_tokens=200))
     assert answer.finish_reason == "eos"
     assert llm.decode(answer.token_ids) == answer.text and "<|im_end|>" not in answer.text
+
+
+# Runs in a process of its own; VmHWM is the most memory that it had.
+_OPEN = """
+import sys
+from flashflow import LLM, SamplingParams
+llm = LLM(sys.argv[1], device="cpu")
+llm.generate(["The sky is"], SamplingParams(temperature=0, max_tokens=4))
+assert "torch" not in sys.modules
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM:"))
+print(int(peak.split()[1]) << 10, llm.engine_info()["weight_bytes_per_token"])
+"""
+
+
+def test_an_engine_needs_little_more_memory_than_its_weights(llm, cache):
+    (engine,) = cache.rglob("*.ff")
+    done = subprocess.run(
+        [sys.executable, "-c", _OPEN, str(engine)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    peak, weights = map(int, done.stdout.split())
+    assert peak <= 1.15 * weights + 200e6, "packed weights, and neither a second copy nor the file's pages beside them"

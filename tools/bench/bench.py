@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tools.bench import cpu_suite
+from tools.bench import compile_suite, cpu_suite
 from tools.bench.report import Row, render
 
 from flashflow import FlashFlowError, __version__
@@ -51,7 +51,9 @@ def machine() -> dict[str, str | int]:
 
 @app.command()
 def main(
-    suite: Annotated[str, typer.Option(help="Which suite to run: cpu.")] = "cpu",
+    suite: Annotated[
+        str, typer.Option(help="Which suite to run: cpu, or compile (seconds and memory of each stage).")
+    ] = "cpu",
     model: Annotated[
         list[str] | None,
         typer.Option(help="smollm2-135m, gpt2-124m (random weights), a folder or a .gguf; repeatable."),
@@ -65,23 +67,31 @@ def main(
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write machine and rows to this file.")] = None,
 ) -> None:
     """Runs a suite and prints one table."""
-    if suite != "cpu":
-        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu")
+    if suite not in ("cpu", "compile"):
+        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu or compile")
     if json_out:
         make_output_folder(json_out.parent, "--json")
     threads = threads or len(os.sched_getaffinity(0))
     info = machine() | {"threads": threads}
     rows: list[Row] = []
-    for name in model or ["smollm2-135m", "gpt2-124m"]:
+    dtypes = [d.value for d in dtype or Dtype]
+
+    def log(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    for name in model or (["smollm2-135m"] if suite == "compile" else ["smollm2-135m", "gpt2-124m"]):
+        if suite == "compile":
+            rows += compile_suite.run(name, dtypes, log)
+            continue
         rows += cpu_suite.run(
             name,
-            dtypes=[d.value for d in dtype or Dtype],
+            dtypes=dtypes,
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,
             repeats=repeats,
             threads=threads,
             with_peer=peer,
-            log=lambda text: print(text, file=sys.stderr, flush=True),
+            log=log,
         )
     print(" · ".join(f"{key} {value}" for key, value in info.items()))
     print(render(rows))
