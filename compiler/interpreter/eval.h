@@ -1,4 +1,4 @@
-// Evaluation of single ops: one function for each rule, in files by group, chosen by GetEval.
+// Evaluation of single ops: one function for each rule, in files by group, and the table that says which is whose.
 #ifndef COMPILER_INTERPRETER_EVAL_H_
 #define COMPILER_INTERPRETER_EVAL_H_
 
@@ -42,7 +42,6 @@ struct Evaluation {
 
 // InvalidArgument or OutOfRange for what only values show: an index outside its table, page tables that contradict.
 using EvalFn = absl::Status (*)(Evaluation&);
-EvalFn GetEval(ir::Op op);
 
 // eval_elementwise.cc
 absl::Status EvalUnary(Evaluation& e);
@@ -85,6 +84,76 @@ absl::Status EvalRope(Evaluation& e);
 
 // eval_quantize.cc
 absl::Status EvalQuantize(Evaluation& e);
+
+// The rule of each op, in the order of Op.
+struct EvalRow {
+  ir::Op op;
+  EvalFn eval;
+};
+inline constexpr EvalRow kEvalTable[] = {
+    {ir::Op::kNeg, EvalUnary},
+    {ir::Op::kAbs, EvalUnary},
+    {ir::Op::kExp, EvalUnary},
+    {ir::Op::kSqrt, EvalUnary},
+    {ir::Op::kRsqrt, EvalUnary},
+    {ir::Op::kReciprocal, EvalUnary},
+    {ir::Op::kTanh, EvalUnary},
+    {ir::Op::kErf, EvalUnary},
+    {ir::Op::kSigmoid, EvalUnary},
+    {ir::Op::kSin, EvalUnary},
+    {ir::Op::kCos, EvalUnary},
+    {ir::Op::kRelu, EvalUnary},
+    {ir::Op::kGelu, EvalUnary},
+    {ir::Op::kSilu, EvalUnary},
+    {ir::Op::kCast, EvalCast},
+    {ir::Op::kLogicalNot, EvalUnary},
+    {ir::Op::kAdd, EvalBinary},
+    {ir::Op::kSub, EvalBinary},
+    {ir::Op::kMul, EvalBinary},
+    {ir::Op::kDiv, EvalBinary},
+    {ir::Op::kPow, EvalBinary},
+    {ir::Op::kMaximum, EvalBinary},
+    {ir::Op::kMinimum, EvalBinary},
+    {ir::Op::kEq, EvalCompare},
+    {ir::Op::kNe, EvalCompare},
+    {ir::Op::kLt, EvalCompare},
+    {ir::Op::kLe, EvalCompare},
+    {ir::Op::kGt, EvalCompare},
+    {ir::Op::kGe, EvalCompare},
+    {ir::Op::kLogicalAnd, EvalCompare},
+    {ir::Op::kLogicalOr, EvalCompare},
+    {ir::Op::kWhere, EvalWhere},
+    {ir::Op::kConstant, EvalConstant},
+    {ir::Op::kIota, EvalIota},
+    {ir::Op::kReshape, EvalReshape},
+    {ir::Op::kTranspose, EvalTranspose},
+    {ir::Op::kExpand, EvalExpand},
+    {ir::Op::kSlice, EvalSlice},
+    {ir::Op::kConcat, EvalConcat},
+    {ir::Op::kEmbedding, EvalGather},
+    {ir::Op::kGatherRows, EvalGather},
+    {ir::Op::kIndex, EvalIndex},
+    {ir::Op::kReduceSum, EvalReduce},
+    {ir::Op::kReduceMean, EvalReduce},
+    {ir::Op::kReduceMax, EvalReduce},
+    {ir::Op::kCumsum, EvalCumsum},
+    {ir::Op::kSoftmax, EvalSoftmax},
+    {ir::Op::kMatmul, EvalMatmul},
+    {ir::Op::kLinear, EvalLinear},
+    {ir::Op::kLayerNorm, EvalNorm},
+    {ir::Op::kRmsNorm, EvalNorm},
+    {ir::Op::kAttention, EvalAttention},
+    {ir::Op::kRope, EvalRope},
+    {ir::Op::kFusedLinear, EvalFusedLinear},
+    {ir::Op::kAddNorm, EvalAddNorm},
+    {ir::Op::kQuantize, EvalQuantize},
+    {ir::Op::kKvAppend, EvalKvAppend},
+    {ir::Op::kPagedAttention, EvalPagedAttention},
+    {ir::Op::kCachedAttention, EvalCachedAttention},
+};
+
+// CHECKs that the op has a row.
+EvalFn GetEval(ir::Op op);  // eval_table.cc
 
 // --- what the rules share ---
 
