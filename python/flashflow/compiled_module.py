@@ -11,7 +11,8 @@ from torch.export.graph_signature import InputKind, OutputKind
 from torch.utils import _pytree as pytree
 from torch.utils._sympy.value_ranges import ValueRanges
 
-from flashflow.errors import FlashFlowError, InvalidArgumentError, UnsupportedError
+from flashflow.errors import InvalidArgumentError, UnsupportedError
+from flashflow.frontend.export import exported_program
 from flashflow.torch_backend.runner import GraphRunner
 from flashflow.torch_backend.subgraph import Subgraph
 
@@ -99,18 +100,7 @@ def compile(
     arguments, keywords = _distinct(tuple(example_inputs), dict(example_kwargs or {}))
     if dynamic_shapes is None:
         dynamic_shapes = _any_sizes(module, arguments, keywords)
-    try:
-        with torch.no_grad():
-            program = torch.export.export(module, arguments, keywords, dynamic_shapes=dynamic_shapes, strict=False)
-    except FlashFlowError:
-        raise
-    except Exception as error:  # whatever the module's code or torch.export raises
-        text = str(error).strip().splitlines()
-        raise UnsupportedError(
-            f"torch.export failed: {type(error).__name__}: {text[0] if text else ''}",
-            hint="the module must be exportable with torch.export.export(strict=False)",
-        ) from error
-    return CompiledModule(program, module)
+    return CompiledModule(exported_program(module, arguments, keywords, dynamic_shapes), module)
 
 
 def _distinct(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -31,7 +31,16 @@ from flashflow.frontend.fx_json import (
     unaliased,
 )
 
-__all__ = ["FORMAT", "FORMAT_VERSION", "ExportConfig", "Exported", "export", "export_graph", "graph_text"]
+__all__ = [
+    "FORMAT",
+    "FORMAT_VERSION",
+    "ExportConfig",
+    "Exported",
+    "export",
+    "export_graph",
+    "exported_program",
+    "graph_text",
+]
 
 _MAX_BATCH = 64
 
@@ -114,10 +123,21 @@ def _export(model: nn.Module, context_length: int, inputs: int) -> torch.export.
     example = torch.zeros(rows, columns, dtype=torch.int64)
     examples = (example, example.clone())[:inputs]
     shapes = ({0: batch, 1: sequence}, {0: batch, 1: sequence})[:inputs]
+    return exported_program(model, examples, {}, shapes)
+
+
+def exported_program(
+    module: nn.Module, arguments: tuple[Any, ...], keywords: dict[str, Any], dynamic_shapes: Any
+) -> torch.export.ExportedProgram:
+    """torch.export's program of a module, composite operators whole: the way of every module into FlashFlow.
+
+    Raises:
+      UnsupportedError: torch.export cannot follow the module; the message names the line of its code.
+    """
     try:
         # torch prints the unfinished graph to stderr where it fails; the error below says what there is to say.
         with torch.no_grad(), contextlib.redirect_stderr(io.StringIO()):
-            return torch.export.export(model, examples, dynamic_shapes=shapes, strict=False)
+            return torch.export.export(module, arguments, keywords, dynamic_shapes=dynamic_shapes, strict=False)
     except FlashFlowError:
         raise
     except Exception as error:  # torch.export raises whatever the model's code or its own layers raise
