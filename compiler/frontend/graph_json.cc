@@ -8,8 +8,10 @@
 
 #include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
+#include "absl/strings/cord.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "compiler/frontend/json_place.h"
 #include "compiler/ir/status_macros.h"
 #include "nlohmann/json.hpp"
 
@@ -39,9 +41,17 @@ std::string Describe(const Json& json, bool nested = false) {
   return text;
 }
 
+// An error about the value at the path. ParseGraphJson, which has the text, says where in it that is.
+constexpr std::string_view kPathPayload = "flashflow.graph_json.path";
+
+absl::Status Error(std::string_view where, std::string_view what) {
+  absl::Status status = absl::InvalidArgumentError(where.empty() ? std::string(what) : absl::StrCat(where, ": ", what));
+  status.SetPayload(kPathPayload, absl::Cord(where));
+  return status;
+}
+
 absl::Status Wrong(std::string_view where, std::string_view expected, const Json& came) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("graph.json: ", where, ": expected ", expected, ", got ", Describe(came)));
+  return Error(where, absl::StrCat("expected ", expected, ", got ", Describe(came)));
 }
 
 // The elements of an object, read by name; an unknown or missing key is an error.
@@ -53,14 +63,11 @@ class Object {
     for (const auto& [key, value] : json.items()) {
       if (std::find(keys.begin(), keys.end(), key) == keys.end() &&
           std::find(optional_keys.begin(), optional_keys.end(), key) == optional_keys.end()) {
-        return absl::InvalidArgumentError(absl::StrCat("graph.json: ", where, ": unknown key ", Describe(Json(key)),
-                                                       "; known: ", absl::StrJoin(keys, ", ")));
+        return Error(where, absl::StrCat("unknown key ", Describe(Json(key)), "; known: ", absl::StrJoin(keys, ", ")));
       }
     }
     for (std::string_view key : keys) {
-      if (!json.contains(key)) {
-        return absl::InvalidArgumentError(absl::StrCat("graph.json: ", where, ": key \"", key, "\" is missing"));
-      }
+      if (!json.contains(key)) return Error(where, absl::StrCat("key \"", key, "\" is missing"));
     }
     return Object(json, std::move(where));
   }
@@ -182,12 +189,11 @@ class Ids {
  public:
   absl::Status Define(const std::string& id, std::string_view where) {
     if (known_.insert(id).second) return absl::OkStatus();
-    return absl::InvalidArgumentError(absl::StrCat("graph.json: ", where, ": id \"", id, "\" is used twice"));
+    return Error(where, absl::StrCat("id \"", id, "\" is used twice"));
   }
   absl::Status CheckKnown(const std::string& id, std::string_view where) const {
     if (known_.contains(id)) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat("graph.json: ", where, ": no input, weight or earlier node has the id \"", id, "\""));
+    return Error(where, absl::StrCat("no input, weight or earlier node has the id \"", id, "\""));
   }
   absl::Status CheckKnown(const Arg& arg, std::string_view where) const {
     if (const Ref* ref = std::get_if<Ref>(&arg.value)) return CheckKnown(ref->id, where);
@@ -316,17 +322,11 @@ class ErrorFinder : public nlohmann::json_sax<Json> {
 absl::Status NotJson(std::string_view text) {
   ErrorFinder finder;
   nlohmann::json::sax_parse(text.begin(), text.end(), &finder);
-  const std::string_view read = text.substr(0, std::max<size_t>(finder.bytes, 1) - 1);
-  const auto lines = std::count(read.begin(), read.end(), '\n');
-  const size_t column = read.size() - (read.rfind('\n') + 1);  // npos + 1 is 0
-  return absl::InvalidArgumentError(absl::StrCat("graph.json: ", lines + 1, ":", column + 1, ": not valid JSON"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("graph.json: ", PlaceOf(text, std::max<size_t>(finder.bytes, 1) - 1), ": not valid JSON"));
 }
 
-}  // namespace
-
-absl::StatusOr<GraphJson> ParseGraphJson(std::string_view text) {
-  const Json json = Json::parse(text.begin(), text.end(), /*cb=*/nullptr, /*allow_exceptions=*/false);
-  if (json.is_discarded()) return NotJson(text);
+absl::StatusOr<GraphJson> ReadGraph(const Json& json) {
   FF_ASSIGN_OR_RETURN(
       Object root,
       Object::From(json, "", {"format", "version", "name", "symbols", "inputs", "weights", "nodes", "outputs"},
@@ -390,6 +390,18 @@ absl::StatusOr<GraphJson> ParseGraphJson(std::string_view text) {
     graph.outputs.push_back(std::move(output));
   }
   return graph;
+}
+
+}  // namespace
+
+absl::StatusOr<GraphJson> ParseGraphJson(std::string_view text) {
+  const Json json = Json::parse(text.begin(), text.end(), /*cb=*/nullptr, /*allow_exceptions=*/false);
+  if (json.is_discarded()) return NotJson(text);
+  absl::StatusOr<GraphJson> graph = ReadGraph(json);
+  if (graph.ok()) return graph;
+  const std::string path(graph.status().GetPayload(kPathPayload).value_or(absl::Cord()));
+  return absl::InvalidArgumentError(
+      absl::StrCat("graph.json: ", PlaceOf(text, OffsetOf(text, path)), ": ", graph.status().message()));
 }
 
 }  // namespace flashflow::frontend

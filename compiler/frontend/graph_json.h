@@ -69,8 +69,8 @@ struct GraphJson {
   std::vector<JsonOutput> outputs;
 };
 
-// InvalidArgument names the place in the file ("nodes[3].shape"; line:column where it is no JSON), what was expected
-// and what came.
+// InvalidArgument names the place in the file ("12:9: nodes[3].shape", line:column alone where it is no JSON), what was
+// expected and what came.
 absl::StatusOr<GraphJson> ParseGraphJson(std::string_view text);
 
 }  // namespace flashflow::frontend

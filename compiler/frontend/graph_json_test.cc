@@ -10,6 +10,7 @@ namespace flashflow::frontend {
 namespace {
 
 using ::testing::HasSubstr;
+using ::testing::StartsWith;
 
 constexpr std::string_view kGood = R"json({
   "format": "flashflow.graph", "version": 1, "producer": {"torch": "2.13.0"}, "name": "m",
@@ -89,6 +90,20 @@ TEST(GraphJsonTest, SaysWhereATextIsNoJson) {
   EXPECT_EQ(ParseGraphJson("{\n  \"name\": ,\n}").status().message(), "graph.json: 2:11: not valid JSON");
   EXPECT_EQ(ParseGraphJson("x").status().message(), "graph.json: 1:1: not valid JSON");
   EXPECT_EQ(ParseGraphJson("{}\n }").status().message(), "graph.json: 2:2: not valid JSON");
+}
+
+TEST(GraphJsonTest, SaysWhereAValueIs) {
+  const auto message = [](std::string_view from, std::string_view to) {
+    std::string text(kGood);
+    text.replace(text.find(from), from.size(), to);
+    return std::string(ParseGraphJson(text).status().message());
+  };
+  EXPECT_EQ(message(R"("version": 1)", R"("version": 2)"),
+            "graph.json: 2:43: version: expected 1, the only one that this build reads, got 2");
+  EXPECT_THAT(message(R"({"ref": "w"})", R"({"ref": "z"})"), StartsWith("graph.json: 9:68: nodes[0].kwargs.k: no "));
+  EXPECT_THAT(message(R"("dtype": "bool")", R"("dtype": "b")"), StartsWith("graph.json: 10:59: nodes[0].results[1]."));
+  EXPECT_THAT(message(R"("name": "y")", R"("nome": "y")"), StartsWith("graph.json: 11:15: outputs[0]: unknown key"));
+  EXPECT_EQ(ParseGraphJson("\n 7").status().message(), "graph.json: 2:2: expected an object, got 7");
 }
 
 TEST(GraphJsonTest, SurvivesAnyPrefixAndDeepNesting) {

@@ -7,6 +7,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/frontend/graph_json.h"
+#include "compiler/frontend/json_place.h"
 #include "compiler/frontend/lowering.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/ir/verifier.h"
@@ -19,10 +20,17 @@ std::string Location(const JsonNode& node) {
   return node.module.empty() ? node.source : absl::StrCat(node.module, " (", node.source, ")");
 }
 
-absl::Status NodeError(const JsonNode& node, std::string_view what) {
+std::string PathOf(std::string_view list, size_t index) { return absl::StrCat(list, "[", index, "]"); }
+
+absl::Status ErrorAt(std::string_view text, std::string_view path, std::string_view what) {
+  const size_t offset = OffsetOf(text, path);
+  return absl::InvalidArgumentError(absl::StrCat("graph.json: ", PlaceOf(text, offset), ": ", what));
+}
+
+std::string OfNode(const JsonNode& node, std::string_view what) {
   const std::string location = Location(node);
-  return absl::InvalidArgumentError(
-      absl::StrCat("node \"", node.id, "\" (", node.target, ")", location.empty() ? "" : " at ", location, ": ", what));
+  return absl::StrCat("node \"", node.id, "\" (", node.target, ")", location.empty() ? "" : " at ", location, ": ",
+                      what);
 }
 
 // results[index] of an earlier node.
@@ -68,42 +76,64 @@ absl::Status CheckDeclared(const JsonNode& node, const Values& values) {
 absl::StatusOr<std::unique_ptr<ir::Graph>> ImportGraph(std::string_view graph_json) {
   FF_ASSIGN_OR_RETURN(GraphJson json, ParseGraphJson(graph_json));
   auto graph = std::make_unique<ir::Graph>(json.name);
-  for (const auto& [name, range] : json.symbols) FF_RETURN_IF_ERROR(graph->DeclareSymbol(name, range));
+  for (size_t i = 0; i < json.symbols.size(); ++i) {
+    const auto& [name, range] = json.symbols[i];
+    const absl::Status declared = graph->DeclareSymbol(name, range);
+    if (!declared.ok()) return ErrorAt(graph_json, PathOf("symbols", i), declared.message());
+  }
   graph->metadata() = std::move(json.metadata);
 
   Environment environment;
-  for (JsonInput& input : json.inputs) {
+  absl::flat_hash_map<const ir::Value*, std::string> paths;  // in the text, of what made each value
+  for (size_t i = 0; i < json.inputs.size(); ++i) {
+    JsonInput& input = json.inputs[i];
     if (graph->FindInput(input.name) != nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat("graph.json: two inputs are named \"", input.name, "\""));
+      return ErrorAt(graph_json, PathOf("inputs", i), absl::StrCat("two inputs are named \"", input.name, "\""));
     }
-    environment[input.id] = {graph->AddInput(std::move(input.name), std::move(input.type))};
+    ir::Value* value = graph->AddInput(std::move(input.name), std::move(input.type));
+    environment[input.id] = {value};
+    paths[value] = PathOf("inputs", i);
   }
   absl::flat_hash_map<std::string, ir::Value*> weights;
-  for (JsonWeight& weight : json.weights) {
+  for (size_t i = 0; i < json.weights.size(); ++i) {
+    const JsonWeight& weight = json.weights[i];
     ir::Value*& value = weights[weight.name];
     if (value == nullptr) {
       value = graph->AddWeight(weight.name, weight.type);
+      paths[value] = PathOf("weights", i);
     } else if (value->tensor() != weight.type) {
-      return absl::InvalidArgumentError(absl::StrCat("graph.json: the tied weight \"", weight.name,
-                                                     "\" is declared as ", value->type().ToString(), " and as ",
-                                                     ir::Type(weight.type).ToString()));
+      return ErrorAt(graph_json, PathOf("weights", i),
+                     absl::StrCat("the tied weight \"", weight.name, "\" is declared as ", value->type().ToString(),
+                                  " and as ", ir::Type(weight.type).ToString()));
     }
     environment[weight.id] = {value};
   }
-  for (const JsonNode& node : json.nodes) {
+  for (size_t i = 0; i < json.nodes.size(); ++i) {
+    const JsonNode& node = json.nodes[i];
     absl::StatusOr<Values> values = Lower(node, environment, graph.get());
-    if (!values.ok()) return NodeError(node, values.status().message());
-    if (absl::Status s = CheckDeclared(node, *values); !s.ok()) return NodeError(node, s.message());
+    const absl::Status status = values.ok() ? CheckDeclared(node, *values) : values.status();
+    if (!status.ok()) return ErrorAt(graph_json, PathOf("nodes", i), OfNode(node, status.message()));
+    for (const ir::Value* value : *values) paths.try_emplace(value, PathOf("nodes", i));
     environment[node.id] = *std::move(values);
   }
-  for (JsonOutput& output : json.outputs) {
+  for (size_t i = 0; i < json.outputs.size(); ++i) {
+    JsonOutput& output = json.outputs[i];
     const Values& values = environment.at(output.id);
     if (values.size() != 1) {
-      return absl::InvalidArgumentError(absl::StrCat("graph.json: output \"", output.name, "\" has several results"));
+      return ErrorAt(graph_json, PathOf("outputs", i),
+                     absl::StrCat("output \"", output.name, "\" has several results"));
     }
     graph->AddOutput(std::move(output.name), values[0]);
   }
-  FF_RETURN_IF_ERROR(ir::Verify(*graph));
+  ir::Culprit culprit;
+  if (const absl::Status s = ir::Verify(*graph, &culprit); !s.ok()) {
+    const auto path = paths.find(culprit.value);
+    return ErrorAt(graph_json,
+                   culprit.output >= 0   ? PathOf("outputs", static_cast<size_t>(culprit.output))
+                   : path == paths.end() ? "nodes"
+                                         : path->second,
+                   s.message());
+  }
   return graph;
 }
 

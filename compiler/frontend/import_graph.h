@@ -14,7 +14,8 @@ namespace flashflow::frontend {
 // result is verified. The text is untrusted: every kind, reference and shape is checked, and each node's declared dtype
 // and shape against what its lowering infers.
 //
-// InvalidArgument names the node (id, target, module, source line), what was wrong and what to do.
+// InvalidArgument names the place in the text (line:column) and the node (id, target, module, source line), what was
+// wrong and what to do.
 absl::StatusOr<std::unique_ptr<ir::Graph>> ImportGraph(std::string_view graph_json);
 
 }  // namespace flashflow::frontend

@@ -5,6 +5,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
 #include "compiler/ir/graph.h"
@@ -24,8 +25,9 @@ absl::Status Broken(std::string_view promise, std::string_view what) {
   return absl::InternalError(absl::StrCat(promise, ": ", what));
 }
 
-// "12:3: ..."
+// "12:3: ...", perhaps after the name of what was read.
 bool SaysWhere(std::string_view message) {
+  absl::ConsumePrefix(&message, "graph.json: ");
   size_t at = 0;
   for (int number = 0; number < 2; ++number) {
     const size_t first = at;
@@ -62,8 +64,8 @@ absl::StatusOr<Outcome> RunImporter(std::string_view text) {
     FF_RETURN_IF_ERROR(CheckGraph(**graph));
     return Outcome::kAccepted;
   }
-  if (!absl::IsInvalidArgument(graph.status()) || graph.status().message().empty()) {
-    return Broken("a graph.json is wrong or it is not", graph.status().ToString());
+  if (!absl::IsInvalidArgument(graph.status()) || !SaysWhere(graph.status().message())) {
+    return Broken("an error says where", graph.status().ToString());
   }
   return Outcome::kRefused;
 }

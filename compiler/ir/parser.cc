@@ -435,7 +435,7 @@ class Parser {
 absl::StatusOr<std::unique_ptr<Graph>> Parse(std::string_view text) {
   if (text.size() > kMaxTextBytes) {
     return absl::InvalidArgumentError(
-        absl::StrCat("expected at most ", kMaxTextBytes, " bytes of .ffir, got ", text.size()));
+        absl::StrCat("1:1: expected at most ", kMaxTextBytes, " bytes of .ffir, got ", text.size()));
   }
   return Parser(text).Run();
 }

@@ -177,7 +177,7 @@ TEST(Parser, SaysWhereTheVerifierRefuses) {
 }
 
 TEST(Parser, RefusesTooLargeTexts) {
-  EXPECT_THAT(Error(std::string(kMaxTextBytes + 1, ' ')), HasSubstr("bytes of .ffir"));
+  EXPECT_THAT(Error(std::string(kMaxTextBytes + 1, ' ')), StartsWith("1:1: expected at most "));
   std::string outputs = "ffir 1 graph @g { input %0 \"x\" : f32[]";
   for (int i = 0; i < 1025; ++i) outputs += " output \"" + std::to_string(i) + "\" %0";
   EXPECT_THAT(Error(outputs + "}"), HasSubstr("at most 1024 outputs"));
