@@ -85,6 +85,34 @@ TEST(ConstantFoldPassTest, FoldsConstants) {
                     "constant() {dtype = f32, shape = dims(B), value = 0.1} : f32[B]"));
 }
 
+TEST(ConstantFoldPassTest, FoldsEachOperationAsTheInterpreterComputesIt) {
+  const auto folds = [](std::string_view op, std::string_view number, std::string_view dtype = "f32") {
+    return Folds(absl::StrCat("%two = constant() {dtype = f32, value = 2.0} : f32[]\n"
+                              "%four = constant() {dtype = f32, value = 4.0} : f32[]\n"
+                              "%nan = constant() {dtype = f32, value = nan} : f32[]\n"
+                              "%y = ",
+                              op, " : ", dtype, "[]"),
+                 absl::StrCat("constant() {dtype = ", dtype, ", value = ", number, "} : ", dtype, "[]"));
+  };
+  EXPECT_TRUE(folds("sqrt(%four)", "2.0"));
+  EXPECT_TRUE(folds("rsqrt(%four)", "0.5"));
+  EXPECT_TRUE(folds("reciprocal(%four)", "0.25"));
+  EXPECT_TRUE(folds("sub(%two, %four)", "-2.0"));
+  EXPECT_TRUE(folds("div(%two, %four)", "0.5"));
+  EXPECT_TRUE(folds("maximum(%two, %four)", "4.0"));
+  EXPECT_TRUE(folds("minimum(%two, %four)", "2.0"));
+  EXPECT_TRUE(folds("maximum(%nan, %four)", "nan"));
+  EXPECT_TRUE(folds("minimum(%nan, %four)", "nan"));
+  EXPECT_TRUE(folds("lt(%two, %two)", "0.0", "bool"));
+  EXPECT_TRUE(folds("le(%two, %two)", "1.0", "bool"));
+  EXPECT_TRUE(folds("gt(%two, %two)", "0.0", "bool"));
+  EXPECT_TRUE(folds("ge(%two, %two)", "1.0", "bool"));
+  EXPECT_TRUE(Folds(
+      "%no = constant() {dtype = bool, value = 0.0} : bool[]\n%a = constant() {dtype = f32, value = 3.0} : f32[]\n"
+      "%b = constant() {dtype = f32, value = 5.0} : f32[]\n%y = where(%no, %a, %b) : f32[]",
+      "constant() {dtype = f32, value = 5.0} : f32[]"));
+}
+
 TEST(ConstantFoldPassTest, KeepsWhatSizesOrRoundingDecide) {
   EXPECT_TRUE(Keeps("%y = lt(%s, %one) : bool[S]"));  // true for the first only
   EXPECT_TRUE(Keeps("%y = add(%s, %one) : i64[S]"));  // no op of its own

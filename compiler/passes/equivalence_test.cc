@@ -10,6 +10,7 @@
 #include "compiler/frontend/test_models.h"
 #include "compiler/ir/float_convert.h"
 #include "compiler/ir/printer.h"
+#include "compiler/ir/verifier.h"
 #include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/constant_fold_pass.h"
 #include "compiler/passes/cse_pass.h"
@@ -27,6 +28,7 @@
 #include "compiler/passes/last_token_head_pass.h"
 #include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/pass.h"
 #include "compiler/passes/pipeline.h"
 #include "compiler/passes/random_decoder.h"
 #include "compiler/passes/recognize_activations_pass.h"
@@ -360,6 +362,33 @@ void CheckModel(const std::string& json, int64_t vocabulary) {
 TEST(EquivalenceTest, TheWholePipelineKeepsGpt2) { CheckModel(frontend::Gpt2Json({}), 61); }
 
 TEST(EquivalenceTest, TheWholePipelineKeepsLlama) { CheckModel(frontend::LlamaJson({.kv_heads = 2}), 61); }
+
+TEST(EquivalenceTest, EveryPassKeepsToALimitOfRewrites) {
+  CompileOptions options = kOptions;
+  options.quantize = "int8";
+  for (uint32_t seed = 0; seed < 4; ++seed) {
+    const auto graph = RandomDecoder(seed);
+    for (const auto& pass : StepPipeline()) {
+      for (const int64_t limit : {0, 1}) {
+        const auto limited = graph->Clone();
+        PassContext context(pass->name(), options, limit);
+        const auto changed = pass->Run(limited.get(), &context);
+        ASSERT_TRUE(changed.ok()) << pass->name() << ": " << changed.status();
+        EXPECT_LE(context.rewrites(), limit) << pass->name();
+        EXPECT_TRUE(ir::Verify(*limited).ok()) << pass->name();
+        if (limit > 0) continue;
+        // What it made for a rewrite that it may not make is dead; the dtype that it notes is no rewrite.
+        const auto unchanged = graph->Clone();
+        unchanged->metadata() = limited->metadata();
+        ASSERT_TRUE(Apply(MakePassList<DcePass>(), limited.get()).ok() &&
+                    Apply(MakePassList<DcePass>(), unchanged.get()).ok());
+        EXPECT_TRUE(ir::StructurallyEqual(*limited, *unchanged)) << pass->name();
+      }
+      PassContext context(pass->name(), options);
+      ASSERT_TRUE(pass->Run(graph.get(), &context).ok()) << pass->name();
+    }
+  }
+}
 
 }  // namespace
 }  // namespace flashflow::passes

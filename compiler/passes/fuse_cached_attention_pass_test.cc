@@ -1,5 +1,7 @@
 #include "compiler/passes/fuse_cached_attention_pass.h"
 
+#include <string>
+
 #include "absl/strings/str_replace.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
@@ -83,6 +85,47 @@ TEST(FuseCachedAttentionPassTest, RefusesASecondReaderOfTheCache) {
                             "%z = paged_attention(%c1, %q1, %rs, %kl, %bt) {layer = 0, scale = 0.5} : f32[T, 4, 4]\n"
                             "      output \"z\" %z\n      output \"y\" %y"}}),
       "the cache it reads has other readers"));
+}
+
+TEST(FuseCachedAttentionPassTest, RefusesTurnedValuesAndOneAngleForAllTokens) {
+  EXPECT_TRUE(CheckRefused<FuseCachedAttentionPass>(
+      absl::StrReplaceAll(kStep, {{"%c1 = kv_append(%c, %k2, %v1",
+                                   "%v2 = rope(%v1, %cos, %sin) : f32[T, 2, 4]\n      %c1 = kv_append(%c, %k2, %v2"}}),
+      "queries and keys turn by different angles"));
+  EXPECT_TRUE(CheckRefused<FuseCachedAttentionPass>(absl::StrReplaceAll(kStep, {{"f32[T, 1, 4]", "f32[1, 1, 4]"}}),
+                                                    "the angles are not one row a token"));
+}
+
+TEST(FuseCachedAttentionPassTest, RefusesOtherLayersAndOtherRows) {
+  EXPECT_TRUE(CheckRefused<FuseCachedAttentionPass>(
+      absl::StrReplaceAll(kStep, {{"cache[1,", "cache[2,"}, {"{layer = 0, scale", "{layer = 1, scale"}}),
+      "no kv_append of its layer comes right before it"));
+  EXPECT_TRUE(CheckRefused<FuseCachedAttentionPass>(
+      absl::StrReplaceAll(
+          kStep, {{"input %c ", "input %other \"other\" : i32[R, P]\n      input %c "},
+                  {"paged_attention(%c1, %q2, %rs, %kl, %bt)", "paged_attention(%c1, %q2, %rs, %kl, %other)"}}),
+      "its rows are not those of the kv_append"));
+}
+
+// Values that are the keys; every second column; rows where columns are expected.
+TEST(FuseCachedAttentionPassTest, RefusesSlicesThatOnlyLookSideBySide) {
+  const std::string values =
+      absl::StrReplaceAll(kStep, {{"start = dim(24), stop = dim(32)", "start = dim(16), stop = dim(24)"}});
+  const std::string stepped =
+      absl::StrReplaceAll(kStep, {{"f32[T, 32]", "f32[T, 24]"},
+                                  {"stop = dim(16)} : f32[T, 16]", "stop = dim(16), step = 2} : f32[T, 8]"},
+                                  {"start = dim(16), stop = dim(24)", "start = dim(8), stop = dim(16)"},
+                                  {"start = dim(24), stop = dim(32)", "start = dim(16), stop = dim(24)"},
+                                  {"T, 4, 4", "T, 2, 4"}});
+  const std::string rows = absl::StrReplaceAll(kStep, {{"symbol T [1, 8]", ""},
+                                                       {"{axis = 1,", "{axis = 0,"},
+                                                       {"f32[T, 16]", "f32[16, 32]"},
+                                                       {"f32[T, 8]", "f32[8, 32]"},
+                                                       {"[T, ", "[32, "},
+                                                       {"(T, ", "(32, "}});
+  for (const std::string& text : {values, stepped, rows}) {
+    EXPECT_TRUE(CheckRefused<FuseCachedAttentionPass>(text, "queries, keys and values are not side by side"));
+  }
 }
 
 }  // namespace

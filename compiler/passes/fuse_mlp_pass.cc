@@ -50,26 +50,36 @@ std::optional<Half> MatchHalf(const Value* value) {
   return std::nullopt;
 }
 
-// The halves of a joined weight or bias in the other order; nullptr if it does not consist of two halves.
-absl::StatusOr<Value*> Exchanged(Graph* graph, Node* before, const Value* joined) {
+// Whether a weight or bias consists of two halves, joined.
+bool IsTwoHalves(const Value* joined) {
   const Node* concat = DefinedBy(joined, Op::kConcat);
-  if (concat == nullptr || concat->num_operands() != 2 || concat->attr<int64_t>("axis") != 0 ||
-      concat->operand(0)->tensor().shape[0] != concat->operand(1)->tensor().shape[0]) {
-    return nullptr;
-  }
+  return concat != nullptr && concat->num_operands() == 2 && concat->attr<int64_t>("axis") == 0 &&
+         concat->operand(0)->tensor().shape[0] == concat->operand(1)->tensor().shape[0];
+}
+
+// The two halves in the other order.
+absl::StatusOr<Value*> Exchanged(Graph* graph, Node* before, const Value* joined) {
+  const Node* concat = joined->def();
   return AddBefore(graph, before, Op::kConcat, {concat->operand(1), concat->operand(0)}, concat->attrs());
 }
 
-// The same of a layer's weight, beneath its codes if it has some.
-absl::Status ExchangeWeight(Graph* graph, Node* before, LinearForm* form) {
+// Exchanges the halves of the layer's weight, beneath its codes if it has some, and of its bias. False, before anything
+// is added to the graph, if they are not joined of two.
+absl::StatusOr<bool> ExchangeHalves(Graph* graph, Node* before, LinearForm* form) {
   const Node* codes = DefinedBy(form->weight, Op::kQuantize);
-  FF_ASSIGN_OR_RETURN(form->weight, Exchanged(graph, before, codes == nullptr ? form->weight : codes->operand(0)));
-  if (codes == nullptr || form->weight == nullptr) return absl::OkStatus();
-  FF_ASSIGN_OR_RETURN(const Node* exchanged,
-                      graph->AddNode(Op::kQuantize, {form->weight}, codes->attrs(), codes->loc(), before));
-  form->weight = exchanged->result(0);
-  form->weight_scale = exchanged->result(1);
-  return absl::OkStatus();
+  const Value* stored = codes == nullptr ? form->weight : codes->operand(0);
+  if (!IsTwoHalves(stored) || (form->bias != nullptr && !IsTwoHalves(form->bias))) return false;
+  FF_ASSIGN_OR_RETURN(form->weight, Exchanged(graph, before, stored));
+  if (codes != nullptr) {
+    FF_ASSIGN_OR_RETURN(const Node* exchanged,
+                        graph->AddNode(Op::kQuantize, {form->weight}, codes->attrs(), codes->loc(), before));
+    form->weight = exchanged->result(0);
+    form->weight_scale = exchanged->result(1);
+  }
+  if (form->bias != nullptr) {
+    FF_ASSIGN_OR_RETURN(form->bias, Exchanged(graph, before, form->bias));
+  }
+  return true;
 }
 
 // mul(activation(gate half), up half)
@@ -89,12 +99,8 @@ absl::StatusOr<Value*> FuseGated(Graph* graph, Node* node, PassContext* context)
       return nullptr;
     }
     if (gate->second) {
-      FF_RETURN_IF_ERROR(ExchangeWeight(graph, node, &*form));
-      if (form->weight != nullptr && form->bias != nullptr) {
-        FF_ASSIGN_OR_RETURN(form->bias, Exchanged(graph, node, form->bias));
-        if (form->bias == nullptr) form->weight = nullptr;
-      }
-      if (form->weight == nullptr) {
+      FF_ASSIGN_OR_RETURN(const bool exchanged, ExchangeHalves(graph, node, &*form));
+      if (!exchanged) {
         context->Refuse(*graph, node, "the gate is the second half of a weight that is not joined from two");
         return nullptr;
       }

@@ -1,5 +1,9 @@
 #include "compiler/passes/fuse_mlp_pass.h"
 
+#include <string>
+#include <string_view>
+#include <utility>
+
 #include "absl/strings/str_replace.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -97,6 +101,53 @@ TEST(FuseMlpPassTest, RefusesAGateThatIsSecondInAWeightOfOnePiece) {
                                     {"silu(%2)", "silu(%3)"},
                                     {"mul(%4, %3)", "mul(%4, %2)"}}),
       "the gate is the second half of a weight that is not joined from two"));
+}
+
+TEST(FuseMlpPassTest, RefusesAGateThatIsSecondUnderABiasOfOnePiece) {
+  EXPECT_TRUE(CheckRefused<FuseMlpPass>(
+      absl::StrReplaceAll(kSwiGlu, {{"%b = concat(%b0, %b1) {axis = 0} : f32[64]", "weight %b \"b\" : f32[64]"},
+                                    {"silu(%2)", "silu(%3)"},
+                                    {"mul(%4, %3)", "mul(%4, %2)"}}),
+      "the gate is the second half of a weight that is not joined from two"));
+}
+
+TEST(FuseMlpPassTest, ExchangesCodesWithTheirScales) {
+  EXPECT_TRUE(CheckPass<FuseMlpPass>(absl::StrReplaceAll(
+      kSwiGlu,
+      {{"%1 = linear(%x, %w, %b)",
+        "%c, %s = quantize(%w) : i8[64, 8], f32[64]\n"
+        "      %1 = fused_linear(%x, %c, %b, _, _, _, %s)"},
+       {"silu(%2)", "silu(%3)"},
+       {"mul(%4, %3)", "mul(%4, %2)"},
+       {"// CHECK: fused_linear(%0, %5, %6) {activation = \"silu\", gated = true}",
+        "// CHECK: %13 = concat(%2, %1) {axis = 0} : f32[64, 8]\n"
+        "      // CHECK-NEXT: %14, %15 = quantize(%13)\n"
+        "      // CHECK-NEXT: %16 = concat(%4, %3) {axis = 0} : f32[64]\n"
+        "      // CHECK-NEXT: fused_linear(%0, %14, %16, _, _, _, %15) {activation = \"silu\", gated = true}"}})));
+}
+
+TEST(FuseMlpPassTest, RefusesAGateOfProductsThatAreAnOutput) {
+  EXPECT_TRUE(CheckRefused<FuseMlpPass>(
+      absl::StrReplaceAll(kSwiGlu, {{"output \"y\" %5", "output \"y\" %5\n      output \"z\" %1"}}),
+      "the gate's or the other half's products are wanted elsewhere too"));
+}
+
+// The same half twice, every second column, a column for all, and halves of what an activation made.
+TEST(FuseMlpPassTest, LeavesOtherPartsAlone) {
+  for (const auto& [from, to] :
+       {std::pair("start = dim(32), stop = dim(64)", "start = dim(0), stop = dim(32)"),
+        std::pair("stop = dim(32)} : f32[T, 32]", "stop = dim(1)} : f32[T, 1]"),
+        std::pair("%1 = linear(%x, %w, %b)", "%1 = fused_linear(%x, %w, %b) {activation = \"relu\"}"),
+        std::pair("} : f32[T, 32]", ", step = 2} : f32[T, 16]")}) {
+    std::string text = absl::StrReplaceAll(kSwiGlu, {{from, to}});
+    if (std::string_view(to).ends_with("f32[T, 1]")) {
+      text = absl::StrReplaceAll(text, {{"silu(%2) : f32[T, 32]", "silu(%2) : f32[T, 1]"}});
+    }
+    if (std::string_view(to).ends_with("f32[T, 16]")) text = absl::StrReplaceAll(text, {{"f32[T, 32]", "f32[T, 16]"}});
+    const PassRun run = RunPasses(MakePassList<FuseMlpPass>(), text);
+    EXPECT_EQ(run.error, "") << to;
+    EXPECT_EQ(run.before, run.after) << to;
+  }
 }
 
 }  // namespace

@@ -16,10 +16,10 @@ constexpr std::string_view kSum = R"ir(ffir 1
       weight %m "m" : f32[8]
       %1 = add(%x, %r) : f32[T, 8]
       %2 = silu(%1) : f32[T, 8]
-      %3 = layer_norm(%1, %n, %m) {eps = 1e-05} : f32[T, 8]
+      %3 = layer_norm(%1, %n, %m) {eps = 1e-06} : f32[T, 8]
       %4 = mul(%2, %3) : f32[T, 8]
       output "y" %4
-      // CHECK: %4, %5 = add_norm(%0, %1, %2, %3) {eps = 1e-05, norm = "layer_norm"} : f32[T, 8], f32[T, 8]
+      // CHECK: %4, %5 = add_norm(%0, %1, %2, %3) {eps = 1e-06, norm = "layer_norm"} : f32[T, 8], f32[T, 8]
       // CHECK-NEXT: %6 = silu(%4) : f32[T, 8]
       // CHECK-NEXT: %7 = mul(%6, %5) : f32[T, 8]
     })ir";

@@ -1,5 +1,7 @@
 #include "compiler/passes/fuse_out_residual_pass.h"
 
+#include <string>
+
 #include "absl/strings/str_replace.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -49,11 +51,15 @@ TEST(FuseOutResidualPassTest, RefusesAResultThatIsWantedAlone) {
 }
 
 TEST(FuseOutResidualPassTest, LeavesSumsThatBroadcastAlone) {
-  const PassRun run =
-      RunPasses(MakePassList<FuseOutResidualPass>(),
-                absl::StrReplaceAll(kResidual, {{"input %r \"r\" : f32[T, 8]", "input %r \"r\" : f32[8]"}}));
-  EXPECT_EQ(run.error, "");
-  EXPECT_EQ(run.before, run.after);
+  const std::string residual =
+      absl::StrReplaceAll(kResidual, {{"input %r \"r\" : f32[T, 8]", "input %r \"r\" : f32[8]"}});
+  const std::string layer = absl::StrReplaceAll(
+      kResidual, {{"f32[T, 16]", "f32[1, 16]"}, {"linear(%x, %w, %b) : f32[T, 8]", "linear(%x, %w, %b) : f32[1, 8]"}});
+  for (const std::string& text : {residual, layer}) {
+    const PassRun run = RunPasses(MakePassList<FuseOutResidualPass>(), text);
+    EXPECT_EQ(run.error, "");
+    EXPECT_EQ(run.before, run.after);
+  }
 }
 
 }  // namespace

@@ -56,5 +56,16 @@ TEST(FuseRopePassTest, LeavesOtherSumsAlone) {
   }
 }
 
+TEST(FuseRopePassTest, LeavesHalvesOfTwoValuesAndSingleAnglesAlone) {
+  const std::string of_two = absl::StrReplaceAll(
+      kRope, {{"input %cos", "input %z \"z\" : f32[T, 2, 8]\n      input %cos"}, {"%2 = slice(%x)", "%2 = slice(%z)"}});
+  const std::string single = absl::StrReplaceAll(kRope, {{"\"cos\" : f32[T, 1, 8]", "\"cos\" : f32[T, 1, 1]"}});
+  for (const std::string& text : {of_two, single}) {
+    const PassRun run = RunPasses(MakePassList<FuseRopePass>(), text);
+    EXPECT_EQ(run.error, "") << text;
+    EXPECT_EQ(run.before, run.after);
+  }
+}
+
 }  // namespace
 }  // namespace flashflow::passes

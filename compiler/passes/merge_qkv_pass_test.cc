@@ -100,5 +100,42 @@ TEST(MergeQkvPassTest, RefusesSeveralDTypes) {
                                          "their weights differ in dtype"));
 }
 
+TEST(MergeQkvPassTest, RefusesSeveralDTypesOfBiases) {
+  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 8]
+      weight %w0 "w0" : f32[8, 8]
+      weight %w1 "w1" : f32[8, 8]
+      weight %b0 "b0" : f32[8]
+      weight %b1 "b1" : bf16[8]
+      %0 = linear(%x, %w0, %b0) : f32[2, 8]
+      %1 = linear(%x, %w1, %b1) : f32[2, 8]
+      output "0" %0
+      output "1" %1
+    })ir",
+                                         "their biases differ in dtype"));
+}
+
+// A bias that is computed, perhaps from the other layer; a weight that is joined already.
+TEST(MergeQkvPassTest, LeavesComputedBiasesAndJoinedWeightsAlone) {
+  const PassRun run = RunPasses(MakePassList<MergeQkvPass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[1, 8]
+      weight %w0 "w0" : f32[8, 8]
+      weight %w1 "w1" : f32[8, 8]
+      weight %b0 "b0" : f32[8]
+      %0 = linear(%x, %w0, %b0) : f32[1, 8]
+      %b1 = reshape(%0) {shape = dims(8)} : f32[8]
+      %1 = linear(%x, %w1, %b1) : f32[1, 8]
+      %w2 = concat(%w0, %w1) {axis = 0} : f32[16, 8]
+      %2 = linear(%x, %w2) : f32[1, 16]
+      output "1" %1
+      output "2" %2
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
+  EXPECT_TRUE(run.records.at(0).remarks.empty());
+}
+
 }  // namespace
 }  // namespace flashflow::passes
