@@ -4,6 +4,7 @@
 #include <string>
 #include <string_view>
 
+#include "absl/strings/str_replace.h"
 #include "compiler/analysis/cost_model.h"
 #include "compiler/analysis/device_spec.h"
 #include "compiler/ir/parser.h"
@@ -79,10 +80,42 @@ TEST(CostModelTest, CountsWhatMustMoveAndBeComputed) {
   EXPECT_EQ(attention->bytes_read, 3 * 50 * 2 * 2 * 16 * 2 + 3 * 128 * 4 + (4 + 3 + 12) * 4);
   EXPECT_EQ(attention->bytes_written, 3 * 2 * 2 * 16 * 2 + 3 * 64 * 4);
   EXPECT_EQ(attention->flops, 3.0 * 4 * 50 * (4 * 16 + 15));
+  EXPECT_EQ(attention->dtype, DType::kBF16);
   // A prompt of 5 tokens after 45: on average a token sees 48.
   const Workload prefill = {.symbols = {{"T", 5}, {"R", 1}, {"P", 4}}, .context = 50};
   EXPECT_EQ(CostOf(Find(*graph, ir::Op::kCachedAttention), prefill)->flops, 5.0 * 4 * 48 * (4 * 16 + 15));
   EXPECT_EQ(CostOf(Find(*graph, ir::Op::kLinear), {.symbols = {}}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(CostModelTest, CountsWhatAWindowShows) {
+  const auto graph = Parse(absl::StrReplaceAll(kLayer, {{"scale = 0.25}", "scale = 0.25, window = 20}"}}));
+  const ir::Node& attention = Find(*graph, ir::Op::kCachedAttention);
+  const auto decode = CostOf(attention, {.symbols = {{"T", 3}, {"R", 3}, {"P", 4}}, .context = 50});
+  ASSERT_TRUE(decode.ok()) << decode.status();
+  EXPECT_EQ(decode->bytes_read, 3 * 20 * 2 * 2 * 16 * 2 + 3 * 128 * 4 + (4 + 3 + 12) * 4);
+  EXPECT_EQ(decode->flops, 3.0 * 4 * 20 * (4 * 16 + 15));
+  // The first of 5 tokens sees 20 positions, and each other one a new one.
+  const auto prefill = CostOf(attention, {.symbols = {{"T", 5}, {"R", 1}, {"P", 4}}, .context = 50});
+  EXPECT_EQ(prefill->bytes_read, 24 * 2 * 2 * 16 * 2 + 5 * 128 * 4 + (2 + 1 + 4) * 4);
+}
+
+TEST(CostModelTest, CountsHalfTheKeysOfACausalAttentionAndWhatASliceTakes) {
+  const auto graph = Parse(R"ir(ffir 1
+graph @g {
+  input %q "q" : f32[1, 4, 6, 16]
+  input %k "k" : f32[1, 4, 6, 16]
+  %y = attention(%q, %k, %k) {causal = true, scale = 0.25} : f32[1, 4, 6, 16]
+  %z = slice(%q) {axis = 2, start = dim(0), stop = dim(2)} : f32[1, 4, 2, 16]
+  output "y" %y
+  output "z" %z
+}
+)ir");
+  const auto attention = CostOf(Find(*graph, ir::Op::kAttention), {.symbols = {}});
+  ASSERT_TRUE(attention.ok()) << attention.status();
+  EXPECT_EQ(attention->flops, 4 * 6 * 3.5 * (4 * 16 + 15));
+  const auto slice = CostOf(Find(*graph, ir::Op::kSlice), {.symbols = {}});
+  EXPECT_EQ(slice->bytes_read, 4 * 2 * 16 * 4);
+  EXPECT_EQ(slice->bytes_written, 4 * 2 * 16 * 4);
 }
 
 TEST(RooflineTest, TakesTheLongerOfMemoryAndArithmetic) {

@@ -278,6 +278,8 @@ TEST(InferTypes, Fused) {
   EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), Type(), Type(), F32({8})},
                     {{"norm", "rms_norm"}, {"eps", 0.0}}),
               HasSubstr("norm_bias: expected none"));
+  EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8}), Type(), Type(), F32({9})}, norm),
+              HasSubstr("norm_weight: expected shape [8]"));
   EXPECT_THAT(Infer(Op::kFusedLinear, {F32({T, 8}), F32({6, 8})}, {{"activation", "swish"}}),
               HasSubstr("activation: expected none, gelu, gelu_tanh, silu, relu, got \"swish\""));
 
@@ -287,6 +289,8 @@ TEST(InferTypes, Fused) {
   EXPECT_EQ(*types, (std::vector<Type>{F32({T, 8}), F32({T, 8})}));
   EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({8})}, norm), HasSubstr("residual: expected f32[T, 8]"));
   EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({T, 8}), F32({9})}, norm), HasSubstr("weight: expected shape [8]"));
+  EXPECT_THAT(Infer(Op::kAddNorm, {F32({T, 8}), F32({T, 8}), F32({8}), F32({8})}, {{"norm", "rms_norm"}, {"eps", 0.0}}),
+              HasSubstr("bias: expected none"));
 }
 
 TEST(InferTypes, Quantization) {
@@ -311,6 +315,7 @@ TEST(InferTypes, Quantization) {
   EXPECT_THAT(linear(F32({6, 8}), Type(), {{"clip", 3.0}}), HasSubstr("clip: expected inf"));
   EXPECT_THAT(linear(codes, F32({6}), {{"dtype", DType::kI32}}), HasSubstr("dtype: expected a float"));
   EXPECT_THAT(linear(TensorType{DType::kI8, {6, 9}}, F32({6})), HasSubstr("weight: expected shape [6, 8]"));
+  EXPECT_THAT(linear(TensorType{DType::kI8, {6}}, F32({6})), HasSubstr("weight: expected rank 2"));
   constexpr int64_t kMost = int64_t{1} << 17;
   const auto long_rows = [&](int64_t k) {
     return Infer(Op::kFusedLinear,
