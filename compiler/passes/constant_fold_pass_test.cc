@@ -129,6 +129,13 @@ TEST(ConstantFoldPassTest, KeepsWhatSizesOrRoundingDecide) {
             "%y = concat(%a, %b) {axis = 0} : i64[4]"));
 }
 
+TEST(ConstantFoldPassTest, KeepsZerosOfBothSigns) {
+  EXPECT_TRUE(
+      Keeps("%p = constant() {dtype = f32, shape = dims(1), value = 0.0} : f32[1]\n"
+            "%n = constant() {dtype = f32, shape = dims(1), value = -0.0} : f32[1]\n"
+            "%y = concat(%p, %n) {axis = 0} : f32[2]"));
+}
+
 TEST(ConstantFoldPassTest, RefusesToHideARounding) {
   EXPECT_TRUE(CheckRefused<ConstantFoldPass>(
       absl::StrCat(Graph("%a = constant() {dtype = f32, value = 0.1} : f32[]\n%y = add(%a, %a) : f32[]"), "}"),
