@@ -426,42 +426,82 @@ TEST(OpCases, QuantizeGivesAScaleForEachRow) {
   EXPECT_THAT(scales(Mode::kWide), ::testing::ElementsAre(1, 2, 0, 1.0 / 127, IsNan()));
 }
 
-// Each step rounds to f32: against the same steps in float arithmetic, whose result is another one than that of double.
+// Each step rounds to f32: against the same steps in float arithmetic, on so many products that leaving any rounding
+// out would show in one of them.
 TEST(OpCases, ProductsOfCodesRoundAsFloatsDo) {
   std::mt19937 random(1);
   std::uniform_real_distribution<float> values(-3, 3);
-  constexpr int64_t kTerms = 2000;
-  std::vector<double> x(kTerms);
-  std::vector<int64_t> weight(kTerms);
-  float most = 0;
-  for (int64_t i = 0; i < kTerms; ++i) {
-    x[i] = values(random);
-    weight[i] = static_cast<int64_t>(random() % 255) - 127;
-    most = std::max(most, std::abs(static_cast<float>(x[i])));
+  // Row 1 by the first half of the columns gives sums that no float holds.
+  constexpr int64_t kRows = 16, kColumns = 32, kTerms = 1500;
+  constexpr double kClip = 2.9;  // no float
+  std::vector<double> x(kRows * kTerms), scales(kColumns), bias(kColumns), residual(kRows * kColumns), expected;
+  std::vector<int64_t> weight(kColumns * kTerms);
+  for (double& value : x) value = values(random);
+  for (double& value : scales) value = std::abs(values(random)) / 100;
+  for (double& value : bias) value = values(random);
+  for (double& value : residual) value = values(random);
+  for (int64_t& code : weight) code = static_cast<int64_t>(random() % 255) - 127;
+  for (int64_t k = 0; k < kTerms; ++k) x[kTerms + k] = 3 - std::abs(x[kTerms + k]) / 100;
+  for (int64_t i = 0; i < kColumns / 2 * kTerms; ++i) weight[i] = 127 - static_cast<int64_t>(random() % 4);
+  for (int64_t i = 0; i < kRows; ++i) {
+    if (i % 2 == 0) {  // not clipped
+      for (int64_t k = 0; k < kTerms; ++k) x[i * kTerms + k] = static_cast<float>(x[i * kTerms + k] * 0.3);
+    }
+    float most = 0;
+    for (int64_t k = 0; k < kTerms; ++k) most = std::max(most, std::abs(static_cast<float>(x[i * kTerms + k])));
+    const float a = std::min(most, static_cast<float>(kClip));
+    const float r = 127.0f / a;
+    const float row_scale = a / 127.0f;
+    std::vector<int32_t> codes;
+    for (int64_t k = 0; k < kTerms; ++k) {
+      const float scaled = static_cast<float>(x[i * kTerms + k]) * r;
+      codes.push_back(static_cast<int32_t>(std::clamp(std::nearbyintf(scaled), -127.0f, 127.0f)));
+    }
+    for (int64_t j = 0; j < kColumns; ++j) {
+      int32_t sum = 0;
+      for (int64_t k = 0; k < kTerms; ++k) sum += codes[k] * static_cast<int32_t>(weight[j * kTerms + k]);
+      const float scale = row_scale * static_cast<float>(scales[j]);
+      const float product = static_cast<float>(sum) * scale;
+      const float z = product + static_cast<float>(bias[j]);
+      expected.push_back(static_cast<float>(z + residual[i * kColumns + j]));
+    }
   }
-  const float a = std::min(most, 2.7f);
-  const float r = 127.0f / a;
-  int32_t sum = 0;
-  for (int64_t i = 0; i < kTerms; ++i) {
-    const float scaled = static_cast<float>(x[i]) * r;
-    sum += static_cast<int32_t>(std::clamp(std::nearbyintf(scaled), -127.0f, 127.0f)) * static_cast<int32_t>(weight[i]);
-  }
-  const float weight_scale = 0.0123f;
-  const float bias = 0.789f;
-  const float scale = (a / 127.0f) * weight_scale;
-  const float product = static_cast<float>(sum) * scale;
-  const float expected = product + bias;
   const Case c = {Op::kFusedLinear,
-                  {F({1, kTerms}, x), I({1, kTerms}, weight, DType::kI8), F({static_cast<double>(bias)}), kAbsent,
-                   kAbsent, kAbsent, F({static_cast<double>(weight_scale)})},
-                  {{"clip", static_cast<double>(2.7f)}},
-                  F({1, 1}, {expected})};
+                  {F({kRows, kTerms}, x), I({kColumns, kTerms}, weight, DType::kI8), F(bias),
+                   F({kRows, kColumns}, residual), kAbsent, kAbsent, F(scales)},
+                  {{"clip", kClip}},
+                  F({kRows, kColumns}, expected)};
   const auto typed = Evaluate(c, Mode::kTyped);
   ASSERT_TRUE(typed.ok()) << typed.status();
-  EXPECT_EQ(typed->floats[0], expected);
+  EXPECT_EQ(typed->floats, expected);
   const auto wide = Evaluate(c, Mode::kWide);
   ASSERT_TRUE(wide.ok()) << wide.status();
-  EXPECT_NE(wide->floats[0], expected);
+  EXPECT_NE(wide->floats, expected);
+}
+
+// A code where float arithmetic and exact arithmetic round to different integers.
+TEST(OpCases, QuantizeRoundsProductsToFloatFirst) {
+  const float a = 3.0f;
+  const float r = 127.0f / a;
+  std::vector<double> x = {a};
+  std::vector<int64_t> expected = {127};
+  int differing = 0;
+  for (int code = 1; code < 120; ++code) {  // near the middle between two codes
+    float near = (static_cast<float>(code) + 0.5f) / r;
+    for (int step = -2; step <= 2; ++step) {
+      const float value = step < 0 ? std::nextafter(near, 0.0f) : step > 0 ? std::nextafter(near, 9.0f) : near;
+      const float product = value * r;
+      x.push_back(value);
+      expected.push_back(static_cast<int64_t>(std::nearbyintf(product)));
+      differing += std::nearbyint(static_cast<double>(value) * r) != static_cast<double>(expected.back());
+    }
+  }
+  ASSERT_GT(differing, 0);
+  const auto size = static_cast<int64_t>(x.size());
+  const Case c = {Op::kQuantize, {F({size}, x)}, {}, I({size}, expected, DType::kI8)};
+  const auto typed = Evaluate(c, Mode::kTyped);
+  ASSERT_TRUE(typed.ok()) << typed.status();
+  EXPECT_EQ(typed->ints, expected);
 }
 
 TEST(OpCases, IndexRefusesPlacesOutsideAnAxis) {

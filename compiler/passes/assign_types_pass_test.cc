@@ -87,6 +87,28 @@ TEST(AssignTypesPassTest, NarrowsTheAttentionOverACache) {
   EXPECT_TRUE(CheckPasses(MakePassList<AssignTypesPass, DcePass>(), kText, kNarrow));
 }
 
+TEST(AssignTypesPassTest, NarrowsSumsWithTheirNorms) {
+  constexpr std::string_view kText = R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %ids "token_ids" : i32[T]
+      weight %wte "wte" : bf16[32, 16]
+      weight %norm "norm" : f32[16]
+      %x = embedding(%wte, %ids) {dtype = f32} : f32[T, 16]
+      %y = linear(%x, %wte) : f32[T, 32]
+      %s = slice(%y) {axis = 1, start = dim(0), stop = dim(16)} : f32[T, 16]
+      %a, %b = add_norm(%x, %s, %norm) {eps = 1e-05, norm = "rms_norm"} : f32[T, 16], f32[T, 16]
+      %z = fused_linear(%b, %wte) : f32[T, 32]
+      %l = concat(%z, %y) {axis = 1} : f32[T, 64]
+      %h = linear(%a, %wte) : f32[T, 32]
+      output "logits" %h
+      output "more" %l
+      // CHECK: %7, %8 = add_norm(%3, %6, %2) {eps = 1e-05, norm = "rms_norm"} : bf16[T, 16], bf16[T, 16]
+      // CHECK-NEXT: fused_linear(%8, %1) {dtype = bf16} : bf16[T, 32]
+    })ir";
+  EXPECT_TRUE(CheckPasses(MakePassList<AssignTypesPass, DcePass>(), kText, kNarrow));
+}
+
 TEST(AssignTypesPassTest, RefusesWhatHasNoNarrowForm) {
   const auto reason = [](std::string_view rewritten) {
     const PassRun run =
