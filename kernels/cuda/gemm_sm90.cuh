@@ -1,0 +1,435 @@
+// The kernel behind GemmSm90. See gemm.h for what it computes.
+//
+// A CTA is persistent and has three warpgroups. One thread of the first streams k-blocks of 64 columns of `a` and `w`
+// through a ring in shared memory. The other two each own whole output tiles, in turn: while one applies its epilogue, the
+// other keeps the tensor cores busy ("ping-pong"). A warpgroup holds a tile of 128 x tile_n in its registers: two products
+// of 64 rows share each block of `w`.
+//
+// Two CTAs form a cluster: they work on tiles one below the other, so that each loads one half of the block of `w` and
+// sends it to both.
+#ifndef KERNELS_CUDA_GEMM_SM90_CUH_
+#define KERNELS_CUDA_GEMM_SM90_CUH_
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "kernels/cuda/fast_math.cuh"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/hopper_barrier.cuh"
+#include "kernels/cuda/hopper_wgmma.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tensor_map.h"
+
+#ifndef FF_BUFFERS
+#define FF_BUFFERS 4
+#endif
+#ifndef FF_RASTER
+#define FF_RASTER 8
+#endif
+#ifndef FF_NOSTORE
+#define FF_NOSTORE 0
+#endif
+#ifndef FF_CLUSTER
+#define FF_CLUSTER 2
+#endif
+namespace flashflow::cuda::gemm_sm90 {
+
+inline constexpr int kTileM = 128;
+inline constexpr int kTileK = 64;
+inline constexpr int kClusterSize = FF_CLUSTER;
+inline constexpr int kChunkColumns = 32;  // the epilogue's step
+inline constexpr int kConsumers = 2;      // warpgroups
+inline constexpr int kThreads = (1 + kConsumers) * 128;
+inline constexpr int kRasterRows = FF_RASTER;  // rows of cluster tiles that are worked on together, for reuse in L2
+
+// What is known when the kernel is compiled.
+template <int kTileN_, Activation kActivation_, bool kGated_, bool kResidual_, bool kF32Output_>
+struct Traits {
+  static constexpr int kTileN = kTileN_;
+  static constexpr Activation kActivation = kActivation_;
+  static constexpr bool kGated = kGated_;
+  static constexpr bool kResidual = kResidual_;
+  static constexpr bool kF32Output = kF32Output_;
+
+  static constexpr int kOutputColumns = kGated ? kTileN / 2 : kTileN;
+  static constexpr int kChunks = kOutputColumns / kChunkColumns;
+  static constexpr int kChunkBytes = kTileM * kChunkColumns * (kF32Output ? 4 : 2);
+  static constexpr int kChunkBuffers = kF32Output ? 2 : FF_BUFFERS;  // a warpgroup
+  static constexpr int kABytes = kTileM * kTileK * 2;
+  static constexpr int kBBytes = kTileN * kTileK * 2;
+  static constexpr int kStageBytes = kABytes + kBBytes;
+  static constexpr int kEpilogueBytes = kConsumers * kChunkBuffers * kChunkBytes;
+  static constexpr int kMaxSharedBytes = 227 * 1024;
+  static constexpr int kBiasOffset = 256;  // from the barriers
+  static constexpr int kBarrierBytes = kBiasOffset + kConsumers * kTileN * 2;
+  static constexpr int kStages = (kMaxSharedBytes - kBarrierBytes - kEpilogueBytes) / kStageBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kEpilogueBytes + kBarrierBytes;
+
+  static_assert(kOutputColumns % kChunkColumns == 0);
+  static_assert(kStages >= 3);
+};
+
+struct Params {
+  const __nv_bfloat16* bias;
+  int n;            // columns of d
+  int tiles_m;      // in cluster tiles of 2 * kTileM rows
+  int tiles_n;
+  int k_blocks;
+  int second_half;  // the row of w at which the second half of a block starts, less that of the first
+  int step_n;       // columns of d a tile
+};
+
+struct TileCoordinates {
+  int m, n;
+};
+
+// Bands of kRasterRows rows of tiles; within a band, down the rows first.
+__device__ __forceinline__ TileCoordinates Locate(const Params& params, int tile) {
+  const int band_tiles = kRasterRows * params.tiles_n;
+  const int band = tile / band_tiles;
+  const int rest = tile - band * band_tiles;
+  const int rows = min(kRasterRows, params.tiles_m - band * kRasterRows);
+  const int n = rest / rows;
+  return {band * kRasterRows + rest - n * rows, n};
+}
+
+template <Activation kActivation>
+__device__ __forceinline__ float Activate(float x) {
+  if constexpr (kActivation == Activation::kGeluTanh) {
+    // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)).
+    return TimesSigmoid(x, 2.0f * x * (0.7978845608f + 0.7978845608f * 0.044715f * x * x));
+  } else if constexpr (kActivation == Activation::kGeluErf) {
+    return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
+  } else if constexpr (kActivation == Activation::kSilu) {
+    return TimesSigmoid(x, x);
+  } else {
+    return x;
+  }
+}
+
+template <class T>
+__global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads, 1)
+    GemmKernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w,
+               const __grid_constant__ CUtensorMap map_d, const __grid_constant__ CUtensorMap map_residual,
+               const __grid_constant__ Params params) {
+  using namespace hopper;
+  extern __shared__ __align__(1024) uint8_t shared[];
+  const uint32_t stages = SharedAddress(shared);
+  const uint32_t chunks = stages + T::kStages * T::kStageBytes;
+  const uint32_t barriers = chunks + T::kEpilogueBytes;
+  const auto full = [&](uint32_t stage) { return barriers + 8 * stage; };
+  const auto empty = [&](uint32_t stage) { return barriers + 8 * (T::kStages + stage); };
+  const auto residual_full = [&](uint32_t consumer, uint32_t buffer) {
+    return barriers + 8 * (2 * T::kStages + consumer * T::kChunkBuffers + buffer);
+  };
+
+  const int warpgroup = __shfl_sync(~0u, threadIdx.x / 128, 0);
+  const uint32_t rank = ClusterRank();
+
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < T::kStages; ++stage) {
+      BarrierInit(full(stage), 1);
+      BarrierInit(empty(stage), 4 * kClusterSize);  // the warps of the warpgroup in each CTA that read the stage
+    }
+    for (int i = 0; i < kConsumers * T::kChunkBuffers; ++i) BarrierInit(residual_full(0, i), 1);
+    BarrierInitFence();
+    PrefetchTensorMap(&map_a);
+    PrefetchTensorMap(&map_w);
+    PrefetchTensorMap(&map_d);
+  }
+  __syncwarp();
+  ClusterSync();
+  LetNextKernelStart();
+  AwaitPreviousKernel();
+
+  const int clusters = gridDim.x / kClusterSize;
+  const int first_tile = blockIdx.x / kClusterSize;
+  const int tiles = params.tiles_m * params.tiles_n;
+
+  if (warpgroup == 0) {
+    GiveRegisters<40>();
+    if (threadIdx.x == 0) {
+      RingPosition<T::kStages> ring;
+      for (int tile = first_tile; tile < tiles; tile += clusters) {
+        const TileCoordinates at = Locate(params, tile);
+        const int row_a = (at.m * kClusterSize + rank) * kTileM;
+        const int row_w = at.n * params.step_n + rank * params.second_half;
+        for (int block = 0; block < params.k_blocks; ++block) {
+          BarrierWaitCluster(empty(ring.stage), ring.parity ^ 1);
+          const uint32_t stage = stages + ring.stage * T::kStageBytes;
+          const uint32_t half = stage + T::kABytes + rank * (T::kBBytes / kClusterSize);
+          BarrierArriveExpect(full(ring.stage), T::kStageBytes);
+          TensorLoad2d(stage, &map_a, full(ring.stage), block * kTileK, row_a);
+          if constexpr (kClusterSize == 1) {
+            TensorLoad2d(half, &map_w, full(ring.stage), block * kTileK, row_w);
+            TensorLoad2d(half + T::kBBytes / 2, &map_w, full(ring.stage), block * kTileK, row_w + params.second_half);
+          } else {
+            TensorLoad2dMulticast(half, &map_w, full(ring.stage), block * kTileK, row_w, (1 << kClusterSize) - 1);
+          }
+          ring.Next();
+        }
+      }
+    }
+  } else {
+    TakeRegisters<232>();
+    const uint32_t consumer = warpgroup - 1;
+    const int thread = threadIdx.x % 128;
+    const int warp = thread / 32;
+    const int lane = thread % 32;
+    const bool leader = thread == 0;
+    const uint32_t buffers = chunks + consumer * T::kChunkBuffers * T::kChunkBytes;
+    __nv_bfloat16* bias = reinterpret_cast<__nv_bfloat16*>(shared + (barriers - stages) + T::kBiasOffset) +
+                          consumer * T::kTileN;
+    uint32_t residual_parity = 0;  // a bit a buffer
+
+    RingPosition<T::kStages> ring;
+    if (consumer == 1) ring.Advance(params.k_blocks);
+    // Named barriers 1 and 2 are a warpgroup's own, 3 and 4 its turn at the ring: a wait on a barrier of the ring knows
+    // one phase from the next, no more, so a warpgroup starts once the other has seen all of its own blocks.
+    const auto await_turn = [&] { NamedBarrierSync(3 + consumer, 256); };
+    const auto pass_turn = [&] { NamedBarrierArrive(4 - consumer, 256); };
+    if (consumer == 1) pass_turn();
+
+    int tile = first_tile + consumer * clusters;
+    for (; tile < tiles; tile += kConsumers * clusters) {
+      const TileCoordinates at = Locate(params, tile);
+      const int row_d = (at.m * kClusterSize + rank) * kTileM;
+      const int column_d = at.n * params.step_n;
+
+      const auto load_residual = [&](int chunk) {
+        const uint32_t buffer = chunk % T::kChunkBuffers;
+        BarrierArriveExpect(residual_full(consumer, buffer), T::kChunkBytes);
+        TensorLoad2d(buffers + buffer * T::kChunkBytes, &map_residual, residual_full(consumer, buffer),
+                     column_d + chunk * kChunkColumns, row_d);
+      };
+      if constexpr (T::kResidual) {
+        if (leader) {
+          StoreWaitRead<0>();
+          for (int chunk = 0; chunk < min(T::kChunks, T::kChunkBuffers); ++chunk) load_residual(chunk);
+        }
+        __syncwarp();
+      }
+
+      // This tile's columns of the bias; the turn's barrier makes them visible.
+      for (int i = thread; i < T::kTileN; i += 128) {
+        const int half = i / T::kOutputColumns;  // 1 only where gated
+        const int column = column_d + i - half * T::kOutputColumns;
+        const bool inside = params.bias != nullptr && column < params.n;
+        bias[i] = inside ? params.bias[half * params.n + column] : __nv_bfloat16(0.0f);
+      }
+      await_turn();
+      float accumulator[2][T::kTileN / 2];
+      uint32_t previous = 0;
+      for (int block = 0; block < params.k_blocks; ++block) {
+        BarrierWait(full(ring.stage), ring.parity);
+        const uint32_t stage = stages + ring.stage * T::kStageBytes;
+        const uint64_t a = TileDescriptor(stage);
+        const uint64_t b = TileDescriptor(stage + T::kABytes);
+        WgmmaFence();
+#pragma unroll
+        for (int k = 0; k < kTileK / 16; ++k) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            // A step of 16 columns is 32 bytes, one of 64 rows 8 KB; descriptors count units of 16 bytes.
+            WgmmaShared<T::kTileN>::Run(accumulator[half], a + half * 512 + 2 * k, b + 2 * k, block > 0 || k > 0);
+          }
+        }
+        WgmmaCommit();
+        WgmmaWait<1>();
+        if (block > 0 && lane < kClusterSize) BarrierArriveCluster(empty(previous), lane);
+        previous = ring.stage;
+        ring.Next();
+      }
+      pass_turn();
+      WgmmaWait<0>();
+      KeepInRegisters(accumulator[0]);
+      KeepInRegisters(accumulator[1]);
+      if (lane < kClusterSize) BarrierArriveCluster(empty(previous), lane);
+      ring.Advance(params.k_blocks);  // the other warpgroup's tile
+
+      // The epilogue, kChunkColumns columns at a time: registers, shared memory, copy engine.
+#pragma unroll
+      for (int chunk = 0; chunk < T::kChunks; ++chunk) {
+        const uint32_t buffer = buffers + (chunk % T::kChunkBuffers) * T::kChunkBytes;
+        if constexpr (T::kResidual) {
+          BarrierWait(residual_full(consumer, chunk % T::kChunkBuffers),
+                      (residual_parity >> (chunk % T::kChunkBuffers)) & 1);
+          residual_parity ^= 1u << (chunk % T::kChunkBuffers);
+        } else {
+          if (leader) StoreWaitRead<T::kChunkBuffers - 1>();
+          NamedBarrierSync(1 + consumer, 128);
+        }
+
+#pragma unroll
+        for (int pair = 0; pair < kChunkColumns / 16; ++pair) {
+          // 16 columns: of each half, the eight elements that stmatrix stores.
+          float shift[2][4];  // columns 0 and 1 of a group of eight, of the gate's second half 2 and 3
+#pragma unroll
+          for (int group = 0; group < 2; ++group) {
+            const __nv_bfloat16* at = bias + chunk * kChunkColumns + pair * 16 + group * 8 + 2 * (lane % 4);
+            const float2 low = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
+            shift[group][0] = low.x;
+            shift[group][1] = low.y;
+            if constexpr (T::kGated) {
+              const float2 high = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at + T::kOutputColumns));
+              shift[group][2] = high.x;
+              shift[group][3] = high.y;
+            }
+          }
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float value[8];
+#pragma unroll
+            for (int i = 0; i < 8; ++i) {
+              const int element = (chunk * kChunkColumns + pair * 16) / 2 + i;
+              const float sum = accumulator[half][element] + shift[i / 4][i % 2];
+              value[i] = Activate<T::kActivation>(sum);
+              if constexpr (T::kGated) {
+                value[i] *= accumulator[half][T::kTileN / 4 + element] + shift[i / 4][2 + i % 2];
+              }
+            }
+            const int row = half * 64 + warp * 16;
+            if constexpr (T::kF32Output) {
+#pragma unroll
+              for (int i = 0; i < 8; i += 2) {
+                const int r = row + lane / 4 + (i & 2) * 4;
+                const int c = pair * 16 + (i / 4) * 8 + 2 * (lane % 4);
+                asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(buffer + Swizzle128(r * 128 + c * 4)),
+                             "f"(value[i]), "f"(value[i + 1])
+                             : "memory");
+              }
+            } else {
+              const uint32_t address = buffer + Swizzle64((row + lane % 16) * 64 + pair * 32 + (lane / 16) * 16);
+              if constexpr (T::kResidual) {
+                uint32_t residual[4];
+                LoadMatrix4(address, residual);
+#pragma unroll
+                for (int i = 0; i < 4; ++i) {
+                  value[2 * i] += __uint_as_float(residual[i] << 16);
+                  value[2 * i + 1] += __uint_as_float(residual[i] & 0xffff0000u);
+                }
+                __syncwarp();
+              }
+              StoreMatrix4(address, PackBf16(value[0], value[1]), PackBf16(value[2], value[3]),
+                           PackBf16(value[4], value[5]), PackBf16(value[6], value[7]));
+            }
+          }
+        }
+
+        AsyncProxyFence();
+        NamedBarrierSync(1 + consumer, 128);
+        if (leader) {
+          if (!FF_NOSTORE) TensorStore2d(&map_d, buffer, column_d + chunk * kChunkColumns, row_d);
+          StoreCommit();
+          if constexpr (T::kResidual) {
+            // The buffer before this one: its store has had a chunk's time to read it.
+            if (chunk > 0 && chunk - 1 + T::kChunkBuffers < T::kChunks) {
+              StoreWaitRead<1>();
+              load_residual(chunk - 1 + T::kChunkBuffers);
+            }
+          }
+        }
+        __syncwarp();
+      }
+    }
+    if (tile - clusters < tiles) await_turn();  // the turn that the last tile's warpgroup passed on
+    if (leader) StoreWaitRead<0>();
+  }
+  // A CTA stays while its neighbor may still write to its shared memory or arrive on its barriers.
+  __syncwarp();
+  ClusterSync();
+}
+
+// Launches the kernel of traits T on a GPU of `sms` multiprocessors.
+template <class T>
+cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
+  const int rows_w = args.gated ? 2 * args.n : args.n;
+  const auto encode = [](const void* data, int64_t rows, int64_t columns, int64_t stride, int box_rows, int box_columns,
+                         int swizzle, bool is_f32, CUtensorMap* map) {
+    TensorMapDesc desc;
+    desc.data = data;
+    desc.is_f32 = is_f32;
+    desc.rank = 2;
+    desc.extents[0] = columns;
+    desc.extents[1] = rows;
+    desc.strides[0] = 1;
+    desc.strides[1] = stride;
+    desc.box[0] = box_columns;
+    desc.box[1] = box_rows;
+    desc.swizzle_bytes = swizzle;
+    return EncodeTensorMap(desc, map);
+  };
+  CUtensorMap map_a, map_w, map_d, map_residual;
+  if (cudaError_t error = encode(args.a, args.m, args.k, args.lda, kTileM, kTileK, 128, false, &map_a)) return error;
+  if (cudaError_t error = encode(args.w, rows_w, args.k, args.ldw, T::kTileN / 2, kTileK, 128, false, &map_w)) {
+    return error;
+  }
+  constexpr int kSwizzleD = T::kF32Output ? 128 : 64;
+  if (cudaError_t error =
+          encode(args.d, args.m, args.n, args.ldd, kTileM, kChunkColumns, kSwizzleD, T::kF32Output, &map_d)) {
+    return error;
+  }
+  map_residual = map_d;
+  if constexpr (T::kResidual) {
+    if (cudaError_t error = encode(args.residual, args.m, args.n, args.ld_residual, kTileM, kChunkColumns, 64, false,
+                                   &map_residual)) {
+      return error;
+    }
+  }
+
+  Params params;
+  params.bias = static_cast<const __nv_bfloat16*>(args.bias);
+  params.n = args.n;
+  params.tiles_m = (args.m + kClusterSize * kTileM - 1) / (kClusterSize * kTileM);
+  params.tiles_n = (args.n + T::kOutputColumns - 1) / T::kOutputColumns;
+  params.k_blocks = (args.k + kTileK - 1) / kTileK;
+  params.second_half = args.gated ? args.n : T::kTileN / 2;
+  params.step_n = T::kOutputColumns;
+
+  const int clusters = min(params.tiles_m * params.tiles_n, sms / kClusterSize);
+  return LaunchOverlapped(GemmKernel<T>, clusters * kClusterSize, kThreads, T::kSharedBytes, stream, map_a, map_w, map_d,
+                          map_residual, params);
+}
+
+// Picks the kernel of one tile width; cudaErrorNotSupported where there is none. One file a width defines it.
+template <int kTileN>
+cudaError_t LaunchTile(const GemmArgs& args, int sms, cudaStream_t stream);
+
+template <int kTileN>
+cudaError_t LaunchTileOf(const GemmArgs& args, int sms, cudaStream_t stream) {
+  using enum Activation;
+  if (args.gated) {
+    if constexpr (kTileN / 2 % kChunkColumns == 0) {
+      if (args.activation == kSilu && args.residual == nullptr && !args.f32_output) {
+        return Launch<Traits<kTileN, kSilu, true, false, false>>(args, sms, stream);
+      }
+    }
+    return cudaErrorNotSupported;
+  }
+  if (args.f32_output) {
+    if (args.activation != kNone || args.residual != nullptr) return cudaErrorNotSupported;
+    return Launch<Traits<kTileN, kNone, false, false, true>>(args, sms, stream);
+  }
+  if (args.residual != nullptr) {
+    if (args.activation != kNone) return cudaErrorNotSupported;
+    return Launch<Traits<kTileN, kNone, false, true, false>>(args, sms, stream);
+  }
+  switch (args.activation) {
+    case kNone:
+      return Launch<Traits<kTileN, kNone, false, false, false>>(args, sms, stream);
+    case kGeluTanh:
+      return Launch<Traits<kTileN, kGeluTanh, false, false, false>>(args, sms, stream);
+    case kGeluErf:
+      return Launch<Traits<kTileN, kGeluErf, false, false, false>>(args, sms, stream);
+    case kSilu:
+      return cudaErrorNotSupported;
+  }
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace flashflow::cuda::gemm_sm90
+
+#endif  // KERNELS_CUDA_GEMM_SM90_CUH_

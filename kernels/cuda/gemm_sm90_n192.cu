@@ -1,0 +1,11 @@
+// The Hopper GEMM with tiles of 128 x 192.
+#include "kernels/cuda/gemm_sm90.cuh"
+
+namespace flashflow::cuda::gemm_sm90 {
+
+template <>
+cudaError_t LaunchTile<192>(const GemmArgs& args, int sms, cudaStream_t stream) {
+  return LaunchTileOf<192>(args, sms, stream);
+}
+
+}  // namespace flashflow::cuda::gemm_sm90

@@ -1,0 +1,44 @@
+// Launches that may overlap the end of the kernel before them in the stream (programmatic dependent launch).
+#ifndef KERNELS_CUDA_LAUNCH_CUH_
+#define KERNELS_CUDA_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstddef>
+
+namespace flashflow::cuda {
+
+// Lets the next kernel of the stream start as this one's blocks leave their multiprocessors, if that was launched by
+// LaunchOverlapped. It still waits for this kernel's end before it touches memory.
+__device__ __forceinline__ void LetNextKernelStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+
+// Waits until the kernels before this one have ended and their writes are visible. Every thread that reads or writes device
+// memory calls it first; what does not depend on memory (setting up barriers, fetching tensor maps) comes before it.
+__device__ __forceinline__ void AwaitPreviousKernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+
+// Launches `kernel`, which must call AwaitPreviousKernel, with `shared_bytes` of dynamic shared memory.
+template <class... Parameters, class... Arguments>
+cudaError_t LaunchOverlapped(void (*kernel)(Parameters...), int blocks, int threads, size_t shared_bytes,
+                             cudaStream_t stream, const Arguments&... arguments) {
+  if (shared_bytes > 48 * 1024) {
+    if (cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                                 static_cast<int>(shared_bytes))) {
+      return error;
+    }
+  }
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = dim3(blocks);
+  config.blockDim = dim3(threads);
+  config.dynamicSmemBytes = shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = 1;
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+}  // namespace flashflow::cuda
+
+#endif  // KERNELS_CUDA_LAUNCH_CUH_

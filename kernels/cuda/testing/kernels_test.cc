@@ -1,0 +1,35 @@
+// Runs every kernel's checks on the first GPU, or those named on the command line (gemm, attention). Exits 0 where all
+// passed, 1 where one failed, 77 where there is no GPU that the kernels support.
+#include <cuda_runtime_api.h>
+
+#include <cstdio>
+#include <cstring>
+
+#include "kernels/cuda/testing/report.h"
+
+int main(int argc, char** argv) {
+  using flashflow::cuda::testing::Report;
+  int major = 0;
+  if (cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, 0) != cudaSuccess || major != 9) {
+    std::printf("skipped: needs a GPU of compute capability 9.0\n");
+    return 77;
+  }
+  const struct {
+    const char* name;
+    void (*run)(Report&);
+  } suites[] = {
+      {"gemm", flashflow::cuda::testing::TestGemm},
+      {"attention", flashflow::cuda::testing::TestFusedAttention},
+  };
+  int failures = 0;
+  for (const auto& suite : suites) {
+    bool wanted = argc == 1;
+    for (int i = 1; i < argc; ++i) wanted = wanted || std::strcmp(argv[i], suite.name) == 0;
+    if (!wanted) continue;
+    Report report;
+    suite.run(report);
+    std::printf("%s: %d checks, %d failures\n", suite.name, report.checks, report.failures);
+    failures += report.failures;
+  }
+  return failures == 0 ? 0 : 1;
+}

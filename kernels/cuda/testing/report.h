@@ -1,0 +1,27 @@
+// Counts and prints what the checks of a test program found; a program, not a framework, so that it runs anywhere.
+#ifndef KERNELS_CUDA_TESTING_REPORT_H_
+#define KERNELS_CUDA_TESTING_REPORT_H_
+
+#include <cstdio>
+
+namespace flashflow::cuda::testing {
+
+struct Report {
+  int checks = 0;
+  int failures = 0;
+
+  // Prints a line for a failure only.
+  void Expect(bool good, const char* what, const char* where) {
+    ++checks;
+    if (good) return;
+    ++failures;
+    if (failures <= 40) std::printf("FAIL %s: %s\n", where, what);
+  }
+};
+
+void TestGemm(Report& report);
+void TestFusedAttention(Report& report);
+
+}  // namespace flashflow::cuda::testing
+
+#endif  // KERNELS_CUDA_TESTING_REPORT_H_
