@@ -53,6 +53,16 @@ struct GemmSm90Config {
 // Launches on `stream`; allocates nothing and does not wait. An error of the launch is returned.
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream);
 
+// The kernel for few rows of `a`, as in decoding: bound by reading `w` once. Tensor-core products of 16 rows; the order of a
+// sum depends on n and k alone. Any GPU of compute capability 8.0 or higher.
+//
+// On Hopper it reads `w` and `bias` before the kernels ahead of it in the stream have ended: those must not write them.
+//
+// Supports (else cudaErrorNotSupported):
+//   m <= 64; k, lda and ldw multiples of 8; a and w 16-byte aligned; any n, ld_residual and ldd
+// Launches on `stream`; allocates nothing and does not wait.
+cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
+
 }  // namespace flashflow::cuda
 
 #endif  // KERNELS_CUDA_GEMM_H_

@@ -23,27 +23,15 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/tensor_map.h"
 
-#ifndef FF_BUFFERS
-#define FF_BUFFERS 4
-#endif
-#ifndef FF_RASTER
-#define FF_RASTER 8
-#endif
-#ifndef FF_NOSTORE
-#define FF_NOSTORE 0
-#endif
-#ifndef FF_CLUSTER
-#define FF_CLUSTER 2
-#endif
 namespace flashflow::cuda::gemm_sm90 {
 
 inline constexpr int kTileM = 128;
 inline constexpr int kTileK = 64;
-inline constexpr int kClusterSize = FF_CLUSTER;
+inline constexpr int kClusterSize = 2;
 inline constexpr int kChunkColumns = 32;  // the epilogue's step
 inline constexpr int kConsumers = 2;      // warpgroups
 inline constexpr int kThreads = (1 + kConsumers) * 128;
-inline constexpr int kRasterRows = FF_RASTER;  // rows of cluster tiles that are worked on together, for reuse in L2
+inline constexpr int kRasterRows = 8;  // rows of cluster tiles that are worked on together, for reuse in L2
 
 // What is known when the kernel is compiled.
 template <int kTileN_, Activation kActivation_, bool kGated_, bool kResidual_, bool kF32Output_>
@@ -57,7 +45,7 @@ struct Traits {
   static constexpr int kOutputColumns = kGated ? kTileN / 2 : kTileN;
   static constexpr int kChunks = kOutputColumns / kChunkColumns;
   static constexpr int kChunkBytes = kTileM * kChunkColumns * (kF32Output ? 4 : 2);
-  static constexpr int kChunkBuffers = kF32Output ? 2 : FF_BUFFERS;  // a warpgroup
+  static constexpr int kChunkBuffers = kF32Output ? 2 : 4;  // a warpgroup
   static constexpr int kABytes = kTileM * kTileK * 2;
   static constexpr int kBBytes = kTileN * kTileK * 2;
   static constexpr int kStageBytes = kABytes + kBBytes;
@@ -99,12 +87,11 @@ __device__ __forceinline__ TileCoordinates Locate(const Params& params, int tile
 template <Activation kActivation>
 __device__ __forceinline__ float Activate(float x) {
   if constexpr (kActivation == Activation::kGeluTanh) {
-    // (1 + tanh(u)) / 2 = 1 / (1 + exp(-2u)).
-    return TimesSigmoid(x, 2.0f * x * (0.7978845608f + 0.7978845608f * 0.044715f * x * x));
+    return GeluTanh(x);
   } else if constexpr (kActivation == Activation::kGeluErf) {
-    return 0.5f * x * (1.0f + erff(x * 0.7071067812f));
+    return GeluErf(x);
   } else if constexpr (kActivation == Activation::kSilu) {
-    return TimesSigmoid(x, x);
+    return Silu(x);
   } else {
     return x;
   }
@@ -163,12 +150,7 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
           const uint32_t half = stage + T::kABytes + rank * (T::kBBytes / kClusterSize);
           BarrierArriveExpect(full(ring.stage), T::kStageBytes);
           TensorLoad2d(stage, &map_a, full(ring.stage), block * kTileK, row_a);
-          if constexpr (kClusterSize == 1) {
-            TensorLoad2d(half, &map_w, full(ring.stage), block * kTileK, row_w);
-            TensorLoad2d(half + T::kBBytes / 2, &map_w, full(ring.stage), block * kTileK, row_w + params.second_half);
-          } else {
-            TensorLoad2dMulticast(half, &map_w, full(ring.stage), block * kTileK, row_w, (1 << kClusterSize) - 1);
-          }
+          TensorLoad2dMulticast(half, &map_w, full(ring.stage), block * kTileK, row_w, (1 << kClusterSize) - 1);
           ring.Next();
         }
       }
@@ -263,42 +245,41 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
           NamedBarrierSync(1 + consumer, 128);
         }
 
+        // The whole chunk's arithmetic first, in place: independent work hides the latency of each step.
+        constexpr int kElements = kChunkColumns / 2;
 #pragma unroll
-        for (int pair = 0; pair < kChunkColumns / 16; ++pair) {
-          // 16 columns: of each half, the eight elements that stmatrix stores.
-          float shift[2][4];  // columns 0 and 1 of a group of eight, of the gate's second half 2 and 3
-#pragma unroll
-          for (int group = 0; group < 2; ++group) {
-            const __nv_bfloat16* at = bias + chunk * kChunkColumns + pair * 16 + group * 8 + 2 * (lane % 4);
-            const float2 low = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
-            shift[group][0] = low.x;
-            shift[group][1] = low.y;
-            if constexpr (T::kGated) {
-              const float2 high = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at + T::kOutputColumns));
-              shift[group][2] = high.x;
-              shift[group][3] = high.y;
-            }
+        for (int i = 0; i < kElements; i += 2) {
+          // A thread's columns are two in each group of eight; elements i and i + 1 are in row 0 or 8 of the same two.
+          const __nv_bfloat16* at = bias + chunk * kChunkColumns + i / 4 * 8 + 2 * (lane % 4);
+          const float2 shift = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
+          float2 shift_up = {};
+          if constexpr (T::kGated) {
+            shift_up = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at + T::kOutputColumns));
           }
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            float value[8];
-#pragma unroll
-            for (int i = 0; i < 8; ++i) {
-              const int element = (chunk * kChunkColumns + pair * 16) / 2 + i;
-              const float sum = accumulator[half][element] + shift[i / 4][i % 2];
-              value[i] = Activate<T::kActivation>(sum);
-              if constexpr (T::kGated) {
-                value[i] *= accumulator[half][T::kTileN / 4 + element] + shift[i / 4][2 + i % 2];
-              }
+            float* x = accumulator[half] + chunk * kElements + i;
+            x[0] = Activate<T::kActivation>(x[0] + shift.x);
+            x[1] = Activate<T::kActivation>(x[1] + shift.y);
+            if constexpr (T::kGated) {
+              x[0] *= x[T::kTileN / 4] + shift_up.x;
+              x[1] *= x[T::kTileN / 4 + 1] + shift_up.y;
             }
+          }
+        }
+#pragma unroll
+        for (int pair = 0; pair < kChunkColumns / 16; ++pair) {
+#pragma unroll
+          for (int half = 0; half < 2; ++half) {
+            float* x = accumulator[half] + chunk * kElements + pair * 8;  // 16 columns of 16 rows: one stmatrix
             const int row = half * 64 + warp * 16;
             if constexpr (T::kF32Output) {
 #pragma unroll
               for (int i = 0; i < 8; i += 2) {
                 const int r = row + lane / 4 + (i & 2) * 4;
                 const int c = pair * 16 + (i / 4) * 8 + 2 * (lane % 4);
-                asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(buffer + Swizzle128(r * 128 + c * 4)),
-                             "f"(value[i]), "f"(value[i + 1])
+                asm volatile("st.shared.v2.f32 [%0], {%1, %2};" ::"r"(buffer + Swizzle128(r * 128 + c * 4)), "f"(x[i]),
+                             "f"(x[i + 1])
                              : "memory");
               }
             } else {
@@ -308,13 +289,12 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
                 LoadMatrix4(address, residual);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                  value[2 * i] += __uint_as_float(residual[i] << 16);
-                  value[2 * i + 1] += __uint_as_float(residual[i] & 0xffff0000u);
+                  x[2 * i] += __uint_as_float(residual[i] << 16);
+                  x[2 * i + 1] += __uint_as_float(residual[i] & 0xffff0000u);
                 }
-                __syncwarp();
               }
-              StoreMatrix4(address, PackBf16(value[0], value[1]), PackBf16(value[2], value[3]),
-                           PackBf16(value[4], value[5]), PackBf16(value[6], value[7]));
+              StoreMatrix4(address, PackBf16(x[0], x[1]), PackBf16(x[2], x[3]), PackBf16(x[4], x[5]),
+                           PackBf16(x[6], x[7]));
             }
           }
         }
@@ -322,7 +302,7 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
         AsyncProxyFence();
         NamedBarrierSync(1 + consumer, 128);
         if (leader) {
-          if (!FF_NOSTORE) TensorStore2d(&map_d, buffer, column_d + chunk * kChunkColumns, row_d);
+          TensorStore2d(&map_d, buffer, column_d + chunk * kChunkColumns, row_d);
           StoreCommit();
           if constexpr (T::kResidual) {
             // The buffer before this one: its store has had a chunk's time to read it.

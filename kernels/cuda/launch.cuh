@@ -10,11 +10,19 @@ namespace flashflow::cuda {
 
 // Lets the next kernel of the stream start as this one's blocks leave their multiprocessors, if that was launched by
 // LaunchOverlapped. It still waits for this kernel's end before it touches memory.
-__device__ __forceinline__ void LetNextKernelStart() { asm volatile("griddepcontrol.launch_dependents;" ::: "memory"); }
+__device__ __forceinline__ void LetNextKernelStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 // Waits until the kernels before this one have ended and their writes are visible. Every thread that reads or writes device
 // memory calls it first; what does not depend on memory (setting up barriers, fetching tensor maps) comes before it.
-__device__ __forceinline__ void AwaitPreviousKernel() { asm volatile("griddepcontrol.wait;" ::: "memory"); }
+__device__ __forceinline__ void AwaitPreviousKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
 
 // Launches `kernel`, which must call AwaitPreviousKernel, with `shared_bytes` of dynamic shared memory.
 template <class... Parameters, class... Arguments>

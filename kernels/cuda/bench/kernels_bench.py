@@ -211,10 +211,110 @@ def attention_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
         )
 
 
+def skinny_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
+    def gemm(lib, x, w, b, r, out, activation):
+        m, k = x.shape
+        return lambda: check(
+            lib.ff_gemm(pointer(x), pointer(w), pointer(b), pointer(r), pointer(out), m, w.shape[0], k,
+                        ACTIVATIONS[activation], 0, 0, -1, stream())
+        )
+
+    for d in (768, 1600):
+        for m in (1, 8, 64):
+            def make(m=m, d=d):
+                return (randn(m, d), randn(4 * d, d, scale=d**-0.5), randn(4 * d), randn(d, 4 * d, scale=d**-0.5),
+                        randn(d), torch.empty(m, 4 * d, device="cuda", dtype=torch.bfloat16),
+                        torch.empty(m, d, device="cuda", dtype=torch.bfloat16))
+
+            def mlp(lib):
+                def bind(x, w1, b1, w2, b2, h, y):
+                    up, down = gemm(lib, x, w1, b1, None, h, "gelu_tanh"), gemm(lib, h, w2, b2, x, y, "none")
+                    return lambda: (up(), down())
+                return bind
+
+            yield Case(
+                f"mlp {m} {d}-{4 * d}-{d}", make,
+                {
+                    **{name: mlp(lib) for name, lib in libraries.items()},
+                    "cublaslt": lambda x, w1, b1, w2, b2, h, y: (
+                        lambda: F.linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)),
+                    "eager": lambda x, w1, b1, w2, b2, h, y: (
+                        lambda: F.linear(F.gelu(F.linear(x, w1, b1), approximate="tanh"), w2, b2)),
+                },
+                bytes=16.0 * d * d, modes=("cold", "warm"),
+            )
+    for m, n, k in ((1, 50257, 768), (8, 50257, 768), (64, 50257, 768), (1, 2304, 768)):
+        def make_head(m=m, n=n, k=k):
+            return (randn(m, k), randn(n, k), torch.empty(m, n, device="cuda", dtype=torch.bfloat16))
+
+        yield Case(
+            f"linear {m}x{n}x{k}", make_head,
+            {
+                **{name: (lambda x, w, y, lib=lib: gemm(lib, x, w, None, None, y, "none"))
+                   for name, lib in libraries.items()},
+                "cublas": lambda x, w, y: (lambda: torch.mm(x, w.t(), out=y)),
+            },
+            bytes=2.0 * n * k,
+        )
+
+
+def row_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
+    """Bytes count every input once and every output once."""
+
+    def copy(x, *rest):
+        y = rest[-1]
+        return lambda: y.copy_(x)
+
+    def norm(lib, rms: bool, residual: bool):
+        def bind(x, r, gamma, beta, total, y):
+            rows, columns = x.shape
+            return lambda: check(
+                lib.ff_norm(pointer(x), pointer(r if residual else None), pointer(total if residual else None),
+                            pointer(gamma), pointer(None if rms else beta), pointer(y), rows, columns,
+                            ctypes.c_float(1e-5), int(rms), stream())
+            )
+        return bind
+
+    for rows, columns in ((8192, 768), (8192, 4096), (32768, 1600)):
+        def make_norm(rows=rows, columns=columns):
+            return (randn(rows, columns), randn(rows, columns), randn(columns), randn(columns),
+                    torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16),
+                    torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16))
+
+        for kind, residual in (("layernorm", False), ("rmsnorm", True)):
+            rms = kind == "rmsnorm"
+            peer = (
+                (lambda x, r, gamma, beta, total, y, c=columns: (lambda: F.layer_norm(x, (c,), gamma, beta, 1e-5)))
+                if not rms else
+                (lambda x, r, gamma, beta, total, y, c=columns: (lambda: F.rms_norm(x + r, (c,), gamma, 1e-5)))
+            )
+            yield Case(
+                f"{kind}{' + residual' if residual else ''} {rows}x{columns}", make_norm,
+                {**{name: norm(lib, rms, residual) for name, lib in libraries.items()}, "eager": peer, "copy": copy},
+                bytes=(8.0 if residual else 4.0) * rows * columns, modes=("cold", "warm"),
+            )
+
+    def softmax(lib):
+        def bind(x, y):
+            return lambda: check(
+                lib.ff_softmax(pointer(x), pointer(y), x.shape[0], x.shape[1], ctypes.c_float(1.0), stream()))
+        return bind
+
+    for rows, columns in ((12288, 1024), (4096, 50257), (4096, 8192)):
+        yield Case(
+            f"softmax {rows}x{columns}",
+            lambda rows=rows, columns=columns: (randn(rows, columns), torch.empty(
+                rows, columns, device="cuda", dtype=torch.bfloat16)),
+            {**{name: softmax(lib) for name, lib in libraries.items()},
+             "eager": lambda x, y: (lambda: torch.softmax(x, -1)), "copy": copy},
+            bytes=4.0 * rows * columns,
+        )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("library", type=Path)
-    parser.add_argument("--suite", choices=("gemm", "attention"), action="append", help="all, where none is named")
+    parser.add_argument("--suite", choices=("gemm", "attention", "skinny", "rows"), action="append", help="all, where none is named")
     parser.add_argument("--tile", type=int, action="append", default=[], help="GEMM tile widths to time as well")
     parser.add_argument("--compare", type=Path, action="append", default=[], help="other builds of the library")
     parser.add_argument("--no-peers", action="store_true")
@@ -224,7 +324,12 @@ def main() -> None:
     for path in args.compare:
         libraries[path.stem] = ctypes.CDLL(str(path.resolve()))
     print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
-    suites = {"gemm": lambda: gemm_cases(libraries, args.tile), "attention": lambda: attention_cases(libraries)}
+    suites = {
+        "gemm": lambda: gemm_cases(libraries, args.tile),
+        "attention": lambda: attention_cases(libraries),
+        "skinny": lambda: skinny_cases(libraries),
+        "rows": lambda: row_cases(libraries),
+    }
     results = {}
     for suite in args.suite or suites:
         for case in suites[suite]():

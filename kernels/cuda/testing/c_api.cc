@@ -6,6 +6,8 @@
 
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/softmax.h"
 
 using flashflow::cuda::Activation;
 using flashflow::cuda::AttentionArgs;
@@ -13,7 +15,8 @@ using flashflow::cuda::GemmArgs;
 
 extern "C" {
 
-// Contiguous operands. activation: 0 none, 1 GELU (tanh), 2 GELU (erf), 3 SiLU. tile_n 0 lets the kernel choose.
+// Contiguous operands. activation: 0 none, 1 GELU (tanh), 2 GELU (erf), 3 SiLU. tile_n: 0 lets the kernel choose, -1 is the
+// kernel for few rows.
 int ff_gemm(const void* a, const void* w, const void* bias, const void* residual, void* d, int m, int n, int k,
             int activation, int gated, int f32_output, int tile_n, void* stream) {
   GemmArgs args;
@@ -30,6 +33,7 @@ int ff_gemm(const void* a, const void* w, const void* bias, const void* residual
   args.activation = static_cast<Activation>(activation);
   args.gated = gated != 0;
   args.f32_output = f32_output != 0;
+  if (tile_n < 0) return GemmSkinny(args, static_cast<cudaStream_t>(stream));
   return GemmSm90(args, {tile_n}, static_cast<cudaStream_t>(stream));
 }
 
@@ -54,6 +58,36 @@ int ff_attention(void* q, void* k, void* v, void* o, int batch, int heads, int k
   args.scale = scale;
   args.causal = causal != 0;
   return FusedAttentionSm90(args, static_cast<cudaStream_t>(stream));
+}
+
+// Contiguous. residual, sum and beta may be null.
+int ff_norm(const void* x, const void* residual, void* sum, const void* gamma, const void* beta, void* y, int rows,
+            int columns, float epsilon, int rms, void* stream) {
+  flashflow::cuda::NormArgs args;
+  args.x = x;
+  args.residual = residual;
+  args.sum = sum;
+  args.gamma = gamma;
+  args.beta = beta;
+  args.y = y;
+  args.rows = rows;
+  args.columns = columns;
+  args.ld = columns;
+  args.epsilon = epsilon;
+  args.rms = rms != 0;
+  return Norm(args, static_cast<cudaStream_t>(stream));
+}
+
+// Contiguous.
+int ff_softmax(const void* x, void* y, int rows, int columns, float scale, void* stream) {
+  flashflow::cuda::SoftmaxArgs args;
+  args.x = x;
+  args.y = y;
+  args.rows = rows;
+  args.columns = columns;
+  args.ldx = args.ldy = columns;
+  args.scale = scale;
+  return Softmax(args, static_cast<cudaStream_t>(stream));
 }
 
 }  // extern "C"

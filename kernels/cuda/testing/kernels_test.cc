@@ -1,4 +1,4 @@
-// Runs every kernel's checks on the first GPU, or those named on the command line (gemm, attention). Exits 0 where all
+// Runs every kernel's checks on the first GPU, or those named on the command line (by the names below). Exits 0 where all
 // passed, 1 where one failed, 77 where there is no GPU that the kernels support.
 #include <cuda_runtime_api.h>
 
@@ -19,7 +19,10 @@ int main(int argc, char** argv) {
     void (*run)(Report&);
   } suites[] = {
       {"gemm", flashflow::cuda::testing::TestGemm},
+      {"gemm_skinny", flashflow::cuda::testing::TestGemmSkinny},
       {"attention", flashflow::cuda::testing::TestFusedAttention},
+      {"norm", flashflow::cuda::testing::TestNorm},
+      {"softmax", flashflow::cuda::testing::TestSoftmax},
   };
   int failures = 0;
   for (const auto& suite : suites) {

@@ -20,7 +20,10 @@ struct Report {
 };
 
 void TestGemm(Report& report);
+void TestGemmSkinny(Report& report);
 void TestFusedAttention(Report& report);
+void TestNorm(Report& report);
+void TestSoftmax(Report& report);
 
 }  // namespace flashflow::cuda::testing
 

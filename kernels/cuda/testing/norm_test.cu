@@ -1,0 +1,116 @@
+// The norms against float64 on the device.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/testing/guarded_buffer.cuh"
+#include "kernels/cuda/testing/report.h"
+
+namespace flashflow::cuda::testing {
+namespace {
+
+using Bf16 = __nv_bfloat16;
+
+// One thread a row; the padding between rows gets the tolerance -1: it must not be written.
+__global__ void OracleKernel(NormArgs p, double* y, double* y_tolerance, double* sum, double* sum_tolerance) {
+  const int row = blockIdx.x * blockDim.x + threadIdx.x;
+  if (row >= p.rows) return;
+  const auto at = [&](const void* data, int64_t i) { return double{__bfloat162float(static_cast<const Bf16*>(data)[i])}; };
+  const int64_t start = row * p.ld;
+  double mean = 0, squares = 0, absolute = 0;
+  for (int i = 0; i < p.columns; ++i) {
+    double h = at(p.x, start + i);
+    if (p.residual != nullptr) h = __bfloat162float(__float2bfloat16(static_cast<float>(h + at(p.residual, start + i))));
+    sum[start + i] = h;  // exact: an f32 sum of two bf16, rounded once
+    sum_tolerance[start + i] = 0x1p-100;
+    mean += h;
+    absolute += fabs(h);
+  }
+  mean = p.rms ? 0 : mean / p.columns;
+  for (int i = 0; i < p.columns; ++i) squares += (sum[start + i] - mean) * (sum[start + i] - mean);
+  const double scale = 1 / sqrt(squares / p.columns + p.epsilon);
+  // f32 sums of `columns` terms, of which one thread adds at most 64 and the rest are in trees.
+  const double relative = 128 * 0x1p-24;
+  for (int i = 0; i < p.columns; ++i) {
+    const double gamma = at(p.gamma, i);
+    const double value = (sum[start + i] - mean) * scale * gamma + (p.beta != nullptr ? at(p.beta, i) : 0);
+    y[start + i] = value;
+    y_tolerance[start + i] = 0x1p-8 * fabs(value) +
+                             relative * fabs(scale * gamma) * (absolute / p.columns + 2 * fabs(sum[start + i] - mean)) +
+                             1e-30;
+  }
+  for (int i = p.columns; i < p.ld; ++i) y_tolerance[start + i] = sum_tolerance[start + i] = -1;
+}
+
+void Run(int rows, int columns, int pad, bool rms, bool residual, bool beta, float mean, Report& report) {
+  char where[160];
+  std::snprintf(where, sizeof(where), "norm rows %d columns %d pad %d rms %d residual %d beta %d scale %g", rows, columns,
+                pad, rms, residual, beta, mean);
+  const int64_t ld = columns + pad;
+  GuardedBuffer<Bf16> x(rows * ld), r(rows * ld), gamma(columns), b(columns), y(rows * ld), sum(rows * ld),
+      again(rows * ld);
+  Fill(x, 11 * columns + rows, mean);
+  Fill(r, 12 * columns + rows, mean);
+  Fill(gamma, 13, 2.0f);
+  Fill(b, 14, 1.0f);
+  NormArgs args;
+  args.x = x.data();
+  args.residual = residual ? r.data() : nullptr;
+  args.sum = residual ? sum.data() : nullptr;
+  args.gamma = gamma.data();
+  args.beta = beta ? b.data() : nullptr;
+  args.y = y.data();
+  args.rows = rows;
+  args.columns = columns;
+  args.ld = ld;
+  args.epsilon = 1e-5f;
+  args.rms = rms;
+
+  double* oracle[4];
+  for (double*& pointer : oracle) FF_CUDA_OK(cudaMalloc(&pointer, rows * ld * sizeof(double)));
+  OracleKernel<<<(rows + 31) / 32, 32>>>(args, oracle[0], oracle[1], oracle[2], oracle[3]);
+  FF_CUDA_OK(cudaGetLastError());
+  report.Expect(Norm(args, nullptr) == cudaSuccess, "refused", where);
+  FF_CUDA_OK(cudaDeviceSynchronize());
+  const Mismatch mismatch = Compare(y.data(), oracle[0], oracle[1], rows * ld);
+  char what[120];
+  std::snprintf(what, sizeof(what), "%llu elements outside the tolerance, first %lld, worst ratio %g", mismatch.bad,
+                static_cast<long long>(mismatch.first), mismatch.worst);
+  report.Expect(mismatch.bad == 0, what, where);
+  if (residual) {
+    report.Expect(Compare(sum.data(), oracle[2], oracle[3], rows * ld).bad == 0, "the sum is not exact", where);
+  }
+  report.Expect(x.GuardsIntact() && r.GuardsIntact() && y.GuardsIntact() && sum.GuardsIntact(),
+                "a guard band was written to", where);
+
+  // The last row alone, in place: the same bits.
+  FF_CUDA_OK(cudaMemcpy(again.data(), x.data(), rows * ld * sizeof(Bf16), cudaMemcpyDeviceToDevice));
+  const int64_t skip = (rows - 1) * ld;
+  args.rows = 1;
+  args.x = args.y = again.data() + skip;
+  args.residual = residual ? r.data() + skip : nullptr;
+  args.sum = nullptr;
+  report.Expect(Norm(args, nullptr) == cudaSuccess, "one row is refused", where);
+  report.Expect(SameBytes(again.data() + skip, y.data() + skip, columns * sizeof(Bf16)), "bits depend on other rows",
+                where);
+  for (double* pointer : oracle) cudaFree(pointer);
+}
+
+}  // namespace
+
+void TestNorm(Report& report) {
+  for (int columns : {8, 64, 248, 256, 512, 768, 1016, 1024, 1032, 1600, 2048, 2056, 4096, 5000, 8192, 8200, 16384, 32768}) {
+    for (int rows : {1, 3, 127, 1023}) {
+      if (rows * int64_t{columns} > 8 << 20) continue;
+      for (bool rms : {false, true}) {
+        Run(rows, columns, 0, rms, false, !rms, 3.0f, report);
+        Run(rows, columns, 8, rms, true, false, 0.01f, report);
+      }
+    }
+  }
+  NormArgs bad;
+  report.Expect(Norm(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "norm");
+}
+
+}  // namespace flashflow::cuda::testing
