@@ -54,12 +54,13 @@ struct GemmSm90Config {
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream);
 
 // The kernel for few rows of `a`, as in decoding: bound by reading `w` once. Tensor-core products of 16 rows; the order of a
-// sum depends on n and k alone. Any GPU of compute capability 8.0 or higher.
+// sum depends on k alone.
 //
-// On Hopper it reads `w` and `bias` before the kernels ahead of it in the stream have ended: those must not write them.
+// On Hopper it reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
 //
 // Supports (else cudaErrorNotSupported):
-//   m <= 64; k, lda and ldw multiples of 8; a and w 16-byte aligned; any n, ld_residual and ldd
+//   m <= 64, m <= 32 where gated; k, lda and ldw multiples of 8; a and w 16-byte aligned; any n, ld_residual and ldd
+//   compute capability 8.0 or higher
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
 

@@ -1,8 +1,9 @@
 // The kernel behind GemmSkinny. See gemm.h for what it computes.
 //
-// A warp multiplies all rows of `a` with 8 rows of `w` over some blocks of 32 columns. Within a block the columns are
-// permuted, alike for both operands, so that each thread's part of two mma fragments is 16 contiguous bytes of one row. For
-// small n the warps of a block share 8 rows of `w` and split k between them; their sums meet in shared memory.
+// A team of warps multiplies all rows of `a` with 8 rows of `w` and splits k between its warps, in steps of 32 columns; their
+// sums meet in shared memory. Within a step the columns are permuted, alike for both operands, so that each thread's part of
+// two mma fragments is 16 contiguous bytes of one row, loaded straight to registers. Teams are sized so that a thread can
+// have all of its loads of `w` in flight at once, from before the end of the kernels ahead in the stream.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -17,9 +18,8 @@ namespace flashflow::cuda {
 namespace {
 
 constexpr int kWarps = 8;
-constexpr int kBlockK = 32;    // columns a step
+constexpr int kStepK = 32;    // columns a step
 constexpr int kTileRows = 8;   // of w a warp
-constexpr int kLoads = 6;      // of 16 bytes of w that a thread has in flight, from before the previous kernel's end on
 
 // d += a * b, a: 16 x 16 (rows of the input), b: 16 x 8 (rows of the weight, transposed).
 __device__ __forceinline__ void Mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -43,28 +43,35 @@ __device__ __forceinline__ float Activate(Activation activation, float x) {
   }
 }
 
-// kTilesM: tiles of 16 rows of `a`. kSplit: warps that share 8 rows of w; 1 or kWarps.
-template <int kTilesM, int kSplit, bool kGated>
-__global__ void __launch_bounds__(kWarps * 32, kTilesM == 1 ? 3 : 2) SkinnyKernel(const GemmArgs p) {
+// Loads of 16 bytes of w that a thread has in flight, with 8 * kGroups rows of `a`.
+template <int kGroups>
+constexpr int kLoads = kGroups == 1 ? 12 : 6;
+
+// kGroups: groups of 8 rows of `a`. kSplit: warps of a team.
+template <int kGroups, int kSplit, bool kGated>
+__global__ void __launch_bounds__(kWarps * 32, kGroups == 8 ? 1 : 2) SkinnyKernel(const GemmArgs p) {
+  constexpr int kTilesM = (kGroups + 1) / 2;  // of 16 rows, the second half of one empty where kGroups is 1
   constexpr int kParts = kGated ? 2 : 1;
-  constexpr int kAhead = kLoads / kParts;
-  __shared__ float sums[kSplit == 1 ? 1 : kWarps][kParts][kTilesM * 16][kTileRows];
+  constexpr int kAhead = kLoads<kGroups> / kParts;
+  constexpr int kTeams = kWarps / kSplit;
+  __shared__ float sums[kWarps][kParts][kTilesM * 16][kTileRows];
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int group = lane / 4, quad = lane % 4;
-  const int tile = kSplit == 1 ? blockIdx.x * kWarps + warp : blockIdx.x;
+  const int first_tile = blockIdx.x * kTeams;  // one a team
+  const int tile = first_tile + warp / kSplit;
   const int row_w = tile * kTileRows + group;
-  const int steps = (p.k + kBlockK - 1) / kBlockK;
-  const int first_step = kSplit == 1 ? 0 : warp;
+  const int steps = (p.k + kStepK - 1) / kStepK;
+  const int first_step = warp % kSplit;
 
   const auto load_w = [&](int part, int step) {
-    const int column = step * kBlockK + quad * kVector;
+    const int column = step * kStepK + quad * kVector;
     if (row_w >= p.n || column >= p.k) return make_uint4(0, 0, 0, 0);
     const auto* w = static_cast<const __nv_bfloat16*>(p.w) + (part * int64_t{p.n} + row_w) * p.ldw + column;
     return LoadStreaming(w);
   };
   const auto load_a = [&](int row, int step) {
-    const int column = step * kBlockK + quad * kVector;
+    const int column = step * kStepK + quad * kVector;
     if (row >= p.m || column >= p.k) return make_uint4(0, 0, 0, 0);
     return *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.a) + row * p.lda + column);
   };
@@ -80,24 +87,31 @@ __global__ void __launch_bounds__(kWarps * 32, kTilesM == 1 ? 3 : 2) SkinnyKerne
 
   float d[kParts][kTilesM][4] = {};
   for (int base = first_step; base < steps; base += kAhead * kSplit) {
+    // Steps at a time whose part of `a` is loaded together: one latency for all of them.
+    constexpr int kBatch = kGroups <= 2 ? kAhead : 3;
+    static_assert(kAhead % kBatch == 0);
 #pragma unroll
-    for (int i = 0; i < kAhead; ++i) {
-      const int step = base + i * kSplit;
-      if (step >= steps) break;
-      uint4 w[kParts];
+    for (int batch = 0; batch < kAhead; batch += kBatch) {
+      uint4 a[kBatch][kGroups];
 #pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-        w[part] = ahead[part][i];
-        ahead[part][i] = load_w(part, step + kAhead * kSplit);
+      for (int i = 0; i < kBatch; ++i) {
+#pragma unroll
+        for (int g = 0; g < kGroups; ++g) a[i][g] = load_a(g * 8 + group, base + (batch + i) * kSplit);
       }
 #pragma unroll
-      for (int m = 0; m < kTilesM; ++m) {
-        const uint4 low = load_a(m * 16 + group, step);
-        const uint4 high = load_a(m * 16 + group + 8, step);
+      for (int i = 0; i < kBatch; ++i) {
+        const int step = base + (batch + i) * kSplit;  // past the end all operands are zero
 #pragma unroll
         for (int part = 0; part < kParts; ++part) {
-          Mma(d[part][m], low.x, high.x, low.y, high.y, w[part].x, w[part].y);
-          Mma(d[part][m], low.z, high.z, low.w, high.w, w[part].z, w[part].w);
+          const uint4 w = ahead[part][batch + i];
+          ahead[part][batch + i] = load_w(part, step + kAhead * kSplit);
+#pragma unroll
+          for (int m = 0; m < kTilesM; ++m) {
+            const uint4 low = a[i][2 * m];
+            const uint4 high = 2 * m + 1 < kGroups ? a[i][(2 * m + 1) % kGroups] : make_uint4(0, 0, 0, 0);
+            Mma(d[part][m], low.x, high.x, low.y, high.y, w.x, w.y);
+            Mma(d[part][m], low.z, high.z, low.w, high.w, w.z, w.w);
+          }
         }
       }
     }
@@ -122,52 +136,50 @@ __global__ void __launch_bounds__(kWarps * 32, kTilesM == 1 ? 3 : 2) SkinnyKerne
     }
   };
 
-  if constexpr (kSplit == 1) {
+#pragma unroll
+  for (int part = 0; part < kParts; ++part) {
 #pragma unroll
     for (int m = 0; m < kTilesM; ++m) {
 #pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        finish(m * 16 + group + i / 2 * 8, tile * kTileRows + quad * 2 + i % 2, d[0][m][i], d[kParts - 1][m][i]);
-      }
+      for (int i = 0; i < 4; ++i) sums[warp][part][m * 16 + group + i / 2 * 8][quad * 2 + i % 2] = d[part][m][i];
     }
-  } else {
+  }
+  __syncthreads();
+  constexpr int kColumns = kTeams * kTileRows;
+  for (int i = threadIdx.x; i < p.m * kColumns; i += kWarps * 32) {
+    const int row = i / kColumns, column = i % kColumns;
+    const int team = column / kTileRows;
+    float total[2] = {0, 0};
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
 #pragma unroll
-      for (int m = 0; m < kTilesM; ++m) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) sums[warp][part][m * 16 + group + i / 2 * 8][quad * 2 + i % 2] = d[part][m][i];
-      }
+      for (int w = 0; w < kSplit; ++w) total[part] += sums[team * kSplit + w][part][row][column % kTileRows];
     }
-    __syncthreads();
-    for (int i = threadIdx.x; i < kTilesM * 16 * kTileRows; i += kWarps * 32) {
-      float total[2] = {0, 0};
-#pragma unroll
-      for (int part = 0; part < kParts; ++part) {
-#pragma unroll
-        for (int w = 0; w < kWarps; ++w) total[part] += sums[w][part][i / kTileRows][i % kTileRows];
-      }
-      finish(i / kTileRows, tile * kTileRows + i % kTileRows, total[0], total[1]);
-    }
+    finish(row, first_tile * kTileRows + column, total[0], total[1]);
   }
 }
 
-template <int kTilesM, bool kGated>
+template <int kGroups, bool kGated>
 cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
   const int tiles = (args.n + kTileRows - 1) / kTileRows;
-  // Enough rows of w for every warp of a large GPU twice over: no need to split k.
-  if (tiles >= 2 * 132 * kWarps) {
-    return LaunchOverlapped(SkinnyKernel<kTilesM, 1, kGated>, (tiles + kWarps - 1) / kWarps, kWarps * 32, 0, stream,
-                            args);
-  }
-  return LaunchOverlapped(SkinnyKernel<kTilesM, kWarps, kGated>, tiles, kWarps * 32, 0, stream, args);
+  // By k alone, so that a row's bits do not depend on m: with few rows, all of a thread's loads are in flight at once.
+  const int steps = (args.k + kStepK - 1) / kStepK;
+  const auto launch = [&](auto kernel, int split) {
+    const int teams = kWarps / split;
+    return LaunchOverlapped(kernel, (tiles + teams - 1) / teams, kWarps * 32, 0, stream, args);
+  };
+  if (steps <= 2 * kLoads<1>) return launch(SkinnyKernel<kGroups, 2, kGated>, 2);
+  if (steps <= 4 * kLoads<1>) return launch(SkinnyKernel<kGroups, 4, kGated>, 4);
+  return launch(SkinnyKernel<kGroups, 8, kGated>, 8);
 }
 
 template <bool kGated>
 cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
-  if (args.m <= 16) return Launch<1, kGated>(args, stream);
-  if (args.m <= 32) return Launch<2, kGated>(args, stream);
-  return Launch<4, kGated>(args, stream);
+  if (args.m <= 8) return Launch<1, kGated>(args, stream);
+  if (args.m <= 16) return Launch<2, kGated>(args, stream);
+  if (args.m <= 32) return Launch<4, kGated>(args, stream);
+  if constexpr (!kGated) return Launch<8, kGated>(args, stream);
+  return cudaErrorNotSupported;
 }
 
 bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }

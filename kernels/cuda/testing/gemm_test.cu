@@ -245,11 +245,13 @@ void TestGemmSkinny(Report& report) {
     }
     run({.m = m, .n = 775, .k = 3080, .bias = true, .f32_output = true});
     run({.m = m, .n = 17001, .k = 520, .f32_output = true});
+    if (m > 32) continue;
     run({.m = m, .n = 575, .k = 576, .activation = kSilu, .gated = true});
     run({.m = m, .n = 17001, .k = 200, .activation = kSilu, .bias = true, .gated = true});
   }
   GemmArgs bad;
-  report.Expect(GemmSkinny(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "skinny gemm");
+  report.Expect(GemmSkinny(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted",
+                "skinny gemm");
 }
 
 }  // namespace flashflow::cuda::testing
