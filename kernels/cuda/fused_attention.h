@@ -8,15 +8,16 @@
 
 namespace flashflow::cuda {
 
-// A bf16 tensor [batch, tokens, heads, head_dim] in device memory: head_dim is contiguous, the other strides, in elements,
-// are the caller's. So one type covers [B, T, H, D], [B, H, T, D] and slices of a merged QKV projection.
+// A bf16 tensor [batch, tokens, heads, head_dim] in device memory: head_dim is contiguous, the other strides, in
+// elements, are the caller's. So one type covers [B, T, H, D], [B, H, T, D] and slices of a merged QKV projection.
 struct AttentionTensor {
   void* data = nullptr;
   int64_t batch_stride = 0, token_stride = 0, head_stride = 0;
 };
 
-// o = softmax(scale * q k^T + mask) v, per batch row and head; query head h reads key/value head h / (heads / kv_heads).
-// causal: query i sees keys 0 ... i + kv_tokens - q_tokens, so the last query sees them all; kv_tokens >= q_tokens.
+// o = softmax(scale * q k^T + mask) v, per batch row and head; query head h reads key/value head h / (heads /
+// kv_heads). causal: query i sees keys 0 ... i + kv_tokens - q_tokens, so the last query sees them all; kv_tokens >=
+// q_tokens.
 //
 // Scores and sums are f32; the unnormalized probabilities are rounded to bf16 for the product with v, and o once.
 struct AttentionArgs {

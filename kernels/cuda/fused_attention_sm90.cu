@@ -48,12 +48,13 @@ cudaError_t Launch(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStr
   params.all_heads = args.batch * args.heads;
   params.scale_log2 = args.scale * kLog2E;
   // Strictly longest first is the most even. It also has every head's keys and values in use at once, so where those
-  // exceed half of L2, some tiles of each head share them: more where a tile has few queries to use a block of keys for.
+  // exceed half of L2, some tiles of each head share them: more where a tile has few queries to use a block of keys
+  // for.
   const int64_t kv_bytes = int64_t{4} * args.batch * args.kv_heads * args.kv_tokens * args.head_dim;
   params.band_tiles = kv_bytes <= l2_bytes / 2 ? 1 : 8 / T::kWarpgroups;
 
   return LaunchOverlapped(attention_sm90::FusedAttentionKernel<T>, std::min(params.query_tiles * params.all_heads, sms),
-                          T::kThreads, T::kSharedBytes, stream, map_q, map_k, map_v, map_o, params);
+                          1, T::kThreads, T::kSharedBytes, stream, map_q, map_k, map_v, map_o, params);
 }
 
 bool Supported(const AttentionTensor& tensor) {

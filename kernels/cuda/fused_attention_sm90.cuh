@@ -1,15 +1,14 @@
 // The kernel behind FusedAttentionSm90. See fused_attention.h for what it computes.
 //
-// A CTA is persistent and works on tiles of kWarpgroups * 64 queries of one head. One thread of the first warpgroup streams
-// keys and values, kBlockKeys at a time, through rings in shared memory. Each other warpgroup owns 64 queries: it keeps
-// their scores, their output and the softmax's running maximum and sum in registers. The product of the next block's
-// scores is issued before the product of this block's probabilities with v, and the softmax works while the latter runs
-// (the method of FlashAttention-3: Shah et al., 2024).
+// A CTA is persistent and works on tiles of kWarpgroups * 64 queries of one head. One thread of the first warpgroup
+// streams keys and values, kBlockKeys at a time, through rings in shared memory. Each other warpgroup owns 64 queries:
+// it keeps their scores, their output and the softmax's running maximum and sum in registers. The product of the next
+// block's scores is issued before the product of this block's probabilities with v, and the softmax works while the
+// latter runs (the method of FlashAttention-3: Shah et al., 2024).
 //
-// The warpgroups take turns at issuing products, one block a turn, so that while one's run the others' softmaxes do. Under
-// a causal mask each stops at its own diagonal and only passes its turn on.
-// Tiles are handed out longest first, in a snake over the CTAs, which levels the triangle's unequal rows without a counter
-// in device memory.
+// The warpgroups take turns at issuing products, one block a turn, so that while one's run the others' softmaxes do.
+// Under a causal mask each stops at its own diagonal and only passes its turn on. Tiles are handed out longest first,
+// in a snake over the CTAs, which levels the triangle's unequal rows without a counter in device memory.
 #ifndef KERNELS_CUDA_FUSED_ATTENTION_SM90_CUH_
 #define KERNELS_CUDA_FUSED_ATTENTION_SM90_CUH_
 
@@ -133,7 +132,8 @@ __device__ __forceinline__ void Softmax(float (&s)[kBlockKeys / 2], RowState& ro
   }
 }
 
-// Sets to -inf what a thread's two rows may not see: key columns, counted from the block's first, at or past limit[row].
+// Sets to -inf what a thread's two rows may not see: key columns, counted from the block's first, at or past
+// limit[row].
 __device__ __forceinline__ void Mask(float (&s)[kBlockKeys / 2], const int (&limit)[2]) {
 #pragma unroll
   for (int i = 0; i < kBlockKeys / 2; ++i) {
@@ -144,8 +144,9 @@ __device__ __forceinline__ void Mask(float (&s)[kBlockKeys / 2], const int (&lim
 template <class T>
 __global__ void __launch_bounds__(T::kThreads, 1)
     FusedAttentionKernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
-           const __grid_constant__ CUtensorMap map_v, const __grid_constant__ CUtensorMap map_o,
-           const __grid_constant__ Params params) {
+                         const __grid_constant__ CUtensorMap map_v, const __grid_constant__ CUtensorMap map_o,
+                         const __grid_constant__ Params params) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using namespace hopper;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t ring_k = SharedAddress(shared);
@@ -240,9 +241,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     };
     // Named barriers 1 to kWarpgroups are a warpgroup's own, the next kWarpgroups its turns.
     const auto await_turn = [&] { NamedBarrierSync(1 + T::kWarpgroups + warpgroup, 256); };
-    const auto pass_turn = [&] {
-      NamedBarrierArrive(1 + T::kWarpgroups + (warpgroup + 1) % T::kWarpgroups, 256);
-    };
+    const auto pass_turn = [&] { NamedBarrierArrive(1 + T::kWarpgroups + (warpgroup + 1) % T::kWarpgroups, 256); };
     if (warpgroup == T::kWarpgroups - 1) pass_turn();
 
     RingPosition<T::kStages> ring;  // of the block whose scores are next
@@ -256,9 +255,8 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       const int all_blocks = KeyBlocks<T>(params, tile.query + T::kTileQueries);
       const int blocks = first_query >= 0 ? KeyBlocks<T>(params, first_query + kWarpgroupQueries) : 0;
       // Blocks that every one of the warpgroup's queries sees whole.
-      const int open_keys = T::kCausal
-                                ? min(params.kv_tokens, first_query + 1 + params.kv_tokens - params.q_tokens)
-                                : params.kv_tokens;
+      const int open_keys =
+          T::kCausal ? min(params.kv_tokens, first_query + 1 + params.kv_tokens - params.q_tokens) : params.kv_tokens;
       const int open_blocks = min(blocks, open_keys / kBlockKeys);
 
       const uint32_t q_shared = query_slot(warpgroup, slot.stage);
@@ -400,8 +398,9 @@ __global__ void __launch_bounds__(T::kThreads, 1)
           const float* x = o + 8 * i;
           const uint32_t at = q_shared + i / 4 * (kWarpgroupQueries * 128) +
                               Swizzle128((warp * 16 + lane % 16) * 128 + i % 4 * 32 + lane / 16 * 16);
-          StoreMatrix4(at, PackBf16(x[0] * inverse[0], x[1] * inverse[0]), PackBf16(x[2] * inverse[1], x[3] * inverse[1]),
-                       PackBf16(x[4] * inverse[0], x[5] * inverse[0]), PackBf16(x[6] * inverse[1], x[7] * inverse[1]));
+          StoreMatrix4(at, PackBf16(x[0] * inverse[0], x[1] * inverse[0]),
+                       PackBf16(x[2] * inverse[1], x[3] * inverse[1]), PackBf16(x[4] * inverse[0], x[5] * inverse[0]),
+                       PackBf16(x[6] * inverse[1], x[7] * inverse[1]));
         }
         AsyncProxyFence();
         NamedBarrierSync(1 + warpgroup, 128);
@@ -422,6 +421,9 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     __syncwarp();
     if (warpgroup == 0) await_turn();  // the turn that the last warpgroup passed on
   }
+#else
+  __trap();  // compiled for an architecture without wgmma: FusedAttentionSm90 launches it on Hopper alone
+#endif
 }
 
 }  // namespace flashflow::cuda::attention_sm90

@@ -23,11 +23,11 @@ enum class Activation {
 //
 //   d[i, j] = round(act(sum_k a[i, k] * w[j, k] + bias[j]) * (sum_k a[i, k] * w[n + j, k] + bias[n + j]))
 //
-// All matrices are row-major, `ld*` elements from row to row. a, w and bias are bf16, residual is bf16, d is bf16 or f32.
-// d may be the residual itself; no other operands may overlap d.
+// All matrices are row-major, `ld*` elements from row to row. a, w and bias are bf16, residual is bf16, d is bf16 or
+// f32. d may be the residual itself; no other operands may overlap d.
 struct GemmArgs {
-  const void* a = nullptr;  // [m, k]
-  const void* w = nullptr;  // [n, k], or [2n, k] where gated: a linear layer's weight as PyTorch keeps it
+  const void* a = nullptr;         // [m, k]
+  const void* w = nullptr;         // [n, k], or [2n, k] where gated: a linear layer's weight as PyTorch keeps it
   const void* bias = nullptr;      // [n] or [2n], or null for none
   const void* residual = nullptr;  // [m, n], or null for none
   void* d = nullptr;               // [m, n]
@@ -43,8 +43,8 @@ struct GemmSm90Config {
   int tile_n = 0;  // 128, 160 or 192; 0 to choose
 };
 
-// The Hopper kernel: bf16 wgmma fed by the copy engine, tiles of 128 x tile_n. The order of each sum depends on k alone:
-// an element's bits depend neither on m, n nor on the tile.
+// The Hopper kernel: bf16 wgmma fed by the copy engine, tiles of 128 x tile_n. The order of each sum depends on k
+// alone: an element's bits depend neither on m, n nor on the tile.
 //
 // Supports (else cudaErrorNotSupported):
 //   residual where neither gated nor f32_output nor activated; gated with kSilu only, f32_output with kNone only
@@ -53,8 +53,8 @@ struct GemmSm90Config {
 // Launches on `stream`; allocates nothing and does not wait. An error of the launch is returned.
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream);
 
-// The kernel for few rows of `a`, as in decoding: bound by reading `w` once. Tensor-core products of 16 rows; the order of a
-// sum depends on k alone.
+// The kernel for few rows of `a`, as in decoding: bound by reading `w` once. Tensor-core products of 16 rows; the order
+// of a sum depends on k alone.
 //
 // On Hopper it reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
 //

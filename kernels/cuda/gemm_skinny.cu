@@ -1,9 +1,10 @@
 // The kernel behind GemmSkinny. See gemm.h for what it computes.
 //
-// A team of warps multiplies all rows of `a` with 8 rows of `w` and splits k between its warps, in steps of 32 columns; their
-// sums meet in shared memory. Within a step the columns are permuted, alike for both operands, so that each thread's part of
-// two mma fragments is 16 contiguous bytes of one row, loaded straight to registers. Teams are sized so that a thread can
-// have all of its loads of `w` in flight at once, from before the end of the kernels ahead in the stream.
+// A team of warps multiplies all rows of `a` with 8 rows of `w` and splits k between its warps, in steps of 32 columns;
+// their sums meet in shared memory. Within a step the columns are permuted, alike for both operands, so that each
+// thread's part of two mma fragments is 16 contiguous bytes of one row, loaded straight to registers. Teams are sized
+// so that a thread can have all of its loads of `w` in flight at once, from before the end of the kernels ahead in the
+// stream.
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -19,7 +20,7 @@ namespace {
 
 constexpr int kWarps = 8;
 constexpr int kStepK = 32;    // columns a step
-constexpr int kTileRows = 8;   // of w a warp
+constexpr int kTileRows = 8;  // of w a warp
 
 // d += a * b, a: 16 x 16 (rows of the input), b: 16 x 8 (rows of the weight, transposed).
 __device__ __forceinline__ void Mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
@@ -49,7 +50,7 @@ constexpr int kLoads = kGroups == 1 ? 12 : 6;
 
 // kGroups: groups of 8 rows of `a`. kSplit: warps of a team.
 template <int kGroups, int kSplit, bool kGated>
-__global__ void __launch_bounds__(kWarps * 32, kGroups == 8 ? 1 : 2) SkinnyKernel(const GemmArgs p) {
+__global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p) {
   constexpr int kTilesM = (kGroups + 1) / 2;  // of 16 rows, the second half of one empty where kGroups is 1
   constexpr int kParts = kGated ? 2 : 1;
   constexpr int kAhead = kLoads<kGroups> / kParts;
@@ -88,7 +89,7 @@ __global__ void __launch_bounds__(kWarps * 32, kGroups == 8 ? 1 : 2) SkinnyKerne
   float d[kParts][kTilesM][4] = {};
   for (int base = first_step; base < steps; base += kAhead * kSplit) {
     // Steps at a time whose part of `a` is loaded together: one latency for all of them.
-    constexpr int kBatch = kGroups <= 2 ? kAhead : 3;
+    constexpr int kBatch = kGroups <= 2 ? kAhead : kGroups == 4 ? 3 : 1;
     static_assert(kAhead % kBatch == 0);
 #pragma unroll
     for (int batch = 0; batch < kAhead; batch += kBatch) {
@@ -166,7 +167,7 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
   const int steps = (args.k + kStepK - 1) / kStepK;
   const auto launch = [&](auto kernel, int split) {
     const int teams = kWarps / split;
-    return LaunchOverlapped(kernel, (tiles + teams - 1) / teams, kWarps * 32, 0, stream, args);
+    return LaunchOverlapped(kernel, (tiles + teams - 1) / teams, 1, kWarps * 32, 0, stream, args);
   };
   if (steps <= 2 * kLoads<1>) return launch(SkinnyKernel<kGroups, 2, kGated>, 2);
   if (steps <= 4 * kLoads<1>) return launch(SkinnyKernel<kGroups, 4, kGated>, 4);

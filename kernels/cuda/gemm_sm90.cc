@@ -9,9 +9,12 @@ namespace gemm_sm90 {
 // Defined a width a file, gemm_sm90_n*.cu.
 template <int kTileN>
 cudaError_t LaunchTile(const GemmArgs& args, int sms, cudaStream_t stream);
-extern template cudaError_t LaunchTile<128>(const GemmArgs&, int, cudaStream_t);
-extern template cudaError_t LaunchTile<160>(const GemmArgs&, int, cudaStream_t);
-extern template cudaError_t LaunchTile<192>(const GemmArgs&, int, cudaStream_t);
+template <>
+cudaError_t LaunchTile<128>(const GemmArgs& args, int sms, cudaStream_t stream);
+template <>
+cudaError_t LaunchTile<160>(const GemmArgs& args, int sms, cudaStream_t stream);
+template <>
+cudaError_t LaunchTile<192>(const GemmArgs& args, int sms, cudaStream_t stream);
 
 }  // namespace gemm_sm90
 

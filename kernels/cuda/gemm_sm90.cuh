@@ -1,9 +1,9 @@
 // The kernel behind GemmSm90. See gemm.h for what it computes.
 //
 // A CTA is persistent and has three warpgroups. One thread of the first streams k-blocks of 64 columns of `a` and `w`
-// through a ring in shared memory. The other two each own whole output tiles, in turn: while one applies its epilogue, the
-// other keeps the tensor cores busy ("ping-pong"). A warpgroup holds a tile of 128 x tile_n in its registers: two products
-// of 64 rows share each block of `w`.
+// through a ring in shared memory. The other two each own whole output tiles, in turn: while one applies its epilogue,
+// the other keeps the tensor cores busy ("ping-pong"). A warpgroup holds a tile of 128 x tile_n in its registers: two
+// products of 64 rows share each block of `w`.
 //
 // Two CTAs form a cluster: they work on tiles one below the other, so that each loads one half of the block of `w` and
 // sends it to both.
@@ -62,8 +62,8 @@ struct Traits {
 
 struct Params {
   const __nv_bfloat16* bias;
-  int n;            // columns of d
-  int tiles_m;      // in cluster tiles of 2 * kTileM rows
+  int n;        // columns of d
+  int tiles_m;  // in cluster tiles of 2 * kTileM rows
   int tiles_n;
   int k_blocks;
   int second_half;  // the row of w at which the second half of a block starts, less that of the first
@@ -98,10 +98,11 @@ __device__ __forceinline__ float Activate(float x) {
 }
 
 template <class T>
-__global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(kThreads, 1)
     GemmKernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w,
                const __grid_constant__ CUtensorMap map_d, const __grid_constant__ CUtensorMap map_residual,
                const __grid_constant__ Params params) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
   using namespace hopper;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t stages = SharedAddress(shared);
@@ -163,8 +164,8 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
     const int lane = thread % 32;
     const bool leader = thread == 0;
     const uint32_t buffers = chunks + consumer * T::kChunkBuffers * T::kChunkBytes;
-    __nv_bfloat16* bias = reinterpret_cast<__nv_bfloat16*>(shared + (barriers - stages) + T::kBiasOffset) +
-                          consumer * T::kTileN;
+    __nv_bfloat16* bias =
+        reinterpret_cast<__nv_bfloat16*>(shared + (barriers - stages) + T::kBiasOffset) + consumer * T::kTileN;
     uint32_t residual_parity = 0;  // a bit a buffer
 
     RingPosition<T::kStages> ring;
@@ -241,7 +242,11 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
                       (residual_parity >> (chunk % T::kChunkBuffers)) & 1);
           residual_parity ^= 1u << (chunk % T::kChunkBuffers);
         } else {
-          if (leader) StoreWaitRead<T::kChunkBuffers - 1>();
+          if (leader) {
+            // The last tile's stores have had a mainloop's time; which of them used this buffer is not worth knowing.
+            if (chunk == 0) StoreWaitRead<0>();
+            if (chunk >= T::kChunkBuffers) StoreWaitRead<T::kChunkBuffers - 1>();
+          }
           NamedBarrierSync(1 + consumer, 128);
         }
 
@@ -321,6 +326,9 @@ __global__ void __cluster_dims__(kClusterSize, 1, 1) __launch_bounds__(kThreads,
   // A CTA stays while its neighbor may still write to its shared memory or arrive on its barriers.
   __syncwarp();
   ClusterSync();
+#else
+  __trap();  // compiled for an architecture without wgmma: GemmSm90 launches it on Hopper alone
+#endif
 }
 
 // Launches the kernel of traits T on a GPU of `sms` multiprocessors.
@@ -354,8 +362,8 @@ cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
   }
   map_residual = map_d;
   if constexpr (T::kResidual) {
-    if (cudaError_t error = encode(args.residual, args.m, args.n, args.ld_residual, kTileM, kChunkColumns, 64, false,
-                                   &map_residual)) {
+    if (cudaError_t error =
+            encode(args.residual, args.m, args.n, args.ld_residual, kTileM, kChunkColumns, 64, false, &map_residual)) {
       return error;
     }
   }
@@ -370,8 +378,8 @@ cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
   params.step_n = T::kOutputColumns;
 
   const int clusters = min(params.tiles_m * params.tiles_n, sms / kClusterSize);
-  return LaunchOverlapped(GemmKernel<T>, clusters * kClusterSize, kThreads, T::kSharedBytes, stream, map_a, map_w, map_d,
-                          map_residual, params);
+  return LaunchOverlapped(GemmKernel<T>, clusters * kClusterSize, kClusterSize, kThreads, T::kSharedBytes, stream,
+                          map_a, map_w, map_d, map_residual, params);
 }
 
 // Picks the kernel of one tile width; cudaErrorNotSupported where there is none. One file a width defines it.

@@ -21,7 +21,9 @@ __device__ __forceinline__ void BarrierInit(uint32_t barrier, uint32_t arrivals)
 }
 
 // Makes initialized barriers visible to the copy engine and to the other CTAs of the cluster.
-__device__ __forceinline__ void BarrierInitFence() { asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory"); }
+__device__ __forceinline__ void BarrierInitFence() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
 
 __device__ __forceinline__ void BarrierArrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
@@ -93,13 +95,15 @@ struct RingPosition {
   }
 };
 
-// --- Bulk tensor copies. Coordinates are innermost first; what lies outside the tensor reads as zero and is not written.
+// --- Bulk tensor copies. Coordinates are innermost first; what lies outside the tensor reads as zero and is not
+// written.
 
 __device__ __forceinline__ void PrefetchTensorMap(const CUtensorMap* map) {
   asm volatile("prefetch.tensormap [%0];" ::"l"(reinterpret_cast<uint64_t>(map)) : "memory");
 }
 
-__device__ __forceinline__ void TensorLoad2d(uint32_t shared, const CUtensorMap* map, uint32_t barrier, int c0, int c1) {
+__device__ __forceinline__ void TensorLoad2d(uint32_t shared, const CUtensorMap* map, uint32_t barrier, int c0,
+                                             int c1) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4}], [%2];" ::"r"(
           shared),

@@ -1,9 +1,9 @@
 // Hopper's warpgroup matrix instruction, bf16 x bf16 -> f32, and the shared-memory layouts that it reads.
 // Device code, sm_90a only.
 //
-// D[64, N] (+)= A[64, 16] * B[16, N] is issued by the 128 threads of a warpgroup and runs asynchronously. Of D, thread t
-// holds N/2 floats: with row = 16 * (t / 32) + (t % 32) / 4 and column = 2 * (t % 4), d[4j + i] is the element
-// (row + 8 * (i / 2), 8j + column + i % 2).
+// D[64, N] (+)= A[64, 16] * B[16, N] is issued by the 128 threads of a warpgroup and runs asynchronously. Of D, thread
+// t holds N/2 floats: with row = 16 * (t / 32) + (t % 32) / 4 and column = 2 * (t % 4), d[4j + i] is the element (row +
+// 8 * (i / 2), 8j + column + i % 2).
 //
 // Tiles lie in shared memory as rows of 128 bytes (64 bf16), 1,024-byte aligned, in the copy engine's 128-byte swizzle:
 // the 16-byte unit u of row r is stored at unit u ^ (r % 8). A wider tile is a sequence of such column blocks.
@@ -20,8 +20,8 @@ namespace flashflow::cuda::hopper {
 __device__ __forceinline__ uint32_t Swizzle128(uint32_t offset) { return offset ^ ((offset >> 3) & 0x70); }
 __device__ __forceinline__ uint32_t Swizzle64(uint32_t offset) { return offset ^ ((offset >> 3) & 0x30); }
 
-// Describes a 128-byte-swizzled tile at `shared`. Groups of 8 rows follow one another at 1,024 bytes; column blocks, for
-// an operand whose rows run along K, at `block_bytes`.
+// Describes a 128-byte-swizzled tile at `shared`. Groups of 8 rows follow one another at 1,024 bytes; column blocks,
+// for an operand whose rows run along K, at `block_bytes`.
 __device__ __forceinline__ uint64_t TileDescriptor(uint32_t shared, uint32_t block_bytes = 16) {
   return (static_cast<uint64_t>(1) << 62) | (static_cast<uint64_t>(1024 >> 4) << 32) |
          (static_cast<uint64_t>(block_bytes >> 4) << 16) | ((shared & 0x3ffff) >> 4);
@@ -57,7 +57,7 @@ __device__ __forceinline__ void KeepInRegisters(float (&d)[kCount]) {
 #define FF_P9 "%72,%73,%74,%75,%76,%77,%78,%79"
 #define FF_P10 "%80,%81,%82,%83,%84,%85,%86,%87"
 #define FF_P11 "%88,%89,%90,%91,%92,%93,%94,%95"
-#define FF_D(i)                                                                                                      \
+#define FF_D(i)                                                                                                       \
   "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]), "+f"(d[8 * i + 5]), \
       "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
 
@@ -74,15 +74,15 @@ __device__ __forceinline__ void KeepInRegisters(float (&d)[kCount]) {
 template <int kN>
 struct WgmmaShared;
 
-#define FF_WGMMA_SHARED(N, COUNT, A, B, ACCUMULATE)                                                                  \
-  template <>                                                                                                        \
-  struct WgmmaShared<N> {                                                                                            \
-    static __device__ __forceinline__ void Run(float (&d)[COUNT], uint64_t a, uint64_t b, bool accumulate) {         \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ACCUMULATE ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N       \
-                   "k16.f32.bf16.bf16 {" FF_P_##COUNT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                         \
-                   : FF_D_##COUNT                                                                                    \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                             \
-    }                                                                                                                \
+#define FF_WGMMA_SHARED(N, COUNT, A, B, ACCUMULATE)                                                            \
+  template <>                                                                                                  \
+  struct WgmmaShared<N> {                                                                                      \
+    static __device__ __forceinline__ void Run(float (&d)[COUNT], uint64_t a, uint64_t b, bool accumulate) {   \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ACCUMULATE ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N \
+                   "k16.f32.bf16.bf16 {" FF_P_##COUNT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                   \
+                   : FF_D_##COUNT                                                                              \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                       \
+    }                                                                                                          \
   };
 FF_WGMMA_SHARED(64, 32, "%32", "%33", "%34")
 FF_WGMMA_SHARED(128, 64, "%64", "%65", "%66")
@@ -95,16 +95,16 @@ FF_WGMMA_SHARED(192, 96, "%96", "%97", "%98")
 template <int kN>
 struct WgmmaRegisters;
 
-#define FF_WGMMA_REGISTERS(N, COUNT, A0, A1, A2, A3, B)                                                              \
-  template <>                                                                                                        \
-  struct WgmmaRegisters<N> {                                                                                         \
+#define FF_WGMMA_REGISTERS(N, COUNT, A0, A1, A2, A3, B)                                                               \
+  template <>                                                                                                         \
+  struct WgmmaRegisters<N> {                                                                                          \
     static __device__ __forceinline__ void Run(float (&d)[COUNT], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, \
-                                               uint64_t b) {                                                         \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" FF_P_##COUNT "}, {" A0 "," A1 "," A2 \
-                   "," A3 "}, " B ", 1, 1, 1, 1;\n"                                                                  \
-                   : FF_D_##COUNT                                                                                    \
-                   : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));                                                    \
-    }                                                                                                                \
+                                               uint64_t b) {                                                          \
+      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" FF_P_##COUNT                          \
+                   "}, {" A0 "," A1 "," A2 "," A3 "}, " B ", 1, 1, 1, 1;\n"                                           \
+                   : FF_D_##COUNT                                                                                     \
+                   : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));                                                     \
+    }                                                                                                                 \
   };
 FF_WGMMA_REGISTERS(64, 32, "%32", "%33", "%34", "%35", "%36")
 FF_WGMMA_REGISTERS(128, 64, "%64", "%65", "%66", "%67", "%68")
@@ -139,8 +139,8 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
   return packed;
 }
 
-// Stores (loads) four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and register
-// i holds, of matrix i, the elements (lane / 4, 2 * (lane % 4)) and the one to its right.
+// Stores (loads) four 8x8 matrices of 16-bit elements: lane l gives the address of row l % 8 of matrix l / 8, and
+// register i holds, of matrix i, the elements (lane / 4, 2 * (lane % 4)) and the one to its right.
 __device__ __forceinline__ void StoreMatrix4(uint32_t shared, uint32_t r0, uint32_t r1, uint32_t r2, uint32_t r3) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(r0), "r"(r1),
                "r"(r2), "r"(r3)

@@ -1,12 +1,11 @@
 // The kernels behind Norm. A warp or a block owns a row and keeps it in registers: device memory is read once.
-#include "kernels/cuda/norm.h"
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
 
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/row_reduce.cuh"
 #include "kernels/cuda/vector.cuh"
 
@@ -105,7 +104,7 @@ template <int kRowThreads, int kVectors>
 cudaError_t Launch(const NormArgs& args, cudaStream_t stream) {
   constexpr int kRows = kBlockThreads<kRowThreads> / kRowThreads;
   const auto kernel = args.rms ? NormKernel<kRowThreads, kVectors, true> : NormKernel<kRowThreads, kVectors, false>;
-  return LaunchOverlapped(kernel, (args.rows + kRows - 1) / kRows, kBlockThreads<kRowThreads>, 0, stream, args);
+  return LaunchOverlapped(kernel, (args.rows + kRows - 1) / kRows, 1, kBlockThreads<kRowThreads>, 0, stream, args);
 }
 
 bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
@@ -118,7 +117,8 @@ cudaError_t Norm(const NormArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (args.columns > 32768 || args.columns % kVector != 0 || args.ld % kVector != 0 || !Aligned(args.x) ||
-      !Aligned(args.residual) || !Aligned(args.sum) || !Aligned(args.gamma) || !Aligned(args.beta) || !Aligned(args.y)) {
+      !Aligned(args.residual) || !Aligned(args.sum) || !Aligned(args.gamma) || !Aligned(args.beta) ||
+      !Aligned(args.y)) {
     return cudaErrorNotSupported;
   }
   const int vectors = args.columns / kVector;

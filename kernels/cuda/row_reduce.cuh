@@ -15,8 +15,8 @@ struct Max {
   static constexpr float kIdentity = -INFINITY;
 };
 
-// The reduction of `value` over kThreads threads: a warp, or a whole block of up to 1,024. Every thread gets it. The order is
-// fixed. `scratch` is shared memory of 32 floats, not in use by an earlier call that a thread may still be in.
+// The reduction of `value` over kThreads threads: a warp, or a whole block of up to 1,024. Every thread gets it. The
+// order is fixed. `scratch` is shared memory of 32 floats, not in use by an earlier call that a thread may still be in.
 template <int kThreads, class Operation>
 __device__ __forceinline__ float RowReduce(float value, float* scratch, Operation operation) {
 #pragma unroll

@@ -1,6 +1,4 @@
 // The kernels behind Softmax: short rows stay in registers, long ones are read twice by a whole block.
-#include "kernels/cuda/softmax.h"
-
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
@@ -9,6 +7,7 @@
 #include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/row_reduce.cuh"
+#include "kernels/cuda/softmax.h"
 #include "kernels/cuda/vector.cuh"
 
 namespace flashflow::cuda {
@@ -90,7 +89,8 @@ struct Running {
   }
 };
 
-// A block a row, of any length and alignment. Elements before the first and after the last 16-byte boundary go one by one.
+// A block a row, of any length and alignment. Elements before the first and after the last 16-byte boundary go one by
+// one.
 __global__ void __launch_bounds__(kLongThreads, 2) LongKernel(const SoftmaxArgs p) {
   __shared__ float scratch[2][32];
   LetNextKernelStart();
@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kLongThreads, 2) LongKernel(const SoftmaxArgs 
 template <int kRowThreads, int kVectors>
 cudaError_t LaunchShort(const SoftmaxArgs& args, cudaStream_t stream) {
   constexpr int kRows = kBlockThreads<kRowThreads> / kRowThreads;
-  return LaunchOverlapped(ShortKernel<kRowThreads, kVectors>, (args.rows + kRows - 1) / kRows,
+  return LaunchOverlapped(ShortKernel<kRowThreads, kVectors>, (args.rows + kRows - 1) / kRows, 1,
                           kBlockThreads<kRowThreads>, 0, stream, args);
 }
 
@@ -177,7 +177,7 @@ cudaError_t Softmax(const SoftmaxArgs& args, cudaStream_t stream) {
   const bool aligned = args.columns % kVector == 0 && args.ldx % kVector == 0 && args.ldy % kVector == 0 &&
                        Aligned(args.x) && Aligned(args.y);
   if (!aligned || vectors > 128 * 8) {
-    return LaunchOverlapped(LongKernel, args.rows, kLongThreads, 0, stream, args);
+    return LaunchOverlapped(LongKernel, args.rows, 1, kLongThreads, 0, stream, args);
   }
   if (vectors <= 32) return LaunchShort<32, 1>(args, stream);
   if (vectors <= 32 * 2) return LaunchShort<32, 2>(args, stream);

@@ -17,10 +17,10 @@ struct SoftmaxArgs {
   float scale = 1;  // positive
 };
 
-// A row's bits depend on its elements and on its address modulo 16, not on the other rows. Any alignment and any number of columns; rows of at most 8,192 columns whose
-// addresses are all multiples of 16 bytes are read once, longer ones twice (the second time from L2).
-// A row with a NaN, with +inf or with -inf alone gives NaN throughout.
-// Launches on `stream`; allocates nothing and does not wait.
+// A row's bits depend on its elements and on its address modulo 16, not on the other rows. Any alignment and any number
+// of columns; rows of at most 8,192 columns whose addresses are all multiples of 16 bytes are read once, longer ones
+// twice (the second time from L2). A row with a NaN, with +inf or with -inf alone gives NaN throughout. Launches on
+// `stream`; allocates nothing and does not wait.
 cudaError_t Softmax(const SoftmaxArgs& args, cudaStream_t stream);
 
 }  // namespace flashflow::cuda

@@ -33,12 +33,11 @@ cudaError_t EncodeTensorMap(const TensorMapDesc& desc, CUtensorMap* map) {
     stride_bytes[i - 1] = stride;
   }
   const cuuint32_t element_strides[4] = {1, 1, 1, 1};
-  const CUresult result = encode(
-      map, desc.is_f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-      static_cast<cuuint32_t>(desc.rank), const_cast<void*>(desc.data), desc.extents, stride_bytes, desc.box,
-      element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-      desc.swizzle_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-      CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode(map, desc.is_f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                                 static_cast<cuuint32_t>(desc.rank), const_cast<void*>(desc.data), desc.extents,
+                                 stride_bytes, desc.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+                                 desc.swizzle_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

@@ -15,8 +15,8 @@ using flashflow::cuda::GemmArgs;
 
 extern "C" {
 
-// Contiguous operands. activation: 0 none, 1 GELU (tanh), 2 GELU (erf), 3 SiLU. tile_n: 0 lets the kernel choose, -1 is the
-// kernel for few rows.
+// Contiguous operands. activation: 0 none, 1 GELU (tanh), 2 GELU (erf), 3 SiLU. tile_n: 0 lets the kernel choose, -1 is
+// the kernel for few rows.
 int ff_gemm(const void* a, const void* w, const void* bias, const void* residual, void* d, int m, int n, int k,
             int activation, int gated, int f32_output, int tile_n, void* stream) {
   GemmArgs args;

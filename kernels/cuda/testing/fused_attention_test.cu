@@ -51,8 +51,8 @@ __global__ void OracleKernel(AttentionArgs p, double* expected, double* toleranc
     expected[index] = value;
     // Probabilities rounded to bf16 (2^-8 each at worst), scores twice (numerator and sum), the f32 sums, and the
     // output's own rounding.
-    tolerance[index] = absolute * (0x1p-8 + 4 * worst_score_error + (visible / 16 + 16) * 0x1p-23) +
-                       0x1p-8 * fabs(value) + 1e-30;
+    tolerance[index] =
+        absolute * (0x1p-8 + 4 * worst_score_error + (visible / 16 + 16) * 0x1p-23) + 0x1p-8 * fabs(value) + 1e-30;
   }
 }
 
@@ -159,21 +159,45 @@ void TestFusedAttention(Report& report) {
   for (bool causal : {true, false}) {
     for (int d : {64, 128, 80, 96, 8}) {
       for (int tokens : {1, 7, 63, 65, 127, 129, 191, 193, 385, 1023}) {
-        run({.batch = 2, .heads = 3, .kv_heads = 3, .q_tokens = tokens, .kv_tokens = tokens, .head_dim = d,
+        run({.batch = 2,
+             .heads = 3,
+             .kv_heads = 3,
+             .q_tokens = tokens,
+             .kv_tokens = tokens,
+             .head_dim = d,
              .causal = causal});
       }
     }
     for (int d : {64, 128}) {
-      // Chunked prefill: fewer queries than keys; grouped queries; slices of a merged projection; sharp and flat softmax.
+      // Chunked prefill: fewer queries than keys; grouped queries; slices of a merged projection; sharp and flat
+      // softmax.
       run({.batch = 2, .heads = 4, .kv_heads = 2, .q_tokens = 100, .kv_tokens = 777, .head_dim = d, .causal = causal});
       run({.batch = 1, .heads = 9, .kv_heads = 3, .q_tokens = 1, .kv_tokens = 300, .head_dim = d, .causal = causal});
-      run({.batch = 3, .heads = 8, .kv_heads = 2, .q_tokens = 321, .kv_tokens = 321, .head_dim = d, .causal = causal,
+      run({.batch = 3,
+           .heads = 8,
+           .kv_heads = 2,
+           .q_tokens = 321,
+           .kv_tokens = 321,
+           .head_dim = d,
+           .causal = causal,
            .merged = true});
-      run({.batch = 1, .heads = 2, .kv_heads = 1, .q_tokens = 511, .kv_tokens = 511, .head_dim = d, .causal = causal,
+      run({.batch = 1,
+           .heads = 2,
+           .kv_heads = 1,
+           .q_tokens = 511,
+           .kv_tokens = 511,
+           .head_dim = d,
+           .causal = causal,
            .magnitude = 8.0f});
       // More tiles than one round of the GPU, and an uneven last one.
-      run({.batch = 8, .heads = 12, .kv_heads = 12, .q_tokens = 1000, .kv_tokens = 1000, .head_dim = d,
-           .causal = causal, .merged = true});
+      run({.batch = 8,
+           .heads = 12,
+           .kv_heads = 12,
+           .q_tokens = 1000,
+           .kv_tokens = 1000,
+           .head_dim = d,
+           .causal = causal,
+           .merged = true});
     }
   }
 }

@@ -81,8 +81,7 @@ struct Case {
   int m, n, k;
   Activation activation = Activation::kNone;
   bool bias = false, residual = false, gated = false, f32_output = false;
-  int pad = 0;           // elements from the end of a row to the next
-
+  int pad = 0;  // elements from the end of a row to the next
 };
 
 using Kernel = std::function<cudaError_t(const GemmArgs&)>;
@@ -155,7 +154,8 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
                     static_cast<long long>(mismatch.first % ldd), mismatch.worst);
       report.Expect(mismatch.bad == 0, what, where);
     } else {
-      report.Expect(SameBytes(d.data(), again.data(), d.size() * sizeof(Output)), "bits differ from run to run or depend on the tile", where);
+      report.Expect(SameBytes(d.data(), again.data(), d.size() * sizeof(Output)),
+                    "bits differ from run to run or depend on the tile", where);
     }
     report.Expect(out.GuardsIntact() && a.GuardsIntact() && w.GuardsIntact() && residual.GuardsIntact(),
                   "a guard band was written to", where);
@@ -217,6 +217,14 @@ void TestGemm(Report& report) {
     run({.m = m, .n = 776, .k = 192, .activation = kSilu, .gated = true});
     run({.m = m, .n = 1536, .k = 576, .activation = kSilu, .bias = true, .gated = true, .pad = 8});
   }
+  // One block of k a tile, several tiles a warpgroup: an epilogue starts while the stores of the last are still under
+  // way.
+  for (Activation activation : {kNone, kGeluErf}) {
+    run({.m = 8200, .n = 1000, .k = 8, .activation = activation, .bias = true});
+  }
+  run({.m = 8200, .n = 1000, .k = 8, .residual = true});
+  run({.m = 8200, .n = 1000, .k = 8, .f32_output = true});
+  run({.m = 8200, .n = 1000, .k = 8, .activation = kSilu, .gated = true});
   run({.m = 2048, .n = 3072, .k = 768, .activation = kGeluTanh, .bias = true});
   run({.m = 2048, .n = 768, .k = 3072, .bias = true, .residual = true});
 
@@ -250,8 +258,7 @@ void TestGemmSkinny(Report& report) {
     run({.m = m, .n = 17001, .k = 200, .activation = kSilu, .bias = true, .gated = true});
   }
   GemmArgs bad;
-  report.Expect(GemmSkinny(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted",
-                "skinny gemm");
+  report.Expect(GemmSkinny(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "skinny gemm");
 }
 
 }  // namespace flashflow::cuda::testing

@@ -23,7 +23,8 @@ namespace flashflow::cuda::testing {
     }                                                                                                \
   } while (false)
 
-// `count` elements of T, `misalign` elements past a 256-byte boundary. All bytes are 0xff at first: NaN in bf16 and f32.
+// `count` elements of T, `misalign` elements past a 256-byte boundary. All bytes are 0xff at first: NaN in bf16 and
+// f32.
 template <class T>
 class GuardedBuffer {
  public:

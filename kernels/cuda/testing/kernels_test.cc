@@ -1,5 +1,5 @@
-// Runs every kernel's checks on the first GPU, or those named on the command line (by the names below). Exits 0 where all
-// passed, 1 where one failed, 77 where there is no GPU that the kernels support.
+// Runs every kernel's checks on the first GPU, or those named on the command line (by the names below). Exits 0 where
+// all passed, 1 where one failed, 77 where there is no GPU that the kernels support.
 #include <cuda_runtime_api.h>
 
 #include <cstdio>

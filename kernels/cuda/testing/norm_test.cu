@@ -16,12 +16,15 @@ using Bf16 = __nv_bfloat16;
 __global__ void OracleKernel(NormArgs p, double* y, double* y_tolerance, double* sum, double* sum_tolerance) {
   const int row = blockIdx.x * blockDim.x + threadIdx.x;
   if (row >= p.rows) return;
-  const auto at = [&](const void* data, int64_t i) { return double{__bfloat162float(static_cast<const Bf16*>(data)[i])}; };
+  const auto at = [&](const void* data, int64_t i) {
+    return double{__bfloat162float(static_cast<const Bf16*>(data)[i])};
+  };
   const int64_t start = row * p.ld;
   double mean = 0, squares = 0, absolute = 0;
   for (int i = 0; i < p.columns; ++i) {
     double h = at(p.x, start + i);
-    if (p.residual != nullptr) h = __bfloat162float(__float2bfloat16(static_cast<float>(h + at(p.residual, start + i))));
+    if (p.residual != nullptr)
+      h = __bfloat162float(__float2bfloat16(static_cast<float>(h + at(p.residual, start + i))));
     sum[start + i] = h;  // exact: an f32 sum of two bf16, rounded once
     sum_tolerance[start + i] = 0x1p-100;
     mean += h;
@@ -45,8 +48,8 @@ __global__ void OracleKernel(NormArgs p, double* y, double* y_tolerance, double*
 
 void Run(int rows, int columns, int pad, bool rms, bool residual, bool beta, float mean, Report& report) {
   char where[160];
-  std::snprintf(where, sizeof(where), "norm rows %d columns %d pad %d rms %d residual %d beta %d scale %g", rows, columns,
-                pad, rms, residual, beta, mean);
+  std::snprintf(where, sizeof(where), "norm rows %d columns %d pad %d rms %d residual %d beta %d scale %g", rows,
+                columns, pad, rms, residual, beta, mean);
   const int64_t ld = columns + pad;
   GuardedBuffer<Bf16> x(rows * ld), r(rows * ld), gamma(columns), b(columns), y(rows * ld), sum(rows * ld),
       again(rows * ld);
@@ -100,7 +103,8 @@ void Run(int rows, int columns, int pad, bool rms, bool residual, bool beta, flo
 }  // namespace
 
 void TestNorm(Report& report) {
-  for (int columns : {8, 64, 248, 256, 512, 768, 1016, 1024, 1032, 1600, 2048, 2056, 4096, 5000, 8192, 8200, 16384, 32768}) {
+  for (int columns :
+       {8, 64, 248, 256, 512, 768, 1016, 1024, 1032, 1600, 2048, 2056, 4096, 5000, 8192, 8200, 16384, 32768}) {
     for (int rows : {1, 3, 127, 1023}) {
       if (rows * int64_t{columns} > 8 << 20) continue;
       for (bool rms : {false, true}) {

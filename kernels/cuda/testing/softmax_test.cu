@@ -35,8 +35,8 @@ __global__ void OracleKernel(SoftmaxArgs p, double* y, double* tolerance) {
     }
     const double t = double{__bfloat162float(x[i])} * p.scale;
     y[index] = exp(t - maximum) / sum;
-    // The exponent is off by a few ulp of its terms; sums are trees over at most 512 serial terms; underflow to zero below
-    // the least normal float.
+    // The exponent is off by a few ulp of its terms; sums are trees over at most 512 serial terms; underflow to zero
+    // below the least normal float.
     const double relative = 4 * 0x1p-23 * (fabs(t) + fabs(maximum) + 1) + 600 * 0x1p-24;
     tolerance[index] = y[index] * (0x1p-8 + relative) + 0x1p-125;
   }
