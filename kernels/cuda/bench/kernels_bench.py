@@ -2,9 +2,10 @@
 
     python3 kernels_bench.py path/to/libflashflow_kernels.so [--suite gemm] [--json results.json]
 
-Every variant of a case is captured as a CUDA graph of many calls. The graphs are replayed in turn and timed with events;
-the figure is the median over replays of the time of one call. "cold" calls rotate over copies of all operands that together exceed the L2 cache
-several times; "warm" calls use one copy. A peer that torch lacks on this machine is left out.
+Every variant of a case is captured as a CUDA graph of many calls. The graphs are replayed in turn and timed with
+events; the figure is the median over replays of the time of one call. "cold" calls rotate over copies of all operands
+that together exceed the L2 cache several times; "warm" calls use one copy. A peer that torch lacks on this machine is
+left out.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import gelu, layer_norm, linear, rms_norm, scaled_dot_product_attention
 
 ROTATED_BYTES = 512 << 20
 ROUNDS = 21
+SUITES = ("gemm", "attention", "skinny", "rows")
 ACTIVATIONS = {"none": 0, "gelu_tanh": 1, "gelu_erf": 2, "silu": 3}
 
 
@@ -93,7 +95,9 @@ class Case:
         for variant, bind in self.variants.items():
             for mode in self.modes:
                 try:
-                    replays[f"{variant} {mode}"] = Replay([bind(*c) for c in (copies if mode == "cold" else copies[:1])])
+                    replays[f"{variant} {mode}"] = Replay(
+                        [bind(*c) for c in (copies if mode == "cold" else copies[:1])]
+                    )
                 except RuntimeError as error:
                     print(f"{self.name} {variant} {mode}: {str(error).splitlines()[0][:100]}", flush=True)
         # In turn, so that all of them see the same clocks.
@@ -109,7 +113,8 @@ class Case:
                 **({"tb_per_s": self.bytes / us * 1e-6} if self.bytes else {}),
             }
         line = "  ".join(
-            f"{key} {r['us']:.1f}us" + (f" {r['tflops']:.0f}TF" if self.flops else "")
+            f"{key} {r['us']:.1f}us"
+            + (f" {r['tflops']:.0f}TF" if self.flops else "")
             + (f" {r['tb_per_s']:.2f}TB/s" if self.bytes else "")
             for key, r in self.results.items()
         )
@@ -126,43 +131,77 @@ def gemm_cases(libraries: dict[str, ctypes.CDLL], tiles: Iterable[int]) -> Itera
             m, k = x.shape
             n = w.shape[0]
             return lambda: check(
-                lib.ff_gemm(pointer(x), pointer(w), pointer(b), pointer(r if residual else None), pointer(out), m, n, k,
-                            ACTIVATIONS[activation], 0, 0, tile, stream())
+                lib.ff_gemm(
+                    pointer(x),
+                    pointer(w),
+                    pointer(b),
+                    pointer(r if residual else None),
+                    pointer(out),
+                    m,
+                    n,
+                    k,
+                    ACTIVATIONS[activation],
+                    0,
+                    0,
+                    tile,
+                    stream(),
+                )
             )
+
         return bind
 
     for m in (8192,):
         for n, k, activation in (
-            (3072, 768, "gelu_tanh"), (768, 3072, "none"), (6400, 1600, "gelu_tanh"), (1600, 6400, "none"),
-            (2304, 768, "none"), (768, 768, "none"), (8192, 8192, "none"),
+            (3072, 768, "gelu_tanh"),
+            (768, 3072, "none"),
+            (6400, 1600, "gelu_tanh"),
+            (1600, 6400, "none"),
+            (2304, 768, "none"),
+            (768, 768, "none"),
+            (8192, 8192, "none"),
         ):
+
             def make(m=m, n=n, k=k):
-                return (randn(m, k), randn(n, k, scale=k**-0.5), randn(n), randn(m, n), torch.empty(
-                    m, n, device="cuda", dtype=torch.bfloat16))
+                return (
+                    randn(m, k),
+                    randn(n, k, scale=k**-0.5),
+                    randn(n),
+                    randn(m, n),
+                    torch.empty(m, n, device="cuda", dtype=torch.bfloat16),
+                )
+
             variants = {name: ours(activation, lib=lib) for name, lib in libraries.items()}
             for tile in tiles:
                 variants[f"ours n{tile}"] = ours(activation, tile)
             if activation == "gelu_tanh":
                 variants["cublaslt+gelu"] = lambda x, w, b, r, out: (
-                    lambda: torch._addmm_activation(b, x, w.t(), use_gelu=True))
+                    lambda: torch._addmm_activation(b, x, w.t(), use_gelu=True)
+                )
             else:
                 variants["ours+residual"] = ours(activation, residual=True)
-                variants["cublaslt+bias"] = lambda x, w, b, r, out: (lambda: F.linear(x, w, b))
-            variants["cublas bare"] = lambda x, w, b, r, out: (lambda: torch.mm(x, w.t(), out=out))
+                variants["cublaslt+bias"] = lambda x, w, b, r, out: lambda: linear(x, w, b)
+            variants["cublas bare"] = lambda x, w, b, r, out: lambda: torch.mm(x, w.t(), out=out)
             yield Case(f"gemm {m}x{n}x{k} {activation}", make, variants, flops=2.0 * m * n * k)
 
     for d in (768, 1600):
         m = 8192
 
         def make_mlp(m=m, d=d):
-            return (randn(m, d), randn(4 * d, d, scale=d**-0.5), randn(4 * d), randn(d, 4 * d, scale=d**-0.5), randn(d),
-                    torch.empty(m, 4 * d, device="cuda", dtype=torch.bfloat16),
-                    torch.empty(m, d, device="cuda", dtype=torch.bfloat16))
+            return (
+                randn(m, d),
+                randn(4 * d, d, scale=d**-0.5),
+                randn(4 * d),
+                randn(d, 4 * d, scale=d**-0.5),
+                randn(d),
+                torch.empty(m, 4 * d, device="cuda", dtype=torch.bfloat16),
+                torch.empty(m, d, device="cuda", dtype=torch.bfloat16),
+            )
 
         def mlp(lib):
             def bind(x, w1, b1, w2, b2, h, y):
                 up, down = ours("gelu_tanh", lib=lib)(x, w1, b1, None, h), ours("none", lib=lib)(h, w2, b2, None, y)
                 return lambda: (up(), down())
+
             return bind
 
         def mlp_residual(x, w1, b1, w2, b2, h, y):
@@ -170,16 +209,20 @@ def gemm_cases(libraries: dict[str, ctypes.CDLL], tiles: Iterable[int]) -> Itera
             return lambda: (up(), down())
 
         yield Case(
-            f"mlp {m} {d}-{4 * d}-{d}", make_mlp,
+            f"mlp {m} {d}-{4 * d}-{d}",
+            make_mlp,
             {
                 **{name: mlp(lib) for name, lib in libraries.items()},
                 "ours+residual": mlp_residual,
                 "cublaslt": lambda x, w1, b1, w2, b2, h, y: (
-                    lambda: F.linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)),
+                    lambda: linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)
+                ),
                 "eager": lambda x, w1, b1, w2, b2, h, y: (
-                    lambda: F.linear(F.gelu(F.linear(x, w1, b1), approximate="tanh"), w2, b2)),
+                    lambda: linear(gelu(linear(x, w1, b1), approximate="tanh"), w2, b2)
+                ),
             },
-            flops=16.0 * m * d * d, modes=("cold", "warm"),
+            flops=16.0 * m * d * d,
+            modes=("cold", "warm"),
         )
 
 
@@ -188,26 +231,53 @@ def attention_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
         def bind(q, k, v, o):
             b, h, t, d = q.shape
             return lambda: check(
-                lib.ff_attention(pointer(q), pointer(k), pointer(v), pointer(o), b, h, k.shape[1], t, k.shape[2], d,
-                                 ctypes.c_float(d**-0.5), 1, stream())
+                lib.ff_attention(
+                    pointer(q),
+                    pointer(k),
+                    pointer(v),
+                    pointer(o),
+                    b,
+                    h,
+                    k.shape[1],
+                    t,
+                    k.shape[2],
+                    d,
+                    ctypes.c_float(d**-0.5),
+                    1,
+                    stream(),
+                )
             )
+
         return bind
 
     def sdpa(backend):
         def bind(q, k, v, o):
             def call():
                 with sdpa_kernel(backend):
-                    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+                    return scaled_dot_product_attention(q, k, v, is_causal=True)
+
             return call
+
         return bind
 
-    for b, h, t, d in ((8, 12, 1024, 64), (16, 12, 1024, 64), (8, 12, 4096, 64), (4, 12, 8192, 64), (8, 16, 4096, 128),
-                       (1, 12, 1024, 64)):
+    for b, h, t, d in (
+        (8, 12, 1024, 64),
+        (16, 12, 1024, 64),
+        (8, 12, 4096, 64),
+        (4, 12, 8192, 64),
+        (8, 16, 4096, 128),
+        (1, 12, 1024, 64),
+    ):
         yield Case(
             f"attention {b}x{h}x{t}x{d}",
             lambda b=b, h=h, t=t, d=d: tuple(randn(b, h, t, d) for _ in range(4)),
-            {**{name: ours(lib) for name, lib in libraries.items()}, "cudnn": sdpa(SDPBackend.CUDNN_ATTENTION), "fa2": sdpa(SDPBackend.FLASH_ATTENTION)},
-            flops=2.0 * b * h * t * t * d, modes=("cold", "warm"),
+            {
+                **{name: ours(lib) for name, lib in libraries.items()},
+                "cudnn": sdpa(SDPBackend.CUDNN_ATTENTION),
+                "fa2": sdpa(SDPBackend.FLASH_ATTENTION),
+            },
+            flops=2.0 * b * h * t * t * d,
+            modes=("cold", "warm"),
         )
 
 
@@ -215,44 +285,73 @@ def skinny_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
     def gemm(lib, x, w, b, r, out, activation):
         m, k = x.shape
         return lambda: check(
-            lib.ff_gemm(pointer(x), pointer(w), pointer(b), pointer(r), pointer(out), m, w.shape[0], k,
-                        ACTIVATIONS[activation], 0, 0, -1, stream())
+            lib.ff_gemm(
+                pointer(x),
+                pointer(w),
+                pointer(b),
+                pointer(r),
+                pointer(out),
+                m,
+                w.shape[0],
+                k,
+                ACTIVATIONS[activation],
+                0,
+                0,
+                -1,
+                stream(),
+            )
         )
 
     for d in (768, 1600):
         for m in (1, 8, 64):
+
             def make(m=m, d=d):
-                return (randn(m, d), randn(4 * d, d, scale=d**-0.5), randn(4 * d), randn(d, 4 * d, scale=d**-0.5),
-                        randn(d), torch.empty(m, 4 * d, device="cuda", dtype=torch.bfloat16),
-                        torch.empty(m, d, device="cuda", dtype=torch.bfloat16))
+                return (
+                    randn(m, d),
+                    randn(4 * d, d, scale=d**-0.5),
+                    randn(4 * d),
+                    randn(d, 4 * d, scale=d**-0.5),
+                    randn(d),
+                    torch.empty(m, 4 * d, device="cuda", dtype=torch.bfloat16),
+                    torch.empty(m, d, device="cuda", dtype=torch.bfloat16),
+                )
 
             def mlp(lib):
                 def bind(x, w1, b1, w2, b2, h, y):
                     up, down = gemm(lib, x, w1, b1, None, h, "gelu_tanh"), gemm(lib, h, w2, b2, x, y, "none")
                     return lambda: (up(), down())
+
                 return bind
 
             yield Case(
-                f"mlp {m} {d}-{4 * d}-{d}", make,
+                f"mlp {m} {d}-{4 * d}-{d}",
+                make,
                 {
                     **{name: mlp(lib) for name, lib in libraries.items()},
                     "cublaslt": lambda x, w1, b1, w2, b2, h, y: (
-                        lambda: F.linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)),
+                        lambda: linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)
+                    ),
                     "eager": lambda x, w1, b1, w2, b2, h, y: (
-                        lambda: F.linear(F.gelu(F.linear(x, w1, b1), approximate="tanh"), w2, b2)),
+                        lambda: linear(gelu(linear(x, w1, b1), approximate="tanh"), w2, b2)
+                    ),
                 },
-                bytes=16.0 * d * d, modes=("cold", "warm"),
+                bytes=16.0 * d * d,
+                modes=("cold", "warm"),
             )
     for m, n, k in ((1, 50257, 768), (8, 50257, 768), (64, 50257, 768), (1, 2304, 768)):
+
         def make_head(m=m, n=n, k=k):
             return (randn(m, k), randn(n, k), torch.empty(m, n, device="cuda", dtype=torch.bfloat16))
 
         yield Case(
-            f"linear {m}x{n}x{k}", make_head,
+            f"linear {m}x{n}x{k}",
+            make_head,
             {
-                **{name: (lambda x, w, y, lib=lib: gemm(lib, x, w, None, None, y, "none"))
-                   for name, lib in libraries.items()},
-                "cublas": lambda x, w, y: (lambda: torch.mm(x, w.t(), out=y)),
+                **{
+                    name: (lambda x, w, y, lib=lib: gemm(lib, x, w, None, None, y, "none"))
+                    for name, lib in libraries.items()
+                },
+                "cublas": lambda x, w, y: lambda: torch.mm(x, w.t(), out=y),
             },
             bytes=2.0 * n * k,
         )
@@ -269,44 +368,70 @@ def row_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
         def bind(x, r, gamma, beta, total, y):
             rows, columns = x.shape
             return lambda: check(
-                lib.ff_norm(pointer(x), pointer(r if residual else None), pointer(total if residual else None),
-                            pointer(gamma), pointer(None if rms else beta), pointer(y), rows, columns,
-                            ctypes.c_float(1e-5), int(rms), stream())
+                lib.ff_norm(
+                    pointer(x),
+                    pointer(r if residual else None),
+                    pointer(total if residual else None),
+                    pointer(gamma),
+                    pointer(None if rms else beta),
+                    pointer(y),
+                    rows,
+                    columns,
+                    ctypes.c_float(1e-5),
+                    int(rms),
+                    stream(),
+                )
             )
+
         return bind
 
     for rows, columns in ((8192, 768), (8192, 4096), (32768, 1600)):
+
         def make_norm(rows=rows, columns=columns):
-            return (randn(rows, columns), randn(rows, columns), randn(columns), randn(columns),
-                    torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16),
-                    torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16))
+            return (
+                randn(rows, columns),
+                randn(rows, columns),
+                randn(columns),
+                randn(columns),
+                torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16),
+                torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16),
+            )
 
         for kind, residual in (("layernorm", False), ("rmsnorm", True)):
             rms = kind == "rmsnorm"
             peer = (
-                (lambda x, r, gamma, beta, total, y, c=columns: (lambda: F.layer_norm(x, (c,), gamma, beta, 1e-5)))
-                if not rms else
-                (lambda x, r, gamma, beta, total, y, c=columns: (lambda: F.rms_norm(x + r, (c,), gamma, 1e-5)))
+                (lambda x, r, gamma, beta, total, y, c=columns: lambda: layer_norm(x, (c,), gamma, beta, 1e-5))
+                if not rms
+                else (lambda x, r, gamma, beta, total, y, c=columns: lambda: rms_norm(x + r, (c,), gamma, 1e-5))
             )
             yield Case(
-                f"{kind}{' + residual' if residual else ''} {rows}x{columns}", make_norm,
+                f"{kind}{' + residual' if residual else ''} {rows}x{columns}",
+                make_norm,
                 {**{name: norm(lib, rms, residual) for name, lib in libraries.items()}, "eager": peer, "copy": copy},
-                bytes=(8.0 if residual else 4.0) * rows * columns, modes=("cold", "warm"),
+                bytes=(8.0 if residual else 4.0) * rows * columns,
+                modes=("cold", "warm"),
             )
 
     def softmax(lib):
         def bind(x, y):
             return lambda: check(
-                lib.ff_softmax(pointer(x), pointer(y), x.shape[0], x.shape[1], ctypes.c_float(1.0), stream()))
+                lib.ff_softmax(pointer(x), pointer(y), x.shape[0], x.shape[1], ctypes.c_float(1.0), stream())
+            )
+
         return bind
 
     for rows, columns in ((12288, 1024), (4096, 50257), (4096, 8192)):
         yield Case(
             f"softmax {rows}x{columns}",
-            lambda rows=rows, columns=columns: (randn(rows, columns), torch.empty(
-                rows, columns, device="cuda", dtype=torch.bfloat16)),
-            {**{name: softmax(lib) for name, lib in libraries.items()},
-             "eager": lambda x, y: (lambda: torch.softmax(x, -1)), "copy": copy},
+            lambda rows=rows, columns=columns: (
+                randn(rows, columns),
+                torch.empty(rows, columns, device="cuda", dtype=torch.bfloat16),
+            ),
+            {
+                **{name: softmax(lib) for name, lib in libraries.items()},
+                "eager": lambda x, y: lambda: torch.softmax(x, -1),
+                "copy": copy,
+            },
             bytes=4.0 * rows * columns,
         )
 
@@ -314,7 +439,7 @@ def row_cases(libraries: dict[str, ctypes.CDLL]) -> Iterable[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("library", type=Path)
-    parser.add_argument("--suite", choices=("gemm", "attention", "skinny", "rows"), action="append", help="all, where none is named")
+    parser.add_argument("--suite", choices=SUITES, action="append", help="all, where none is named")
     parser.add_argument("--tile", type=int, action="append", default=[], help="GEMM tile widths to time as well")
     parser.add_argument("--compare", type=Path, action="append", default=[], help="other builds of the library")
     parser.add_argument("--no-peers", action="store_true")
