@@ -1,0 +1,340 @@
+"""Attention in one pass over the keys: prefill over packed tokens, decode over a paged KV cache.
+
+The softmax runs along (Milakov and Gimelshein 2018; Dao et al. 2022, FlashAttention): each block of keys brings its
+largest score, and what was summed before is scaled to the new maximum. Decode splits a long context over programs and
+merges their partial sums in a second, small launch (Dao et al. 2023, Flash-Decoding).
+
+Scores and sums are f32 whatever the dtype of q, k and v, which is that of the result.
+"""
+
+import torch
+import triton
+import triton.language as tl
+
+_LOG2_E = 1.4426950408889634
+
+
+def _prefill_configs() -> list[triton.Config]:
+    return [
+        triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
+        for m, n, warps, stages in [
+            (128, 128, 8, 2),
+            (128, 64, 4, 3),
+            (128, 64, 8, 3),
+            (64, 64, 4, 3),
+            (64, 128, 4, 2),
+            (64, 32, 4, 4),
+        ]
+    ]
+
+
+@triton.jit
+def prefill_kernel(
+    q,
+    k,
+    v,
+    o,
+    q_start,
+    kv_start,
+    scale_log2,  # scale * log2(e): exponentials are powers of two
+    window,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,  # HEAD_DIM or the next power of two
+    CAUSAL: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+) -> None:
+    """BLOCK_M queries of one head of one sequence. Long sequences' last blocks have the most keys: they go first."""
+    block = tl.num_programs(0) - 1 - tl.program_id(0)
+    head = tl.program_id(1)
+    row = tl.program_id(2)
+    q_first = tl.load(q_start + row).to(tl.int64)
+    q_count = (tl.load(q_start + row + 1) - q_first).to(tl.int32)
+    kv_first = tl.load(kv_start + row).to(tl.int64)
+    kv_count = (tl.load(kv_start + row + 1) - kv_first).to(tl.int32)
+    if block * BLOCK_M >= q_count:
+        return
+
+    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    channels = tl.arange(0, BLOCK_D)
+    kv_head = head // (HEADS // KV_HEADS)
+    q_at = (q_first + queries)[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + channels[None, :]
+    in_q = (queries < q_count)[:, None] & (channels < HEAD_DIM)[None, :]
+    q_tile = tl.load(q + q_at, mask=in_q, other=0.0)
+
+    # Query i sees keys up to i + past, and with a window only the last `window` of these.
+    past = kv_count - q_count
+    end = kv_count
+    if CAUSAL:
+        end = tl.minimum(kv_count, (block + 1) * BLOCK_M + past)
+    begin = 0
+    if WINDOWED:
+        begin = tl.maximum(0, block * BLOCK_M + past - window + 1) // BLOCK_N * BLOCK_N
+
+    most = tl.full([BLOCK_M], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_M], tl.float32)
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
+    for first in tl.range(begin, end, BLOCK_N):
+        keys = first + tl.arange(0, BLOCK_N)
+        kv_at = (kv_first + keys)[:, None] * (KV_HEADS * HEAD_DIM) + kv_head * HEAD_DIM + channels[None, :]
+        in_kv = (keys < kv_count)[:, None] & (channels < HEAD_DIM)[None, :]
+        k_tile = tl.load(k + kv_at, mask=in_kv, other=0.0)
+        v_tile = tl.load(v + kv_at, mask=in_kv, other=0.0)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale_log2
+        seen = (keys < kv_count)[None, :]
+        if CAUSAL:
+            seen = seen & (keys[None, :] <= queries[:, None] + past)
+        if WINDOWED:
+            seen = seen & (keys[None, :] > queries[:, None] + past - window)
+        scores = tl.where(seen, scores, float("-inf"))
+        new_most = tl.maximum(most, tl.max(scores, 1))
+        # A row that has seen no key yet has no maximum: its sums are zeros, whatever they are scaled by.
+        base = tl.where(new_most == float("-inf"), 0.0, new_most)
+        weights = tl.exp2(scores - base[:, None])
+        kept = tl.exp2(most - base)
+        total = total * kept + tl.sum(weights, 1)
+        acc = tl.dot(weights.to(v_tile.dtype), v_tile, acc * kept[:, None], input_precision="ieee")
+        most = new_most
+    # A query that sees no key gives zeros.
+    acc = acc / tl.where(total == 0, 1.0, total)[:, None]
+    tl.store(o + q_at, acc.to(o.dtype.element_ty), mask=in_q)
+
+
+tuned_prefill_kernel = triton.autotune(configs=_prefill_configs(), key=["HEADS", "HEAD_DIM", "CAUSAL", "WINDOWED"])(
+    prefill_kernel
+)
+
+
+def prefill(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    q_start: torch.Tensor,
+    kv_start: torch.Tensor,
+    max_q_tokens: int,
+    *,
+    scale: float,
+    causal: bool = True,
+    window: int = 0,
+    config: triton.Config | None = None,
+) -> torch.Tensor:
+    """Attention of packed sequences: sequence r has queries q_start[r] ... and keys kv_start[r] ..., its last ones.
+
+    Parameters
+    ----------
+    q : [Tq, heads, head_dim]; k, v : [Tkv, kv_heads, head_dim]. Contiguous, of one float dtype; heads a multiple of
+        kv_heads, head_dim 16 ... 256.
+    q_start, kv_start : i32[R + 1], rising from 0. A sequence has at least as many keys as queries where `causal`.
+    max_q_tokens : the most queries of a sequence.
+    scale : of the products, usually head_dim ** -0.5.
+    causal : query i of n sees keys 0 ... i + (keys - n).
+    window : above 0, only the last `window` of the keys that a causal query sees.
+    config : block sizes; tuned on first use of a shape if None.
+
+    Returns
+    -------
+    [Tq, heads, head_dim] of q's dtype.
+    """
+    tokens, heads, head_dim = q.shape
+    kv_heads = k.shape[1]
+    _check(q, k, v, heads, kv_heads, head_dim)
+    if window < 0 or (window > 0 and not causal):
+        raise ValueError(f"window: expected 0, or above 0 with causal attention, got {window} with causal={causal}")
+    o = torch.empty_like(q)
+    if tokens == 0:
+        return o
+    constants = dict(
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        HEAD_DIM=head_dim,
+        BLOCK_D=triton.next_power_of_2(head_dim),
+        CAUSAL=causal,
+        WINDOWED=window > 0,
+    )
+    arguments = (q, k, v, o, q_start, kv_start, scale * _LOG2_E, window)
+
+    def grid(meta: dict) -> tuple[int, int, int]:
+        return (triton.cdiv(max_q_tokens, meta["BLOCK_M"]), heads, len(q_start) - 1)
+
+    if config is None:
+        tuned_prefill_kernel[grid](*arguments, **constants)
+    else:
+        prefill_kernel[grid](*arguments, **constants, **config.all_kwargs())
+    return o
+
+
+@triton.jit
+def decode_kernel(
+    q,
+    cache,  # one layer: [pages, 2, KV_HEADS, PAGE_SIZE, HEAD_DIM]
+    kv_len,
+    block_table,
+    table_width,
+    partial,  # f32[rows, HEADS, splits, BLOCK_D + 2]: sums, then the maximum and the total
+    scale_log2,
+    window,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    PAGE_SIZE: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    BLOCK_H: tl.constexpr,  # query heads of a key head, at least 16 as tl.dot wants
+    BLOCK_N: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> None:
+    """One split of the context of one row, for all query heads that share a key head."""
+    row = tl.program_id(0)
+    kv_head = tl.program_id(1)
+    split = tl.program_id(2)
+    SHARED: tl.constexpr = HEADS // KV_HEADS
+    length = tl.load(kv_len + row)
+    begin = 0
+    if WINDOWED:
+        begin = tl.maximum(0, length - window)
+    # Splits of whole blocks; how many keys one gets depends on this row's length alone.
+    blocks = tl.cdiv(length - begin, BLOCK_N)
+    per_split = tl.cdiv(blocks, SPLITS) * BLOCK_N
+    first_key = begin + split * per_split
+    last_key = tl.minimum(length, first_key + per_split)
+
+    lanes = tl.arange(0, BLOCK_H)
+    heads = kv_head * SHARED + lanes
+    channels = tl.arange(0, BLOCK_D)
+    in_d = (channels < HEAD_DIM)[None, :]
+    q_at = row.to(tl.int64) * (HEADS * HEAD_DIM) + heads[:, None] * HEAD_DIM + channels[None, :]
+    q_tile = tl.load(q + q_at, mask=(lanes < SHARED)[:, None] & in_d, other=0.0)
+
+    most = tl.full([BLOCK_H], float("-inf"), tl.float32)
+    total = tl.zeros([BLOCK_H], tl.float32)
+    acc = tl.zeros([BLOCK_H, BLOCK_D], tl.float32)
+    for first in tl.range(first_key, last_key, BLOCK_N):
+        keys = first + tl.arange(0, BLOCK_N)
+        live = keys < last_key
+        pages = tl.load(block_table + row * table_width + keys // PAGE_SIZE, mask=live, other=0).to(tl.int64)
+        slots = (pages * 2 * KV_HEADS + kv_head) * PAGE_SIZE + keys % PAGE_SIZE
+        k_at = slots[:, None] * HEAD_DIM + channels[None, :]
+        in_kv = live[:, None] & in_d
+        k_tile = tl.load(cache + k_at, mask=in_kv, other=0.0)
+        v_tile = tl.load(cache + k_at + KV_HEADS * PAGE_SIZE * HEAD_DIM, mask=in_kv, other=0.0)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale_log2
+        scores = tl.where(live[None, :], scores, float("-inf"))
+        new_most = tl.maximum(most, tl.max(scores, 1))  # finite: the block has a key
+        weights = tl.exp2(scores - new_most[:, None])
+        kept = tl.exp2(most - new_most)
+        total = total * kept + tl.sum(weights, 1)
+        acc = tl.dot(weights.to(v_tile.dtype), v_tile, acc * kept[:, None], input_precision="ieee")
+        most = new_most
+
+    at = ((row.to(tl.int64) * HEADS + heads) * SPLITS + split) * (BLOCK_D + 2)
+    is_head = lanes < SHARED
+    tl.store(partial + at[:, None] + channels[None, :], acc, mask=is_head[:, None])
+    tl.store(partial + at + BLOCK_D, most, mask=is_head)
+    tl.store(partial + at + BLOCK_D + 1, total, mask=is_head)
+
+
+@triton.jit
+def merge_kernel(
+    partial,
+    o,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SPLITS: tl.constexpr,
+) -> None:
+    """The splits of one head of one row, always in the same order."""
+    row = tl.program_id(0)
+    head = tl.program_id(1)
+    channels = tl.arange(0, BLOCK_D)
+    at = (row.to(tl.int64) * HEADS + head) * SPLITS * (BLOCK_D + 2)
+    most = float("-inf")
+    for split in tl.static_range(SPLITS):
+        most = tl.maximum(most, tl.load(partial + at + split * (BLOCK_D + 2) + BLOCK_D))
+    base = tl.where(most == float("-inf"), 0.0, most)
+    total = 0.0
+    acc = tl.zeros([BLOCK_D], tl.float32)
+    for split in tl.static_range(SPLITS):
+        from_ = partial + at + split * (BLOCK_D + 2)
+        share = tl.exp2(tl.load(from_ + BLOCK_D) - base)
+        total += share * tl.load(from_ + BLOCK_D + 1)
+        acc += share * tl.load(from_ + channels)
+    acc = acc / tl.where(total == 0, 1.0, total)
+    out = o + (row.to(tl.int64) * HEADS + head) * HEAD_DIM + channels
+    tl.store(out, acc.to(o.dtype.element_ty), mask=channels < HEAD_DIM)
+
+
+def decode(
+    q: torch.Tensor,
+    cache: torch.Tensor,
+    kv_len: torch.Tensor,
+    block_table: torch.Tensor,
+    *,
+    scale: float,
+    window: int = 0,
+    splits: int = 8,
+    block_n: int = 64,
+) -> torch.Tensor:
+    """Attention of one new token a row over its cached keys, its own included.
+
+    Parameters
+    ----------
+    q : [R, heads, head_dim].
+    cache : [pages, 2 (keys, values), kv_heads, page_size, head_dim], of q's dtype: one layer.
+    kv_len : i32[R], tokens of each row, at least 0; a row of none gives zeros.
+    block_table : i32[R, P]: the row's pages in order; entries beyond its length are not read.
+    scale, window : as in prefill.
+    splits : parts that a row's context is computed in, at once.
+
+    Returns
+    -------
+    [R, heads, head_dim] of q's dtype. A row's bits depend on its own length, splits and block_n alone.
+    """
+    rows, heads, head_dim = q.shape
+    _, two, kv_heads, page_size, _ = cache.shape
+    if two != 2:
+        raise ValueError(f"cache: expected shape [pages, 2, kv_heads, page_size, head_dim], got {list(cache.shape)}")
+    _check(q, cache, cache, heads, kv_heads, head_dim)
+    block_d = triton.next_power_of_2(head_dim)
+    o = torch.empty_like(q)
+    if rows == 0:
+        return o
+    partial = torch.empty((rows, heads, splits, block_d + 2), dtype=torch.float32, device=q.device)
+    decode_kernel[(rows, kv_heads, splits)](
+        q,
+        cache,
+        kv_len,
+        block_table,
+        block_table.shape[1],
+        partial,
+        scale * _LOG2_E,
+        window,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        HEAD_DIM=head_dim,
+        BLOCK_D=block_d,
+        PAGE_SIZE=page_size,
+        WINDOWED=window > 0,
+        BLOCK_H=max(16, triton.next_power_of_2(heads // kv_heads)),
+        BLOCK_N=block_n,
+        SPLITS=splits,
+    )
+    merge_kernel[(rows, heads)](partial, o, HEADS=heads, HEAD_DIM=head_dim, BLOCK_D=block_d, SPLITS=splits)
+    return o
+
+
+def _check(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, kv_heads: int, head_dim: int
+) -> None:
+    if kv_heads < 1 or heads % kv_heads != 0:
+        raise ValueError(f"q: expected a multiple of {kv_heads} heads, as keys have, got {heads}")
+    if not 16 <= head_dim <= 256:
+        raise ValueError(f"head_dim: expected 16 to 256, got {head_dim}")
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        if not tensor.is_contiguous() or tensor.shape[-1] != head_dim or tensor.dtype != q.dtype:
+            raise ValueError(
+                f"{name}: expected contiguous {q.dtype} with a last dimension of {head_dim}, "
+                f"got {tensor.dtype} of shape {list(tensor.shape)}, strides {list(tensor.stride())}"
+            )
