@@ -16,7 +16,7 @@ import re
 import sys
 
 blocks = [b for b in re.split(r"(?m)^(?=[a-z])", open(sys.argv[1]).read()) if b.strip()]
-only_cuda = re.compile(r"(torch|triton|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==")
+only_cuda = re.compile(r"(torch|nvidia-[a-z0-9-]*|cuda-[a-z0-9-]*)==")
 cuda = [b for b in blocks if only_cuda.match(b)]
 torch = next(b.split()[0] for b in cuda if b.startswith("torch=="))
 print("# Written by tools/python_env/lock.sh from requirements.in.")
