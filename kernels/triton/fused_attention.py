@@ -325,9 +325,7 @@ def decode(
     return o
 
 
-def _check(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, kv_heads: int, head_dim: int
-) -> None:
+def _check(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, kv_heads: int, head_dim: int) -> None:
     if kv_heads < 1 or heads % kv_heads != 0:
         raise ValueError(f"q: expected a multiple of {kv_heads} heads, as keys have, got {heads}")
     if not 16 <= head_dim <= 256:

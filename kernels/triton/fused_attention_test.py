@@ -11,7 +11,6 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
 
 import triton  # noqa: E402
-
 from kernels.triton import fused_attention  # noqa: E402
 
 # Eps of the dtype that results and probabilities are rounded to. f32 products are not of TF32.
@@ -97,9 +96,7 @@ def test_prefill_reads_only_its_own_sequence():
         guard = torch.full((pad, 2, 32), float("nan"))
         parts = [torch.cat([guard, t, guard]) for t in (q, k, v)]
         cut = starts(q_lengths).to(DEVICE)
-        out = fused_attention.prefill(
-            *(t.to(DEVICE) for t in parts), cut, cut, max(q_lengths), scale=0.2, config=SMALL
-        )
+        out = fused_attention.prefill(*(t.to(DEVICE) for t in parts), cut, cut, max(q_lengths), scale=0.2, config=SMALL)
         return out.cpu()[pad : pad + 20]
 
     assert torch.equal(run([20], 0), run([9, 20, 9], 9))
@@ -113,7 +110,7 @@ def paged(lengths, kv_heads, head_dim, page_size, dtype, generator):
     table = torch.full((len(lengths), max(pages + [1])), -1, dtype=torch.int32)
     kv = [[rows([n], kv_heads, head_dim, dtype, generator) for _ in range(2)] for n in lengths]
     taken = 0
-    for row, n in enumerate(lengths):
+    for row in range(len(lengths)):
         for p in range(pages[row]):
             table[row, p] = page = int(order[taken])
             taken += 1

@@ -10,7 +10,6 @@ if DEVICE == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
 
 import triton  # noqa: E402
-
 from kernels.triton import fused_mlp  # noqa: E402
 
 EPS = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
