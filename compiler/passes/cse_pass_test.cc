@@ -63,6 +63,40 @@ TEST(CsePassTest, RefusesToMergeReadsOfTheCache) {
                                     "operations on the cache are never merged"));
 }
 
+TEST(CsePassTest, KeepsNodesOfSeveralResults) {
+  const PassRun run = RunPasses(MakePassList<CsePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 8]
+      %a, %b = quantize(%x) : i8[2, 8], f32[2]
+      %c, %d = quantize(%x) : i8[2, 8], f32[2]
+      %n = neg(%b) : f32[2]
+      %m = exp(%d) : f32[2]
+      %k = neg(%c) : i8[2, 8]
+      output "n" %n
+      output "m" %m
+      output "k" %k
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.after, run.before);
+}
+
+// The first merge makes an output of the kept node: the second would give it another name.
+TEST(CsePassTest, GivesNoValueTwoNamesInTwoSteps) {
+  const PassRun run = RunPasses(MakePassList<CsePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2]
+      %a = neg(%x) : f32[2]
+      %b = neg(%x) : f32[2]
+      %c = neg(%x) : f32[2]
+      output "b" %b
+      output "c" %c
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_TRUE(MatchChecks(run.after, R"(
+      // CHECK: output "b" %1
+      // CHECK-NEXT: output "c" %3)"));
+}
+
 TEST(CsePassTest, RefusesToGiveTwoOutputsOneValue) {
   EXPECT_TRUE(CheckRefused<CsePass>(R"ir(ffir 1
     graph @g {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -100,6 +101,65 @@ TEST(RecognizeActivationsPassTest, KeepsAGateOfSomethingElse) {
                                                                                        "}"));
   EXPECT_EQ(run.error, "");
   EXPECT_EQ(run.before, run.after);
+}
+
+// Each differs from an activation in one place.
+TEST(RecognizeActivationsPassTest, KeepsWhatIsNearlyAnActivation) {
+  constexpr std::string_view kTanh = R"(
+      %odd = constant() {dtype = f32, value = 0.05} : f32[]
+      %more = constant() {dtype = f32, value = 3.5} : f32[]
+      %u = sin(%x) : f32[T, 6]
+      %h = mul(%x, %half) : f32[T, 6]
+      %c = pow(%x, %three) : f32[T, 6]
+      %p = mul(%c, %small) : f32[T, 6]
+      %a = add(%x, %p) : f32[T, 6]
+      %i = mul(%a, %root) : f32[T, 6]
+      %t = tanh(%i) : f32[T, 6]
+      %g = add(%t, %one) : f32[T, 6]
+      %y = mul(%h, %g) : f32[T, 6])";
+  constexpr std::string_view kErf = R"(
+      %u = sin(%x) : f32[T, 6]
+      %n = neg(%x) : f32[T, 6]
+      %i = div(%x, %sqrt2) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%x, %h) : f32[T, 6])";
+  constexpr std::string_view kSilu = R"(
+      %u = sin(%x) : f32[T, 6]
+      %n = neg(%x) : f32[T, 6]
+      %e = exp(%n) : f32[T, 6]
+      %d = add(%one, %e) : f32[T, 6]
+      %y = div(%x, %d) : f32[T, 6])";
+  // x [6] times a half of [T, 6].
+  constexpr std::string_view kWidened = R"(
+      %v = reduce_max(%x) {axes = [0]} : f32[6]
+      %w = constant() {dtype = f32, shape = dims(T, 6), value = 0.5} : f32[T, 6]
+      %i = div(%v, %sqrt2) : f32[6]
+      %e = erf(%i) : f32[6]
+      %g = add(%e, %one) : f32[6]
+      %h = mul(%v, %g) : f32[6]
+      %y = mul(%w, %h) : f32[T, 6])";
+  const auto recognized = [](std::string_view form, std::string_view line, std::string_view instead) {
+    EXPECT_NE(form.find(line), std::string_view::npos) << line;
+    const PassRun run = RunPasses(MakePassList<RecognizeActivationsPass>(),
+                                  absl::StrCat(Graph(absl::StrReplaceAll(form, {{line, instead}})), "}"));
+    EXPECT_EQ(run.error, "");
+    return run.after.find("gelu(") != std::string::npos || run.after.find("silu(") != std::string::npos;
+  };
+  for (const std::string_view form : {kTanh, kErf, kSilu}) EXPECT_TRUE(recognized(form, "%y", "%y"));
+  EXPECT_FALSE(recognized(kTanh, "mul(%c, %small)", "mul(%c, %odd)"));
+  EXPECT_FALSE(recognized(kTanh, "pow(%x, %three)", "pow(%x, %two)"));
+  EXPECT_FALSE(recognized(kTanh, "pow(%x, %three)", "pow(%x, %more)"));
+  EXPECT_FALSE(recognized(kTanh, "pow(%x, %three)", "pow(%u, %three)"));
+  EXPECT_FALSE(recognized(kTanh, "mul(%a, %root)", "mul(%a, %half)"));
+  EXPECT_FALSE(recognized(kTanh, "add(%t, %one)", "add(%t, %two)"));
+  EXPECT_FALSE(recognized(kErf, "mul(%x, %h)", "mul(%u, %h)"));
+  EXPECT_FALSE(recognized(kErf, "mul(%x, %h)", "mul(%n, %h)"));
+  EXPECT_FALSE(recognized(kErf, "mul(%half, %g)", "mul(%two, %g)"));
+  EXPECT_FALSE(recognized(kSilu, "neg(%x)", "neg(%u)"));
+  EXPECT_FALSE(recognized(kSilu, "add(%one, %e)", "add(%two, %e)"));
+  EXPECT_FALSE(recognized(kWidened, "%y", "%y"));
 }
 
 TEST(RecognizeActivationsPassTest, RefusesOtherConstants) {
