@@ -109,5 +109,46 @@ TEST(CsePassTest, RefusesToGiveTwoOutputsOneValue) {
                                     "both are outputs"));
 }
 
+// Once an output has taken the place of the first, that is an output too.
+TEST(CsePassTest, GivesEachOutputAValueOfItsOwn) {
+  EXPECT_TRUE(CheckPasses(MakePassList<CsePass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[4]
+      %a = exp(%x) : f32[4]
+      %n = neg(%a) : f32[4]
+      %b = exp(%x) : f32[4]
+      %c = exp(%x) : f32[4]
+      output "n" %n
+      output "b" %b
+      output "c" %c
+      // CHECK: %1 = exp(%0)
+      // CHECK-NEXT: %2 = neg(%1)
+      // CHECK-NEXT: %3 = exp(%0)
+      // CHECK-NEXT: output "n" %2
+      // CHECK-NEXT: output "b" %1
+      // CHECK-NEXT: output "c" %3
+    })ir"));
+}
+
+TEST(CsePassTest, LeavesWhatNothingUsesAndNodesOfSeveralResults) {
+  const PassRun run = RunPasses(MakePassList<CsePass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[2, 4]
+      %a = exp(%x) : f32[2, 4]
+      %dead = exp(%x) : f32[2, 4]
+      %s0, %n0 = add_norm(%a, %x) {eps = 1e-05, norm = "rms_norm"} : f32[2, 4], f32[2, 4]
+      %s1, %n1 = add_norm(%a, %x) {eps = 1e-05, norm = "rms_norm"} : f32[2, 4], f32[2, 4]
+      output "s0" %s0
+      output "n0" %n0
+      output "n1" %n1
+      %y = neg(%s1) : f32[2, 4]
+      output "y" %y
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
+  ASSERT_EQ(run.records.size(), 1u);
+  EXPECT_FALSE(run.records[0].changed);
+}
+
 }  // namespace
 }  // namespace flashflow::passes

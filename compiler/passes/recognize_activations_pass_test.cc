@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/substitute.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
@@ -103,6 +104,34 @@ TEST(RecognizeActivationsPassTest, KeepsAGateOfSomethingElse) {
   EXPECT_EQ(run.before, run.after);
 }
 
+AssertionResult Keeps(std::string_view body) {
+  const PassRun run = RunPasses(MakePassList<RecognizeActivationsPass>(), absl::StrCat(Graph(body), "}"));
+  if (!run.error.empty()) return ::testing::AssertionFailure() << run.error;
+  if (run.before != run.after) return ::testing::AssertionFailure() << run.after;
+  return ::testing::AssertionSuccess();
+}
+
+TEST(RecognizeActivationsPassTest, KeepsWhatOnlyLooksLikeOne) {
+  // Silu with another value above than below.
+  EXPECT_TRUE(
+      Keeps("%u = sin(%x) : f32[T, 6]\n%n = neg(%u) : f32[T, 6]\n%e = exp(%n) : f32[T, 6]\n"
+            "%d = add(%one, %e) : f32[T, 6]\n%y = div(%x, %d) : f32[T, 6]"));
+  constexpr std::string_view kGate = R"(
+      %i = div(%x, %sqrt2) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+)";
+  for (std::string_view rest : {
+           // times something else; negated; half of it twice over
+           "%h = mul(%half, %g) : f32[T, 6]\n%u = sin(%x) : f32[T, 6]\n%y = mul(%u, %h) : f32[T, 6]",
+           "%h = mul(%half, %g) : f32[T, 6]\n%n = neg(%h) : f32[T, 6]\n%y = mul(%x, %n) : f32[T, 6]",
+           "%c = constant() {dtype = f32, shape = dims(2, 1, 1), value = 0.5} : f32[2, 1, 1]\n"
+           "%h = mul(%c, %g) : f32[2, T, 6]\n%y = mul(%x, %h) : f32[2, T, 6]",
+       }) {
+    EXPECT_TRUE(Keeps(absl::StrCat(kGate, rest))) << rest;
+  }
+}
+
 // Each differs from an activation in one place.
 TEST(RecognizeActivationsPassTest, KeepsWhatIsNearlyAnActivation) {
   constexpr std::string_view kTanh = R"(
@@ -182,6 +211,41 @@ TEST(RecognizeActivationsPassTest, RefusesOtherConstants) {
       %y = mul(%x, %h) : f32[T, 6])"),
                                                                   "}"),
                                                      "under tanh is not"));
+  // Each constant, cube and factor of the formulas, one a little off.
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(absl::StrCat(Graph(R"(
+      %c = constant() {dtype = f32, value = 0.7071} : f32[]
+      %i = mul(%x, %c) : f32[T, 6]
+      %e = erf(%i) : f32[T, 6]
+      %g = add(%e, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%x, %h) : f32[T, 6])"),
+                                                                  "}"),
+                                                     "under erf is not x / sqrt(2)"));
+  constexpr std::string_view kTanh = R"(
+      %p = mul($0, $1) : f32[T, 6]
+      %a = add(%x, %p) : f32[T, 6]
+      %i = mul(%a, $2) : f32[T, 6]
+      %t = tanh(%i) : f32[T, 6]
+      %g = add(%t, %one) : f32[T, 6]
+      %h = mul(%half, %g) : f32[T, 6]
+      %y = mul(%x, %h) : f32[T, 6])";
+  constexpr std::string_view kMore = R"(
+      %off = constant() {dtype = f32, value = 0.0447} : f32[]
+      %power = constant() {dtype = f32, value = 3.5} : f32[]
+      %u = sin(%x) : f32[T, 6]
+      %s = mul(%x, %x) : f32[T, 6]
+      %cube = mul(%s, %x) : f32[T, 6]
+      %other = mul(%s, %u) : f32[T, 6]
+      %wrong = pow(%x, %power) : f32[T, 6])";
+  const auto tanh = [&](std::string_view cube, std::string_view small, std::string_view root) {
+    return absl::StrCat(Graph(absl::StrCat(kMore, absl::Substitute(kTanh, cube, small, root))), "}");
+  };
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(tanh("%cube", "%off", "%root"), "under tanh is not"));
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(tanh("%other", "%small", "%root"), "under tanh is not"));
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(tanh("%wrong", "%small", "%root"), "under tanh is not"));
+  EXPECT_TRUE(CheckRefused<RecognizeActivationsPass>(tanh("%cube", "%small", "%half"), "under tanh is not"));
+  EXPECT_TRUE(CheckPasses(MakePassList<RecognizeActivationsPass, DcePass>(),
+                          absl::StrCat(tanh("%cube", "%small", "%root"), "// CHECK: %1 = gelu(%0)")));
 }
 
 }  // namespace

@@ -96,70 +96,86 @@ TEST(RecognizeNormsPassTest, KeepsANormOfSomethingElse) {
   EXPECT_EQ(run.before, run.after);
 }
 
-// Each differs from a norm, or from what a norm may take in, in one place.
-TEST(RecognizeNormsPassTest, KeepsWhatIsNearlyANorm) {
-  const auto left_alone = [](std::string_view body) {
-    const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), absl::StrCat(Graph(body), "}"));
-    EXPECT_EQ(run.error, "");
-    EXPECT_EQ(run.after, run.before);
-  };
-  constexpr std::string_view kTail = R"(
+AssertionResult Keeps(std::string_view body) {
+  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), absl::StrCat(Graph(body), "}"));
+  if (!run.error.empty()) return ::testing::AssertionFailure() << run.error;
+  if (run.before != run.after) return ::testing::AssertionFailure() << run.after;
+  return ::testing::AssertionSuccess();
+}
+
+TEST(RecognizeNormsPassTest, KeepsWhatHasNoMeanOfSquares) {
+  constexpr std::string_view kRest = R"(
+      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1]
       %a = add(%m, %eps) : f32[B, S, 1]
       %r = rsqrt(%a) : f32[B, S, 1]
       %y = mul(%x, %r) : f32[B, S, 6])";
-  left_alone(absl::StrCat(R"(
-      %three = constant() {dtype = f32, value = 3.0} : f32[]
-      %s = pow(%x, %three) : f32[B, S, 6]
-      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1])",
-                          kTail));
-  left_alone(absl::StrCat(R"(
-      %u = exp(%x) : f32[B, S, 6]
-      %s = mul(%x, %u) : f32[B, S, 6]
-      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1])",
-                          kTail));
-  // The means of square matrices, broadcast along the wrong axis.
-  left_alone(R"(
-      %t = slice(%x) {axis = 1, start = dim(0), stop = dim(1)} : f32[B, 1, 6]
-      %q = expand(%t) {shape = dims(B, 6, 6)} : f32[B, 6, 6]
-      %e = exp(%q) : f32[B, 6, 6]
-      %o = slice(%e) {axis = 0, start = dim(0), stop = dim(1)} : f32[1, 6, 6]
-      %s = mul(%o, %o) : f32[1, 6, 6]
-      %m = reduce_mean(%s) {axes = [2]} : f32[1, 6]
-      %a = add(%m, %eps) : f32[1, 6]
-      %r = rsqrt(%a) : f32[1, 6]
-      %y = mul(%o, %r) : f32[1, 6, 6])");
+  EXPECT_TRUE(Keeps(absl::StrCat("%e = exp(%x) : f32[B, S, 6]\n%s = mul(%x, %e) : f32[B, S, 6]", kRest)));
+  EXPECT_TRUE(
+      Keeps(absl::StrCat("%c = constant() {dtype = f32, value = 4.0} : f32[]\n%s = pow(%x, %c) : f32[B, S, 6]", kRest)));
 }
 
-TEST(RecognizeNormsPassTest, TakesOneWeightOfEachKindIn) {
-  const auto gives = [](std::string_view text) {
-    return CheckPasses(MakePassList<RecognizeNormsPass, DcePass>(), text);
-  };
-  EXPECT_TRUE(gives(absl::StrCat(Graph(absl::StrCat(kRmsNorm, R"(
-      %v = mul(%n, %w) : f32[B, S, 6]
-      %y = mul(%v, %b) : f32[B, S, 6])")),
-                                 R"(
-      // CHECK: rms_norm(%0, %2) {eps = 0.5} : f32[B, S, 6]
-      // CHECK-NEXT: mul(%4, %3) : f32[B, S, 6]
-      })")));
-  // A computed vector is no weight.
-  EXPECT_TRUE(gives(absl::StrCat(Graph(absl::StrCat(kRmsNorm, R"(
-      %u = exp(%w) : f32[6]
-      %y = mul(%n, %u) : f32[B, S, 6])")),
-                                 R"(
-      // CHECK: %4 = rms_norm(%0) {eps = 0.5} : f32[B, S, 6]
-      // CHECK: mul(%4, %5) : f32[B, S, 6]
-      })")));
-}
-
-// The norm's operand must be of the type that the result is cast back to.
-TEST(RecognizeNormsPassTest, KeepsCastsBetweenDifferentTypes) {
-  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), absl::StrCat(Graph(R"(
-      %f = cast(%h) {dtype = f32} : f32[B, S, 6]
-      %n = rms_norm(%f) {eps = 0.5} : f32[B, S, 6]
-      %y = cast(%n) {dtype = f16} : f16[B, S, 6])"),
-                                                                                 "}"));
+// Without the axis, the means of rows scale the columns.
+TEST(RecognizeNormsPassTest, KeepsMeansThatDropTheirAxis) {
+  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[6, 6]
+      %eps = constant() {dtype = f32, value = 0.5} : f32[]
+      %s = mul(%x, %x) : f32[6, 6]
+      %m = reduce_mean(%s) {axes = [1], keepdims = false} : f32[6]
+      %a = add(%m, %eps) : f32[6]
+      %r = rsqrt(%a) : f32[6]
+      %y = mul(%x, %r) : f32[6, 6]
+      output "y" %y
+    })ir");
   EXPECT_EQ(run.error, "");
-  EXPECT_EQ(run.after, run.before);
+  EXPECT_EQ(run.before, run.after);
+}
+
+TEST(RecognizeNormsPassTest, KeepsANormThatIsRepeated) {
+  EXPECT_TRUE(Keeps(R"(
+      %e = constant() {dtype = f32, shape = dims(2, 1, 1, 1), value = 0.5} : f32[2, 1, 1, 1]
+      %s = mul(%x, %x) : f32[B, S, 6]
+      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1]
+      %a = add(%m, %e) : f32[2, B, S, 1]
+      %r = rsqrt(%a) : f32[2, B, S, 1]
+      %y = mul(%x, %r) : f32[2, B, S, 6])"));
+}
+
+TEST(RecognizeNormsPassTest, IsNoLayerNormOfWhatIsCenteredElsewhere) {
+  EXPECT_TRUE(CheckPasses(MakePassList<RecognizeNormsPass, DcePass>(), absl::StrCat(Graph(R"(
+      %c = reduce_mean(%x) {axes = [1], keepdims = true} : f32[B, 1, 6]
+      %d = sub(%x, %c) : f32[B, S, 6]
+      %s = mul(%d, %d) : f32[B, S, 6]
+      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1]
+      %a = add(%m, %eps) : f32[B, S, 1]
+      %r = rsqrt(%a) : f32[B, S, 1]
+      %y = mul(%d, %r) : f32[B, S, 6])"),
+                                                                                     R"(
+      // CHECK: %5 = sub(%0, %4)
+      // CHECK-NEXT: %6 = rms_norm(%5) {eps = 0.5}
+      // CHECK-NEXT: output "y" %6
+      })")));
+}
+
+// A norm has one weight and one bias, both weights of the model.
+TEST(RecognizeNormsPassTest, TakesAWeightAndABiasOnce) {
+  EXPECT_TRUE(Keeps("%n = rms_norm(%x, %w) {eps = 0.5} : f32[B, S, 6]\n%y = mul(%n, %b) : f32[B, S, 6]"));
+  EXPECT_TRUE(Keeps("%n = layer_norm(%x, %w, %b) {eps = 0.5} : f32[B, S, 6]\n%y = add(%n, %w) : f32[B, S, 6]"));
+  EXPECT_TRUE(
+      Keeps("%n = rms_norm(%x) {eps = 0.5} : f32[B, S, 6]\n%e = exp(%w) : f32[6]\n%y = mul(%n, %e) : f32[B, S, 6]"));
+}
+
+// The casts around a norm may go if it alone computes in the wider type.
+TEST(RecognizeNormsPassTest, KeepsCastsThatRoundOrChangeTheType) {
+  EXPECT_TRUE(
+      Keeps("%f = cast(%x) {dtype = bf16} : bf16[B, S, 6]\n%n = rms_norm(%f) {eps = 0.5} : bf16[B, S, 6]\n"
+            "%y = cast(%n) {dtype = f32} : f32[B, S, 6]"));
+  EXPECT_TRUE(
+      Keeps("%f = cast(%h) {dtype = f32} : f32[B, S, 6]\n%n = rms_norm(%f) {eps = 0.5} : f32[B, S, 6]\n"
+            "%y = cast(%n) {dtype = f16} : f16[B, S, 6]"));
+  EXPECT_TRUE(
+      Keeps("%i = cast(%x) {dtype = i32} : i32[B, S, 6]\n%f = cast(%i) {dtype = f32} : f32[B, S, 6]\n"
+            "%n = rms_norm(%f) {eps = 0.5} : f32[B, S, 6]\n%y = cast(%n) {dtype = i32} : i32[B, S, 6]"));
 }
 
 TEST(RecognizeNormsPassTest, RefusesOtherAxes) {
@@ -171,6 +187,18 @@ TEST(RecognizeNormsPassTest, RefusesOtherAxes) {
       %y = mul(%x, %r) : f32[B, S, 6])"),
                                                             "}"),
                                                "over other axes than the last one"));
+}
+
+TEST(RecognizeNormsPassTest, RefusesANegativeEps) {
+  EXPECT_TRUE(CheckRefused<RecognizeNormsPass>(absl::StrCat(Graph(R"(
+      %e = constant() {dtype = f32, value = -0.5} : f32[]
+      %s = mul(%x, %x) : f32[B, S, 6]
+      %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1]
+      %a = add(%m, %e) : f32[B, S, 1]
+      %r = rsqrt(%a) : f32[B, S, 1]
+      %y = mul(%x, %r) : f32[B, S, 6])"),
+                                                            "}"),
+                                               "eps is no constant of 0 or more"));
 }
 
 TEST(RecognizeNormsPassTest, RefusesAComputedEps) {
