@@ -257,11 +257,13 @@ class Finder {
     return inverse_.has_value() ? &*inverse_ : nullptr;
   }
 
-  // x * constant or x / constant: the scale is taken, x is returned; nullptr for any other product.
+  // x * constant or x / constant: the scale is taken, x is returned; nullptr for any other product, also for one that
+  // broadcasting made larger than x.
   Value* TakeScale(const Node* def) {
     for (int i : {0, 1}) {
       const std::optional<double> number = ConstantValue(def->operand(i));
       if (!number.has_value() || (def->op() == Op::kDiv && i == 0)) continue;
+      if (def->operand(1 - i)->type() != def->result()->type()) continue;
       found_->scale *= def->op() == Op::kDiv ? 1 / *number : *number;
       return def->operand(1 - i);
     }
@@ -273,7 +275,7 @@ class Finder {
       const Node* def = value->def();
       if (def == nullptr || (def->op() != Op::kMul && def->op() != Op::kDiv)) break;
       Value* rest = TakeScale(def);
-      if (rest == nullptr || rest->type() != value->type()) break;
+      if (rest == nullptr) break;
       value = rest;
     }
     return value;

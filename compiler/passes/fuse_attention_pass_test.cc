@@ -1,10 +1,12 @@
 #include "compiler/passes/fuse_attention_pass.h"
 
 #include <string>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/substitute.h"
 #include "compiler/passes/canonicalize_pass.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
@@ -344,6 +346,266 @@ TEST(FuseAttentionPassTest, RefusesSoftmaxOverQueries) {
       %w = softmax(%scores) {axis = 2} : f32[B, 4, S, S]
       %y = matmul(%w, %v) : f32[B, 4, S, 8])",
                       "its softmax is not over the keys"));
+}
+
+TEST(FuseAttentionPassTest, TakesAQuotientsScaleAndNoQuotientOfANumber) {
+  constexpr std::string_view kFour = "%four = constant() {dtype = f32, value = 4.0} : f32[]\n";
+  const auto scaled = [kFour](std::string_view by) {
+    return absl::StrReplaceAll(WrittenOut(""),
+                               {{"%masked", "%scaled"}, {"%scaled = mul(%scores, %scale)", absl::StrCat(kFour, by)}});
+  };
+  EXPECT_TRUE(Fuses(scaled("%scaled = div(%scores, %four)"), "causal = false, scale = 0.25"));
+  const PassRun run =
+      RunPasses(MakePassList<FuseAttentionPass>(), absl::StrCat(Graph(scaled("%scaled = div(%four, %scores)")), "}"));
+  EXPECT_EQ(run.error, "");
+  EXPECT_EQ(run.before, run.after);
+  EXPECT_TRUE(Refuses(scaled("%scaled = mul(%scores, %inf)"), "its scale is not finite"));
+}
+
+TEST(FuseAttentionPassTest, TakesTheNarrowerOfTwoWindows) {
+  for (const auto& [first, second] : {std::pair(5, 3), std::pair(3, 5)}) {
+    EXPECT_TRUE(Fuses(WrittenOut(absl::Substitute(R"(
+      %a = constant() {dtype = i64, value = $0.0} : i64[]
+      %b = constant() {dtype = i64, value = $1.0} : i64[]
+      %ia = sub(%i, %a) : i64[1, 1, S, 1]
+      %ib = sub(%i, %b) : i64[1, 1, S, 1]
+      %near = gt(%j, %ia) : bool[1, 1, S, S]
+      %other = gt(%j, %ib) : bool[1, 1, S, S]
+      %causal = le(%j, %i) : bool[1, 1, S, S]
+      %both = logical_and(%near, %other) : bool[1, 1, S, S]
+      %sees = logical_and(%both, %causal) : bool[1, 1, S, S]
+      %mask = where(%sees, %zero, %inf) : f32[1, 1, S, S]
+      %masked = add(%scaled, %mask) : f32[B, 4, S, S])",
+                                                  first, second)),
+                      "causal = true, scale = 0.25, window = 3"));
+  }
+}
+
+TEST(FuseAttentionPassTest, KeepsMasksThatDifferBetweenSequencesOrHeads) {
+  const auto masked_by = [](std::string_view sees, std::string_view shape) {
+    return WrittenOut(
+        absl::Substitute("$0 : bool$1\n%mask = where(%sees, %zero, %least) : f32$1\n"
+                         "%masked = add(%scaled, %mask) : f32[B, 4, S, S]",
+                         sees, shape));
+  };
+  constexpr std::string_view kReason = "it is not the same for all sequences and heads";
+  // Places of keys against positions, which may begin anywhere; one more key for each sequence, or each head.
+  EXPECT_TRUE(KeepsMask(masked_by("%b = iota() {axis = 0, dtype = i64, shape = dims(B, 1, 1, 1)} : i64[B, 1, 1, 1]\n"
+                                  "%pj = index(%positions, %b, %j) : i64[B, 1, 1, S]\n%sees = le(%pj, %i)",
+                                  "[B, 1, S, S]"),
+                        kReason));
+  EXPECT_TRUE(KeepsMask(masked_by("%b = iota() {axis = 0, dtype = i64, shape = dims(B, 1, 1, 1)} : i64[B, 1, 1, 1]\n"
+                                  "%ib = add(%i, %b) : i64[B, 1, S, 1]\n%sees = le(%j, %ib)",
+                                  "[B, 1, S, S]"),
+                        kReason));
+  EXPECT_TRUE(KeepsMask(masked_by("%h = iota() {axis = 1, dtype = i64, shape = dims(1, 4, 1, 1)} : i64[1, 4, 1, 1]\n"
+                                  "%ih = add(%i, %h) : i64[1, 4, S, 1]\n%sees = le(%j, %ih)",
+                                  "[1, 4, S, S]"),
+                        kReason));
+  EXPECT_TRUE(KeepsMask(masked_by("%sees = constant() {dtype = bool, shape = dims(S, S), value = 0.0}", "[S, S]"),
+                        "hides every key"));
+}
+
+// A query before all keys sees none: the op gives zeros for it, the softmax of penalties alone does not.
+TEST(FuseAttentionPassTest, KeepsTheMaskOfFewerKeysThanQueries) {
+  const PassRun run = RunPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      input %q "q" : f32[1, 4, 5, 8]
+      input %k "k" : f32[1, 4, 3, 8]
+      input %v "v" : f32[1, 4, 3, 8]
+      %i = iota() {axis = 0, dtype = i64, shape = dims(5, 1)} : i64[5, 1]
+      %j = iota() {axis = 1, dtype = i64, shape = dims(1, 3)} : i64[1, 3]
+      %two = constant() {dtype = i64, value = 2.0} : i64[]
+      %last = sub(%i, %two) : i64[5, 1]
+      %sees = le(%j, %last) : bool[5, 3]
+      %zero = constant() {dtype = f32, value = 0.0} : f32[]
+      %least = constant() {dtype = f32, value = -3.4028234663852886e+38} : f32[]
+      %mask = where(%sees, %zero, %least) : f32[5, 3]
+      %kt = transpose(%k) {perm = [0, 1, 3, 2]} : f32[1, 4, 8, 3]
+      %scores = matmul(%q, %kt) : f32[1, 4, 5, 3]
+      %masked = add(%scores, %mask) : f32[1, 4, 5, 3]
+      %w = softmax(%masked) {axis = 3} : f32[1, 4, 5, 3]
+      %y = matmul(%w, %v) : f32[1, 4, 5, 8]
+      output "y" %y
+    })ir");
+  EXPECT_EQ(run.error, "");
+  EXPECT_TRUE(absl::StrContains(run.after, "= attention(%0, %1, %2, %")) << run.after;
+  ASSERT_FALSE(run.records[0].remarks.empty());
+  EXPECT_TRUE(absl::StrContains(run.records[0].remarks[0].reason, "there may be fewer keys than queries"));
+}
+
+TEST(FuseAttentionPassTest, RefusesTwoMasksOfWhichOneIsUnknown) {
+  constexpr std::string_view kReason = "it is no condition on places alone";
+  EXPECT_TRUE(Refuses(WrittenOut("%once = add(%scaled, %bias) : f32[B, 4, S, S]\n"
+                                 "%masked = add(%once, %bias) : f32[B, 4, S, S]"),
+                      kReason));
+  EXPECT_TRUE(Refuses(WrittenOut(R"(
+      %once = add(%scaled, %bias) : f32[B, 4, S, S]
+      %sees = le(%j, %i) : bool[1, 1, S, S]
+      %mask = where(%sees, %zero, %least) : f32[1, 1, S, S]
+      %masked = add(%once, %mask) : f32[B, 4, S, S])"),
+                      kReason));
+  // What takes the hidden scores' place is hidden itself in some places alone.
+  EXPECT_TRUE(Refuses(WrittenOut(R"(
+      %sees = le(%j, %i) : bool[1, 1, S, S]
+      %mask = where(%sees, %least, %zero) : f32[1, 1, S, S]
+      %masked = where(%sees, %scaled, %mask) : f32[B, 4, S, S])"),
+                      kReason));
+}
+
+TEST(FuseAttentionPassTest, RefusesMasksThatAScaleTurnsOrDiminishes) {
+  for (std::string_view factor : {"-0.25", "1e-39"}) {
+    EXPECT_TRUE(Refuses(absl::StrReplaceAll(WrittenOut(absl::Substitute(R"(
+      %factor = constant() {dtype = f32, value = $0} : f32[]
+      %sees = le(%j, %i) : bool[1, 1, S, S]
+      %mask = where(%sees, %zero, %least) : f32[1, 1, S, S]
+      %hidden = add(%scores, %mask) : f32[B, 4, S, S]
+      %masked = mul(%hidden, %factor) : f32[B, 4, S, S])",
+                                                                        factor)),
+                                            {{"%scaled = mul(%scores, %scale) : f32[B, 4, S, S]", ""}}),
+                        "a scale that is not positive, or tiny, follows its mask"));
+  }
+}
+
+// Sequences of one batch, their keys or masks repeated for more.
+TEST(FuseAttentionPassTest, LeavesWhatIsRepeatedForTheBatch) {
+  constexpr std::string_view kOne = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q "q" : f32[B, 4, S, 8]
+      input %q1 "q1" : f32[1, 4, S, 8]
+      input %k1 "k1" : f32[1, 2, S, 8]
+      input %v "v" : f32[B, 4, S, 8]
+      )ir";
+  constexpr std::string_view kProducts = R"(
+      %kt = transpose(%keys) {perm = [0, 1, 3, 2]} : f32[B, 4, 8, S]
+      %scores = matmul(%queries, %kt) : f32[B, 4, S, S]
+      %w = softmax(%scores) {axis = 3} : f32[B, 4, S, S]
+      %y = matmul(%w, %v) : f32[B, 4, S, 8]
+      output "y" %y
+      )";
+  // Heads and batch at once; heads alone, but not the values'; heads that become sequences.
+  EXPECT_TRUE(
+      CheckPasses(MakePassList<FuseAttentionPass, DcePass>(),
+                  absl::StrCat(kOne, R"(
+      %k5 = reshape(%k1) {shape = dims(1, 2, 1, S, 8)} : f32[1, 2, 1, S, 8]
+      %v5 = reshape(%k1) {shape = dims(1, 2, 1, S, 8)} : f32[1, 2, 1, S, 8]
+      %ke = expand(%k5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %ve = expand(%v5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %kr = reshape(%ke) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      %vr = reshape(%ve) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      )",
+                               absl::StrReplaceAll(kProducts, {{"%keys", "%kr"}, {"%queries", "%q"}, {"%v)", "%vr)"}}),
+                               R"(
+      // CHECK: %8 = reshape(%6) {shape = dims(B, 4, S, 8)}
+      // CHECK-NEXT: %9 = reshape(%7) {shape = dims(B, 4, S, 8)}
+      // CHECK-NEXT: %10 = attention(%0, %8, %9)
+    })")));
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(),
+                          absl::StrCat(kOne, R"(
+      %kb = slice(%v) {axis = 1, start = dim(0), stop = dim(2)} : f32[B, 2, S, 8]
+      %k5 = reshape(%kb) {shape = dims(B, 2, 1, S, 8)} : f32[B, 2, 1, S, 8]
+      %ke = expand(%k5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %kr = reshape(%ke) {shape = dims(B, 4, S, 8)} : f32[B, 4, S, 8]
+      )",
+                                       absl::StrReplaceAll(kProducts, {{"%keys", "%kr"}, {"%queries", "%q"}}),
+                                       R"(
+      // CHECK: %7 = reshape(%6) {shape = dims(B, 4, S, 8)}
+      // CHECK-NEXT: %8 = attention(%0, %7, %3)
+    })")));
+  // A number for each sequence of the batch is no scale.
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(),
+                          absl::StrCat(kOne, R"(
+      %each = constant() {dtype = f32, shape = dims(B, 1, 1, 1), value = 0.5} : f32[B, 1, 1, 1]
+      %qs = mul(%q1, %each) : f32[B, 4, S, 8]
+      )",
+                                       absl::StrReplaceAll(kProducts, {{"%keys", "%v"}, {"%queries", "%qs"}}),
+                                       R"(
+      // CHECK: %5 = mul(%1, %4)
+      // CHECK-NEXT: %6 = attention(%5, %3, %3) {causal = false, scale = 1.0}
+    })")));
+  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(kOne, R"(
+      %i = iota() {axis = 2, dtype = i64, shape = dims(B, 1, S, 1)} : i64[B, 1, S, 1]
+      %j = iota() {axis = 3, dtype = i64, shape = dims(B, 1, 1, S)} : i64[B, 1, 1, S]
+      %sees = le(%j, %i) : bool[B, 1, S, S]
+      %zero = constant() {dtype = f32, value = 0.0} : f32[]
+      %inf = constant() {dtype = f32, value = -inf} : f32[]
+      %mask = where(%sees, %zero, %inf) : f32[B, 1, S, S]
+      %kt = transpose(%q1) {perm = [0, 1, 3, 2]} : f32[1, 4, 8, S]
+      %scores = matmul(%q1, %kt) : f32[1, 4, S, S]
+      %masked = add(%scores, %mask) : f32[B, 4, S, S]
+      %w = softmax(%masked) {axis = 3} : f32[B, 4, S, S]
+      %y = matmul(%w, %q1) : f32[B, 4, S, 8]
+      output "y" %y
+    })"),
+                                              "its result is broadcast"));
+}
+
+TEST(FuseAttentionPassTest, LeavesRepeatedHeadsThatBecomeSequences) {
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q "q" : f32[2*B, 2, S, 8]
+      input %k5 "k5" : f32[B, 2, 1, S, 8]
+      %ke = expand(%k5) {shape = dims(B, 2, 2, S, 8)} : f32[B, 2, 2, S, 8]
+      %kr = reshape(%ke) {shape = dims(2*B, 2, S, 8)} : f32[2*B, 2, S, 8]
+      %kt = transpose(%kr) {perm = [0, 1, 3, 2]} : f32[2*B, 2, 8, S]
+      %scores = matmul(%q, %kt) : f32[2*B, 2, S, S]
+      %w = softmax(%scores) {axis = 3} : f32[2*B, 2, S, S]
+      %y = matmul(%w, %kr) : f32[2*B, 2, S, 8]
+      output "y" %y
+      // CHECK: %3 = reshape(%2) {shape = dims(2*B, 2, S, 8)}
+      // CHECK-NEXT: %4 = attention(%0, %3, %3)
+    })ir"));
+}
+
+TEST(FuseAttentionPassTest, RefusesOtherTypesThanItsQueries) {
+  constexpr std::string_view kWide = R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q "q" : bf16[B, 4, S, 8]
+      input %v "v" : f32[B, 4, S, 8]
+      input %bias "bias" : f32[1, 4, S, S]
+      %kt = transpose(%q) {perm = [0, 1, 3, 2]} : bf16[B, 4, 8, S]
+      %scores = matmul(%q, %kt) : bf16[B, 4, S, S]
+      %wide = cast(%scores) {dtype = f32} : f32[B, 4, S, S]
+      )ir";
+  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(kWide, R"(
+      %w = softmax(%wide) {axis = 3} : f32[B, 4, S, S]
+      %y = matmul(%w, %v) : f32[B, 4, S, 8]
+      output "y" %y
+    })"),
+                                              "its queries have another dtype than its result"));
+  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(kWide, R"(
+      %masked = add(%wide, %bias) : f32[B, 4, S, S]
+      %w = softmax(%masked) {axis = 3} : f32[B, 4, S, S]
+      %narrow = cast(%w) {dtype = bf16} : bf16[B, 4, S, S]
+      %y = matmul(%narrow, %q) : bf16[B, 4, S, 8]
+      output "y" %y
+      output "v" %v
+    })"),
+                                              "it is no condition on places alone"));
+}
+
+TEST(FuseAttentionPassTest, TakesOneMaskForMergedHeads) {
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      symbol S [1, 64]
+      symbol N [1, 64]
+      input %n "n" : f32[N, S, 8]
+      input %bias "bias" : f32[1, S, S]
+      %kt = transpose(%n) {perm = [0, 2, 1]} : f32[N, 8, S]
+      %scores = matmul(%n, %kt) : f32[N, S, S]
+      %masked = add(%scores, %bias) : f32[N, S, S]
+      %w = softmax(%masked) {axis = 2} : f32[N, S, S]
+      %y = matmul(%w, %n) : f32[N, S, 8]
+      output "y" %y
+      // CHECK: %5 = reshape(%1) {shape = dims(1, 1, S, S)} : f32[1, 1, S, S]
+      // CHECK-NEXT: %6 = attention(%2, %3, %4, %5)
+    })ir"));
 }
 
 }  // namespace
