@@ -18,6 +18,7 @@ TEST(KernelSelectionTest, FindsTheKernelForItsDTypes) {
   for (DType dtype : {DType::kF32, DType::kBF16}) {
     const auto kernels = SelectKernels({"linear", {kActivation, Weight(dtype)}, {DType::kF32}, {}}, "cpu");
     ASSERT_TRUE(kernels.ok()) << kernels.status();
+    EXPECT_EQ(kernels->size(), 1u) << "the other one reads rows, and a weight has one layout";
     EXPECT_EQ((*kernels)[0]->id, "cpu.linear.panel16");
   }
   EXPECT_TRUE(
@@ -38,6 +39,8 @@ TEST(KernelSelectionTest, SaysWhyThereIsNone) {
   ExpectRefused({"linear", {kActivation}, {DType::kF32}, {}}, "it wants operand weight");
   ExpectRefused({"neg", {kActivation}, {DType::kBF16}, {}}, "the result is bf16");
   ExpectRefused({"neg", {kActivation, kActivation}, {DType::kF32}, {}}, "it takes 1 operands");
+  ExpectRefused({"neg", {kActivation}, {DType::kF32, DType::kF32}, {}}, "it has 1 results");
+  ExpectRefused({"add_norm", {kActivation, kActivation}, {DType::kF32}, {}}, "it has 2 results");
   ExpectRefused({"neg", {kActivation}, {DType::kF32}, DType::kF32}, "it takes no KV cache");
   ExpectRefused({"concat", {kActivation, {DType::kI32, false}}, {DType::kF32}, {}}, "differ in dtype");
   ExpectRefused({"neg", {kActivation}, {DType::kF32}, {}}, "device abacus has no kernel for neg", "abacus");

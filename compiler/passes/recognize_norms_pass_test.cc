@@ -110,8 +110,8 @@ TEST(RecognizeNormsPassTest, KeepsWhatHasNoMeanOfSquares) {
       %r = rsqrt(%a) : f32[B, S, 1]
       %y = mul(%x, %r) : f32[B, S, 6])";
   EXPECT_TRUE(Keeps(absl::StrCat("%e = exp(%x) : f32[B, S, 6]\n%s = mul(%x, %e) : f32[B, S, 6]", kRest)));
-  EXPECT_TRUE(
-      Keeps(absl::StrCat("%c = constant() {dtype = f32, value = 4.0} : f32[]\n%s = pow(%x, %c) : f32[B, S, 6]", kRest)));
+  EXPECT_TRUE(Keeps(
+      absl::StrCat("%c = constant() {dtype = f32, value = 4.0} : f32[]\n%s = pow(%x, %c) : f32[B, S, 6]", kRest)));
 }
 
 // Without the axis, the means of rows scale the columns.
@@ -150,7 +150,7 @@ TEST(RecognizeNormsPassTest, IsNoLayerNormOfWhatIsCenteredElsewhere) {
       %a = add(%m, %eps) : f32[B, S, 1]
       %r = rsqrt(%a) : f32[B, S, 1]
       %y = mul(%d, %r) : f32[B, S, 6])"),
-                                                                                     R"(
+                                                                                    R"(
       // CHECK: %5 = sub(%0, %4)
       // CHECK-NEXT: %6 = rms_norm(%5) {eps = 0.5}
       // CHECK-NEXT: output "y" %6

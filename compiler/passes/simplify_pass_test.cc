@@ -52,9 +52,9 @@ TEST(SimplifyPassTest, DividesByPowersOfTwoOnly) {
         << number;
   }
   // The last reciprocals that are normal numbers, and the first that are not, of each dtype's own range.
-  EXPECT_TRUE(
-      Simplifies("%c = constant() {dtype = f32, value = 8.507059173023462e+37} : f32[]\n%y = div(%x, %c) : f32[T, 4, 6]",
-                 {"value = 1.1754943508222875e-38", "mul(%0, %4)", "output"}));
+  EXPECT_TRUE(Simplifies(
+      "%c = constant() {dtype = f32, value = 8.507059173023462e+37} : f32[]\n%y = div(%x, %c) : f32[T, 4, 6]",
+      {"value = 1.1754943508222875e-38", "mul(%0, %4)", "output"}));
   constexpr std::string_view kHalf =
       "%h = cast(%x) {dtype = f16} : f16[T, 4, 6]\n%c = constant() {dtype = f16, value = $0} : f16[]\n"
       "%y = div(%h, %c) : f16[T, 4, 6]";
