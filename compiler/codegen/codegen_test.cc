@@ -5,6 +5,7 @@
 #include <string_view>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_replace.h"
 #include "compiler/ir/parser.h"
 #include "compiler/passes/options.h"
 #include "compiler/plan/plan.h"
@@ -193,6 +194,22 @@ graph @tiny {
   EXPECT_THAT(GeneratePlan(*graph, Options()).status().message(), HasSubstr("output \"logits\""));
 }
 
+TEST(CodegenTest, NoMoreRowsThanTokens) {
+  passes::CompileOptions options = Options();
+  options.max_tokens = 3;
+  const auto plan = GeneratePlan(*Graph(kStepGraph), options);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->limits.max_rows, 3);
+  EXPECT_EQ(plan->limits.max_logit_rows, 3);
+}
+
+TEST(CodegenTest, OneCache) {
+  const std::string two =
+      absl::StrReplaceAll(kStepGraph, {{"  weight %6", "  input %second \"second\" : cache[1, 2, 4, f32]\n  weight %6"},
+                                       {"  output \"cache\"", "  output \"second\" %second\n  output \"cache\""}});
+  EXPECT_THAT(GeneratePlan(*Graph(two), Options()).status().message(), HasSubstr("\"second\", expected one"));
+}
+
 TEST(CodegenTest, MissingContextLengthAndBadOptionsAreErrors) {
   const auto graph = Graph("ffir 1\ngraph @empty {\n}\n");
   EXPECT_THAT(GeneratePlan(*graph, Options()).status().message(), HasSubstr("context_length"));
@@ -289,6 +306,27 @@ graph @chain {
   EXPECT_EQ(arena->arena_bytes, 2 * 32 * 8 * 4 + 256) << "two buffers and the comparison";
 }
 
+TEST(CodegenTest, TwoResultsTakeTwoPlacesAndNoWorkspace) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @two {
+  symbol N [1, 32]
+  input %0 "x" : f32[N, 8]
+  %1 = exp(%0) : f32[N, 8]
+  %2 = neg(%0) : f32[N, 8]
+  %3, %4 = add_norm(%1, %2) {eps = 1e-05, norm = "rms_norm"} : f32[N, 8], f32[N, 8]
+  %5 = mul(%3, %4) : f32[N, 8]
+  output "y" %5
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->steps.size(), 4u);
+  for (size_t i : {0, 1}) {
+    EXPECT_EQ(plan->tensors[plan->steps[2].outputs[i]].in_place_of, plan->steps[i].outputs[0]);
+  }
+  for (const plan::Step& step : plan->steps) EXPECT_EQ(step.workspace, -1) << step.op;
+}
+
 TEST(CodegenTest, AnOperandReadInAnotherRoleTooIsNotOverwritten) {
   const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
 graph @twice {
@@ -335,6 +373,21 @@ graph @views {
   EXPECT_THAT(names, ElementsAre("view", "weight", "sum", "sum again", "x"));
 }
 
+TEST(CodegenTest, JoinedWeightsThatAreGivenOutAreComputed) {
+  const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @joined {
+  weight %0 "w" : f32[4, 2]
+  %1 = concat(%0, %0) {axis = 0} : f32[8, 2]
+  %2 = reshape(%1) {shape = dims(16)} : f32[16]
+  output "y" %2
+}
+)ir"),
+                                      Options());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  ASSERT_EQ(plan->steps.size(), 1u);
+  EXPECT_EQ(plan->steps[0].op, "concat");
+}
+
 TEST(CodegenTest, ASliceFromASymbolOnIsGivenFromTheEnd) {
   const auto plan = GenerateGraphPlan(*Graph(R"ir(ffir 1
 graph @last {
@@ -359,6 +412,16 @@ graph @middle {
                                         Options());
   EXPECT_EQ(middle.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(middle.status().message(), HasSubstr("a slice from A to 2*A of"));
+  const auto steps = GenerateGraphPlan(*Graph(R"ir(ffir 1
+graph @steps {
+  symbol S [4, 8]
+  input %0 "x" : f32[S]
+  %1 = slice(%0) {axis = 0, start = dim(S - 4), step = 2, stop = dim(S)} : f32[2]
+  output "y" %1
+}
+)ir"),
+                                       Options());
+  EXPECT_THAT(steps.status().message(), HasSubstr("no kernel takes a slice"));
 }
 
 TEST(CodegenTest, EachFormHasItsFunction) {

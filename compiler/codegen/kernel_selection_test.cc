@@ -43,6 +43,7 @@ TEST(KernelSelectionTest, SaysWhyThereIsNone) {
   ExpectRefused({"add_norm", {kActivation, kActivation}, {DType::kF32}, {}}, "it has 2 results");
   ExpectRefused({"neg", {kActivation}, {DType::kF32}, DType::kF32}, "it takes no KV cache");
   ExpectRefused({"concat", {kActivation, {DType::kI32, false}}, {DType::kF32}, {}}, "differ in dtype");
+  ExpectRefused({"concat", {kActivation, kActivation}, {DType::kI32}, {}}, "the result is i32");
   ExpectRefused({"neg", {kActivation}, {DType::kF32}, {}}, "device abacus has no kernel for neg", "abacus");
 }
 

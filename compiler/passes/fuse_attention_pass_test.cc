@@ -579,15 +579,35 @@ TEST(FuseAttentionPassTest, RefusesOtherTypesThanItsQueries) {
       output "y" %y
     })"),
                                               "its queries have another dtype than its result"));
-  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(absl::StrCat(kWide, R"(
+  const std::string masked = absl::StrCat(kWide, R"(
       %masked = add(%wide, %bias) : f32[B, 4, S, S]
       %w = softmax(%masked) {axis = 3} : f32[B, 4, S, S]
       %narrow = cast(%w) {dtype = bf16} : bf16[B, 4, S, S]
       %y = matmul(%narrow, %q) : bf16[B, 4, S, 8]
       output "y" %y
       output "v" %v
-    })"),
-                                              "it is no condition on places alone"));
+    })");
+  EXPECT_TRUE(CheckRefused<FuseAttentionPass>(masked, "it is no condition on places alone"));
+  EXPECT_FALSE(CheckRefused<FuseAttentionPass>(masked, "its mask stays an operand"));
+}
+
+// Heads that queries and keys merged differently are taken for sequences of one head.
+TEST(FuseAttentionPassTest, TakesHeadsApartAsAllHadThem) {
+  EXPECT_TRUE(CheckPasses(MakePassList<FuseAttentionPass, DcePass>(), R"ir(ffir 1
+    graph @g {
+      symbol B [1, 8]
+      symbol S [1, 64]
+      input %q4 "q4" : f32[B, 4, S, 8]
+      input %k4 "k4" : f32[2*B, 2, S, 8]
+      %q = reshape(%q4) {shape = dims(4*B, S, 8)} : f32[4*B, S, 8]
+      %k = reshape(%k4) {shape = dims(4*B, S, 8)} : f32[4*B, S, 8]
+      %kt = transpose(%k) {perm = [0, 2, 1]} : f32[4*B, 8, S]
+      %scores = matmul(%q, %kt) : f32[4*B, S, S]
+      %w = softmax(%scores) {axis = 2} : f32[4*B, S, S]
+      %y = matmul(%w, %k) : f32[4*B, S, 8]
+      output "y" %y
+      // CHECK: attention({{.*}}) {causal = false, scale = 1.0} : f32[4*B, 1, S, 8]
+    })ir"));
 }
 
 TEST(FuseAttentionPassTest, TakesOneMaskForMergedHeads) {
