@@ -40,5 +40,20 @@ TEST(AgreementTest, SaysWhatDiffers) {
   EXPECT_NE(Difference(Of(INFINITY, DType::kF32), Of(-INFINITY, DType::kF32), 1e9), std::nullopt);
 }
 
+TEST(AgreementTest, CachesAreComparedByElement) {
+  const auto cache = [](double element, DType dtype, int64_t pages) {
+    interpreter::Cache cache =
+        interpreter::Cache::Empty({.layers = 1, .kv_heads = 1, .head_dim = 2, .dtype = dtype}, pages, /*page_size=*/2);
+    cache.data[5] = element;
+    return cache;
+  };
+  EXPECT_EQ(Difference(cache(1, DType::kF32, 1), cache(1, DType::kF32, 1), 0), std::nullopt);
+  EXPECT_THAT(*Difference(cache(1, DType::kF32, 1), cache(2, DType::kF32, 1), 0.5),
+              HasSubstr("element 5 of the cache is 2, expected 1"));
+  EXPECT_EQ(Difference(cache(1 + 0x1p-10, DType::kF32, 1), cache(1, DType::kBF16, 1), 0), std::nullopt) << "rounded";
+  EXPECT_THAT(*Difference(cache(1, DType::kF32, 1), cache(1, DType::kF32, 2), 0), HasSubstr("different sizes"));
+  EXPECT_NE(Difference(cache(1, DType::kF32, 1), Of(1, DType::kF32), 0), std::nullopt);
+}
+
 }  // namespace
 }  // namespace flashflow::proof

@@ -275,6 +275,58 @@ TEST(ProverTest, WhatCannotBeEvaluatedAloneIsTriedWithMoreAroundIt) {
   EXPECT_TRUE(wrong->violation.has_value());
 }
 
+// Ids that the table has rows for are found by trying smaller ones; a graph that wants more rows than there are fails.
+TEST(ProverTest, AGraphThatFailsWhereTheOtherDoesNotIsWrong) {
+  constexpr std::string_view kText = R"ir(ffir 1
+    graph @g {
+      input %i "i" : i64[16]
+      weight %t "t" : f32[3, 8]
+      %e = embedding(%t, %i) {dtype = f32} : f32[16, 8]
+      output "y" %e
+    })ir";
+  const auto prove = [&](double more) {
+    return ProveRule(kText, Relation::kIdentical, [more](Graph* graph, Node* node) -> ir::Value* {
+      if (node->op() != Op::kEmbedding) return nullptr;
+      ir::Value* by = Add(graph, node, Op::kConstant, {}, {{"value", more}, {"dtype", DType::kI64}});
+      ir::Value* ids = Add(graph, node, Op::kAdd, {node->operand(1), by});
+      return Add(graph, node, Op::kEmbedding, {node->operand(0), ids}, node->attrs());
+    });
+  };
+  const auto right = prove(0);
+  ASSERT_TRUE(right.ok()) << right.status();
+  EXPECT_FALSE(right->violation.has_value()) << right->violation->ToString();
+  const auto wrong = prove(100);
+  ASSERT_TRUE(wrong.ok()) << wrong.status();
+  ASSERT_TRUE(wrong->violation.has_value());
+  EXPECT_THAT(wrong->violation->detail, HasSubstr("it fails where the graph before does not"));
+}
+
+TEST(ProverTest, AGraphThatIsExchangedIsCompared) {
+  class Exchange : public Pass {
+   public:
+    explicit Exchange(std::string op) : op_(std::move(op)) {}
+    std::string_view name() const override { return "exchange"; }
+    Relation relation() const override { return Relation::kIdentical; }
+    absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+      if (!context->BeginRewrite()) return false;
+      graph->Swap(*Parse("ffir 1 graph @g { input %x \"x\" : f32[4] %a = " + op_ +
+                         "(%x) : f32[4] %b = exp(%a) : f32[4] output \"b\" %b }"));
+      return true;
+    }
+
+   private:
+    std::string op_;
+  };
+  for (const auto& [op, right] : {std::pair("neg", true), std::pair("abs", false)}) {
+    const auto graph = Parse(
+        "ffir 1 graph @g { input %x \"x\" : f32[4] %a = neg(%x) : f32[4] %b = exp(%a) : f32[4] output \"b\" %b }");
+    Prover prover({}, {});
+    const auto proof = prover.ProvePass(Exchange(op), graph.get());
+    ASSERT_TRUE(proof.ok()) << proof.status();
+    EXPECT_EQ(proof->violation.has_value(), !right) << op;
+  }
+}
+
 TEST(ProverTest, OutputsStay) {
   class Forgetful : public Pass {
    public:
@@ -369,6 +421,33 @@ TEST(ProverTest, TheStepPipelineKeepsModels) {
       ASSERT_NE(graph->FindInput("cache"), nullptr);
     }
   }
+}
+
+// Keys where the values belong: no attention of this step need show it, the cache does.
+TEST(ProverTest, FindsWhatIsWrongInTheCache) {
+  class Exchange : public Pass {
+   public:
+    std::string_view name() const override { return "exchange"; }
+    Relation relation() const override { return Relation::kIdentical; }
+    absl::StatusOr<bool> Run(Graph* graph, PassContext* context) const override {
+      if (!context->BeginRewrite()) return false;
+      for (const auto& node : graph->nodes()) {
+        if (node->op() != Op::kKvAppend || node->attr<int64_t>("layer") != 1) continue;
+        ir::Value* keys = node->operand(1);
+        graph->SetOperand(node.get(), 1, node->operand(2));
+        graph->SetOperand(node.get(), 2, keys);
+      }
+      return true;
+    }
+  };
+  const auto graph = Import(frontend::LlamaJson({.kv_heads = 2}));
+  auto passes = *passes::MakePasses({"canonicalize", "dce", "kv-cache", "canonicalize", "dce"});
+  passes.push_back(std::make_unique<Exchange>());
+  Prover prover({}, {});
+  const auto report = prover.Prove(passes, graph.get());
+  ASSERT_TRUE(report.ok()) << report.status();
+  ASSERT_TRUE(report->violation.has_value());
+  EXPECT_THAT(report->violation->before, HasSubstr("kv_append"));
 }
 
 // A step graph whose queries are scaled twice: found in a ragged batch.

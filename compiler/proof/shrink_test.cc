@@ -34,6 +34,15 @@ TEST(ShrinkTest, LeavesWhatTheFailureNeeds) {
   EXPECT_TRUE(small->metadata().empty());
 }
 
+TEST(ShrinkTest, DropsLocations) {
+  const auto graph =
+      ir::Parse("ffir 1 graph @g { input %x \"x\" : f32[1] %y = exp(%x) : f32[1] loc \"a\" output \"y\" %y }");
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  const auto small = Shrink(**graph, [](const Graph& g) { return Count(g, Op::kExp) > 0; });
+  ASSERT_EQ(small->nodes().size(), 1u);
+  EXPECT_EQ(small->nodes().front()->loc(), "");
+}
+
 TEST(ShrinkTest, KeepsChainsThatTheFailureNeeds) {
   const auto fails = [](const Graph& graph) {
     return std::ranges::any_of(graph.nodes(), [](const auto& node) {
