@@ -17,8 +17,10 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "compiler/ir/status_macros.h"
+#include "tools/opt/load_graph.h"
 
 namespace flashflow::tools {
+namespace {
 
 std::vector<std::string> ParseCommandLine(int argc, char** argv, const std::string& usage) {
   if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
@@ -44,6 +46,23 @@ std::vector<std::string> ParseCommandLine(int argc, char** argv, const std::stri
   absl::InitializeLog();
   absl::SetStderrThreshold(absl::LogSeverityAtLeast::kWarning);
   return {rest.begin() + 1, rest.end()};
+}
+
+}  // namespace
+
+int RunGraphTool(
+    std::string_view name, const std::string& usage, int argc, char** argv,
+    absl::FunctionRef<absl::Status(const std::vector<std::string>& arguments, const std::string& exporter)> run) {
+  const std::string exporter = FindExporter(argv[0]);  // before the folder changes
+  const std::vector<std::string> arguments = ParseCommandLine(
+      argc, argv,
+      absl::StrCat(usage,
+                   "\n\nGRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a name, a folder, a "
+                   ".gguf."));
+  const absl::Status status = run(arguments, exporter);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "%s: %s\n", std::string(name).c_str(), std::string(status.message()).c_str());
+  return 1;
 }
 
 absl::StatusOr<passes::CompileOptions> ParseOptions(const std::vector<std::string>& assignments) {

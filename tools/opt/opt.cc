@@ -251,17 +251,10 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
 }  // namespace flashflow::tools
 
 int main(int argc, char** argv) {
-  const std::string exporter = flashflow::tools::FindExporter(argv[0]);
-  const std::vector<std::string> arguments =
-      flashflow::tools::ParseCommandLine(argc, argv,
-                                         "runs the compiler's passes over a graph.\n\n"
-                                         "  opt GRAPH [--passes a,b] [--skip-passes c] [--explain] [--verify-each] "
-                                         "[--bisect] [--roofline] [--arena] [--dump-dir DIR] [-o FILE]\n\n"
-                                         "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a "
-                                         "name, a folder, a .gguf. Reports go "
-                                         "to the standard error.");
-  const absl::Status status = flashflow::tools::Run(arguments, exporter);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "opt: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return flashflow::tools::RunGraphTool(
+      "opt",
+      "runs the compiler's passes over a graph. Reports go to the standard error.\n\n"
+      "  opt GRAPH [--passes a,b] [--skip-passes c] [--explain] [--verify-each] [--bisect] [--roofline] [--arena] "
+      "[--dump-dir DIR] [-o FILE]",
+      argc, argv, flashflow::tools::Run);
 }

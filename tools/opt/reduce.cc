@@ -123,14 +123,8 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
 }  // namespace flashflow::tools
 
 int main(int argc, char** argv) {
-  const std::string exporter = flashflow::tools::FindExporter(argv[0]);
-  const std::vector<std::string> arguments = flashflow::tools::ParseCommandLine(
-      argc, argv,
-      "minimizes a graph on which passes or the compiler fail.\n\n"
-      "  reduce GRAPH [--passes a,b] [--message TEXT] [-o FILE]\n\n"
-      "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a name, a folder, a .gguf.");
-  const absl::Status status = flashflow::tools::Run(arguments, exporter);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "reduce: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return flashflow::tools::RunGraphTool("reduce",
+                                        "minimizes a graph on which passes or the compiler fail.\n\n"
+                                        "  reduce GRAPH [--passes a,b] [--message TEXT] [-o FILE]",
+                                        argc, argv, flashflow::tools::Run);
 }

@@ -105,15 +105,10 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
 }  // namespace flashflow::tools
 
 int main(int argc, char** argv) {
-  const std::string exporter = flashflow::tools::FindExporter(argv[0]);
-  const std::vector<std::string> arguments = flashflow::tools::ParseCommandLine(
-      argc, argv,
-      "draws a graph before and after the compiler's passes.\n\n"
-      "  viz GRAPH -o out.html|out.svg|out.png|out.dot [--device h200] [--tokens 1] [--context 512]\n\n"
-      "GRAPH is a .ffir file, a graph.json as the exporter writes it, or a model: a name, a folder, a .gguf. .svg and "
-      ".png are laid out by Graphviz, which must be installed.");
-  const absl::Status status = flashflow::tools::Run(arguments, exporter);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "viz: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return flashflow::tools::RunGraphTool(
+      "viz",
+      "draws a graph before and after the compiler's passes. .svg and .png are laid out by Graphviz, which must be "
+      "installed.\n\n"
+      "  viz GRAPH -o out.html|out.svg|out.png|out.dot [--device h200] [--tokens 1] [--context 512]",
+      argc, argv, flashflow::tools::Run);
 }
