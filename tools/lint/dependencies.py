@@ -61,7 +61,7 @@ LAYERS = (
     ),
     Layer("compiler", (*COMPILER, CATALOG), foreign_banned=COMPILER_BANS),  # the driver
     Layer("kernels/cuda", (), foreign_banned=("absl/", "torch/", "ATen/", "c10/", "pybind11/", "Python.h")),
-    Layer("kernels/triton", ()),
+    Layer("kernels/triton", VOCABULARY, foreign_banned=("pybind11/", "Python.h", "ATen/", "c10/")),
     Layer("kernels/cpu", (*VOCABULARY, CATALOG), ("kernels/registry",), NO_PYTHON),
     Layer("kernels/registry", (*VOCABULARY, "kernels/cpu", "kernels/cuda"), foreign_banned=NO_PYTHON),
     Layer("kernels", (*VOCABULARY, "kernels"), foreign_banned=NO_PYTHON),
