@@ -19,13 +19,75 @@ def _prefill_configs() -> list[triton.Config]:
         triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
         for m, n, warps, stages in [
             (128, 128, 8, 2),
+            (128, 128, 8, 3),
             (128, 64, 4, 3),
             (128, 64, 8, 3),
+            (128, 64, 8, 4),
             (64, 64, 4, 3),
             (64, 128, 4, 2),
             (64, 32, 4, 4),
         ]
     ]
+
+
+@triton.jit
+def _attend(  # type: ignore[no-untyped-def]
+    acc,
+    most,
+    total,
+    q_tile,
+    k,
+    v,
+    begin,
+    end,
+    queries,
+    past,
+    window,
+    kv_count,
+    scale_log2,
+    STRIDE: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    CAUSAL: tl.constexpr,
+    WINDOWED: tl.constexpr,
+    MASKED: tl.constexpr,
+):
+    """Brings keys `begin` ... `end` into the sums. Without MASKED all of them exist and every query sees them."""
+    lanes = tl.arange(0, BLOCK_N)
+    channels = tl.arange(0, BLOCK_D)
+    offsets = lanes[:, None] * STRIDE + channels[None, :]
+    for first in tl.range(begin, end, BLOCK_N):
+        keys = first + lanes
+        at = tl.cast(first, tl.int64) * STRIDE + offsets
+        if MASKED:
+            inside = (keys < kv_count)[:, None] & (channels < HEAD_DIM)[None, :]
+            k_tile = tl.load(k + at, mask=inside, other=0.0)
+            v_tile = tl.load(v + at, mask=inside, other=0.0)
+        elif BLOCK_D != HEAD_DIM:
+            k_tile = tl.load(k + at, mask=(channels < HEAD_DIM)[None, :], other=0.0)
+            v_tile = tl.load(v + at, mask=(channels < HEAD_DIM)[None, :], other=0.0)
+        else:
+            k_tile = tl.load(k + at)
+            v_tile = tl.load(v + at)
+        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee")
+        if MASKED:
+            seen = (keys < kv_count)[None, :]
+            if CAUSAL:
+                seen = seen & (keys[None, :] <= queries[:, None] + past)
+            if WINDOWED:
+                seen = seen & (keys[None, :] > queries[:, None] + past - window)
+            scores = tl.where(seen, scores, float("-inf"))
+        # Scaled where it costs nothing: once for the maximum, then within the exponent's subtraction.
+        new_most = tl.maximum(most, tl.max(scores, 1) * scale_log2)
+        # A row that has seen no key yet has no maximum: its sums are zeros, whatever they are scaled by.
+        base = tl.where(new_most == float("-inf"), 0.0, new_most)
+        weights = tl.exp2(scores * scale_log2 - base[:, None])
+        kept = tl.exp2(most - base)
+        total = total * kept + tl.sum(weights, 1)
+        acc = tl.dot(weights.to(v_tile.dtype), v_tile, acc * kept[:, None], input_precision="ieee")
+        most = new_most
+    return acc, most, total
 
 
 @triton.jit
@@ -58,46 +120,48 @@ def prefill_kernel(
     if block * BLOCK_M >= q_count:
         return
 
-    queries = block * BLOCK_M + tl.arange(0, BLOCK_M)
+    first_query = block * BLOCK_M
+    queries = first_query + tl.arange(0, BLOCK_M)
     channels = tl.arange(0, BLOCK_D)
-    kv_head = head // (HEADS // KV_HEADS)
+    STRIDE: tl.constexpr = KV_HEADS * HEAD_DIM
+    kv_at = kv_first * STRIDE + head // (HEADS // KV_HEADS) * HEAD_DIM
     q_at = (q_first + queries)[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + channels[None, :]
     in_q = (queries < q_count)[:, None] & (channels < HEAD_DIM)[None, :]
     q_tile = tl.load(q + q_at, mask=in_q, other=0.0)
 
-    # Query i sees keys up to i + past, and with a window only the last `window` of these.
+    # Query i sees keys up to i + past, and with a window only the last `window` of these. In between lie the blocks of
+    # keys that every query of this program sees, whole.
     past = kv_count - q_count
-    end = kv_count
-    if CAUSAL:
-        end = tl.minimum(kv_count, (block + 1) * BLOCK_M + past)
     begin = 0
+    end = kv_count
+    whole_begin = 0
+    whole_end = kv_count // BLOCK_N * BLOCK_N
+    if CAUSAL:
+        end = tl.minimum(kv_count, first_query + BLOCK_M + past)
+        whole_end = tl.minimum(whole_end, (first_query + past + 1) // BLOCK_N * BLOCK_N)
     if WINDOWED:
-        begin = tl.maximum(0, block * BLOCK_M + past - window + 1) // BLOCK_N * BLOCK_N
+        begin = tl.maximum(0, first_query + past - window + 1) // BLOCK_N * BLOCK_N
+        whole_begin = tl.cdiv(tl.maximum(0, first_query + BLOCK_M + past - window), BLOCK_N) * BLOCK_N
+        whole_begin = tl.minimum(whole_begin, whole_end)
 
+    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for first in tl.range(begin, end, BLOCK_N):
-        keys = first + tl.arange(0, BLOCK_N)
-        kv_at = (kv_first + keys)[:, None] * (KV_HEADS * HEAD_DIM) + kv_head * HEAD_DIM + channels[None, :]
-        in_kv = (keys < kv_count)[:, None] & (channels < HEAD_DIM)[None, :]
-        k_tile = tl.load(k + kv_at, mask=in_kv, other=0.0)
-        v_tile = tl.load(v + kv_at, mask=in_kv, other=0.0)
-        scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale_log2
-        seen = (keys < kv_count)[None, :]
-        if CAUSAL:
-            seen = seen & (keys[None, :] <= queries[:, None] + past)
-        if WINDOWED:
-            seen = seen & (keys[None, :] > queries[:, None] + past - window)
-        scores = tl.where(seen, scores, float("-inf"))
-        new_most = tl.maximum(most, tl.max(scores, 1))
-        # A row that has seen no key yet has no maximum: its sums are zeros, whatever they are scaled by.
-        base = tl.where(new_most == float("-inf"), 0.0, new_most)
-        weights = tl.exp2(scores - base[:, None])
-        kept = tl.exp2(most - base)
-        total = total * kept + tl.sum(weights, 1)
-        acc = tl.dot(weights.to(v_tile.dtype), v_tile, acc * kept[:, None], input_precision="ieee")
-        most = new_most
+    k += kv_at
+    v += kv_at
+    if WINDOWED:
+        acc, most, total = _attend(
+            acc, most, total, q_tile, k, v, begin, whole_begin, queries, past, window, kv_count, scale_log2,
+            STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=True,
+        )  # fmt: skip
+    acc, most, total = _attend(
+        acc, most, total, q_tile, k, v, whole_begin, whole_end, queries, past, window, kv_count, scale_log2,
+        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=False,
+    )  # fmt: skip
+    acc, most, total = _attend(
+        acc, most, total, q_tile, k, v, whole_end, end, queries, past, window, kv_count, scale_log2,
+        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=True,
+    )  # fmt: skip
     # A query that sees no key gives zeros.
     acc = acc / tl.where(total == 0, 1.0, total)[:, None]
     tl.store(o + q_at, acc.to(o.dtype.element_ty), mask=in_q)
@@ -129,7 +193,7 @@ def prefill(
         kv_heads, head_dim 16 ... 256.
     q_start, kv_start : i32[R + 1], rising from 0. A sequence has at least as many keys as queries where `causal`.
     max_q_tokens : the most queries of a sequence.
-    scale : of the products, usually head_dim ** -0.5.
+    scale : of the products, above 0; usually head_dim ** -0.5.
     causal : query i of n sees keys 0 ... i + (keys - n).
     window : above 0, only the last `window` of the keys that a causal query sees.
     config : block sizes; tuned on first use of a shape if None.
@@ -141,6 +205,8 @@ def prefill(
     tokens, heads, head_dim = q.shape
     kv_heads = k.shape[1]
     _check(q, k, v, heads, kv_heads, head_dim)
+    if not scale > 0:
+        raise ValueError(f"scale: expected a number above 0, got {scale}")
     if window < 0 or (window > 0 and not causal):
         raise ValueError(f"window: expected 0, or above 0 with causal attention, got {window} with causal={causal}")
     o = torch.empty_like(q)

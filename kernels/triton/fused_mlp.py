@@ -23,7 +23,10 @@ def _configs() -> list[triton.Config]:
             (64, 64, 64, 4, 4),
             (64, 128, 64, 4, 4),
             (128, 128, 64, 8, 3),
+            (128, 128, 64, 4, 4),
             (128, 256, 64, 8, 3),
+            (128, 256, 64, 8, 4),
+            (256, 128, 64, 8, 4),
         ]
     ]
 
@@ -44,6 +47,14 @@ def _activate(x, ACTIVATION: tl.constexpr):  # type: ignore[no-untyped-def]
     elif ACTIVATION == "relu":
         x = tl.maximum(x, 0.0)
     return x
+
+
+@triton.jit
+def _load_tile(rows, k, K: tl.constexpr, WHOLE: tl.constexpr):  # type: ignore[no-untyped-def]
+    """Columns k of the rows; zeros past K, where k may be."""
+    if WHOLE:
+        return tl.load(rows + k[None, :])
+    return tl.load(rows + k[None, :], mask=(k < K)[None, :], other=0.0)
 
 
 @triton.jit
@@ -74,9 +85,9 @@ def linear_kernel(
     rows = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     ks = tl.arange(0, BLOCK_K)
-    in_rows = (rows < m)[:, None]
-    in_columns = (columns < N)[:, None]
-    x_rows = x + rows.to(tl.int64)[:, None] * K
+    # Rows and columns past the end read the last one again, which costs no masks; their results are not stored.
+    x_rows = x + tl.minimum(rows, m - 1).to(tl.int64)[:, None] * K
+    WHOLE: tl.constexpr = K % BLOCK_K == 0
 
     mean = tl.zeros([BLOCK_M], tl.float32)
     rstd = tl.full([BLOCK_M], 1.0, tl.float32)
@@ -84,38 +95,36 @@ def linear_kernel(
         # Two passes, as a difference of two large sums would lose the variance of rows far from zero.
         if NORM == "layer_norm":
             for first in tl.range(0, K, BLOCK_K):
-                k = first + ks
-                tile = tl.load(x_rows + k[None, :], mask=in_rows & (k < K)[None, :], other=0.0)
-                mean += tl.sum(tile.to(tl.float32), 1)
+                mean += tl.sum(_load_tile(x_rows, first + ks, K, WHOLE).to(tl.float32), 1)
             mean = mean / K
         squares = tl.zeros([BLOCK_M], tl.float32)
         for first in tl.range(0, K, BLOCK_K):
             k = first + ks
-            inside = in_rows & (k < K)[None, :]
-            tile = tl.load(x_rows + k[None, :], mask=inside, other=0.0).to(tl.float32)
-            tile = tl.where(inside, tile - mean[:, None], 0.0)
+            tile = _load_tile(x_rows, k, K, WHOLE).to(tl.float32) - mean[:, None]
+            if not WHOLE:
+                tile = tl.where((k < K)[None, :], tile, 0.0)
             squares += tl.sum(tile * tile, 1)
         rstd = tl.rsqrt(squares / K + eps)
 
     acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
     up = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
-    weight_rows = weight + columns.to(tl.int64)[:, None] * K
+    weight_rows = weight + tl.minimum(columns, N - 1).to(tl.int64)[:, None] * K
     for first in tl.range(0, K, BLOCK_K):
         k = first + ks
-        in_k = (k < K)[None, :]
-        tile = tl.load(x_rows + k[None, :], mask=in_rows & in_k, other=0.0)
+        tile = _load_tile(x_rows, k, K, WHOLE)
         if NORM != "none":
             h = (tile.to(tl.float32) - mean[:, None]) * rstd[:, None]
             if HAS_NORM_WEIGHT:
                 h = h * tl.load(norm_weight + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
             if HAS_NORM_BIAS:
                 h = h + tl.load(norm_bias + k, mask=k < K, other=0.0).to(tl.float32)[None, :]
-            tile = tl.where(in_k, h, 0.0).to(weight.dtype.element_ty)
-        w = tl.load(weight_rows + k[None, :], mask=in_columns & in_k, other=0.0)
-        acc = tl.dot(tile, tl.trans(w), acc, input_precision="ieee")
+            if not WHOLE:
+                h = tl.where((k < K)[None, :], h, 0.0)
+            tile = h.to(weight.dtype.element_ty)
+        acc = tl.dot(tile, tl.trans(_load_tile(weight_rows, k, K, WHOLE)), acc, input_precision="ieee")
         if GATED:
-            w = tl.load(weight_rows + N * K + k[None, :], mask=in_columns & in_k, other=0.0)
-            up = tl.dot(tile, tl.trans(w), up, input_precision="ieee")
+            up_tile = _load_tile(weight_rows + N * K, k, K, WHOLE)
+            up = tl.dot(tile, tl.trans(up_tile), up, input_precision="ieee")
 
     if HAS_BIAS:
         acc += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
@@ -125,7 +134,7 @@ def linear_kernel(
     if GATED:
         acc = acc * up
     at = rows.to(tl.int64)[:, None] * N + columns[None, :]
-    inside = in_rows & (columns < N)[None, :]
+    inside = (rows < m)[:, None] & (columns < N)[None, :]
     if HAS_RESIDUAL:
         acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
     tl.store(y + at, acc.to(y.dtype.element_ty), mask=inside)

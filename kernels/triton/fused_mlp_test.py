@@ -1,20 +1,13 @@
 """In Triton's interpreter on the CPU (a GPU's compiler where there is one), against the same formulas in f64."""
 
-import os
-
 import pytest
 import torch
 
-DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu":
-    os.environ["TRITON_INTERPRET"] = "1"  # read when a kernel is defined
+from kernels.triton.testing import DEVICE, EPS, HALF  # isort: skip
 
-import triton  # noqa: E402
-from kernels.triton import fused_mlp  # noqa: E402
+import triton
+from kernels.triton import fused_mlp
 
-EPS = {torch.float32: 2.0**-24, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}
-# The interpreter multiplies bfloat16 by its bits.
-HALF = torch.bfloat16 if DEVICE == "cuda" else torch.float16
 SMALL = triton.Config({"BLOCK_M": 16, "BLOCK_N": 16, "BLOCK_K": 32}, num_warps=4, num_stages=1)
 
 # The largest slope of each activation: errors of its argument grow by no more.
