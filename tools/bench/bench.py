@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tools.bench import compile_suite, cpu_suite
+from tools.bench import compile_suite, cpu_suite, kernels_suite
 from tools.bench.report import Row, render
 
 from flashflow import FlashFlowError, __version__
@@ -52,7 +52,10 @@ def machine() -> dict[str, str | int]:
 @app.command()
 def main(
     suite: Annotated[
-        str, typer.Option(help="Which suite to run: cpu, or compile (seconds and memory of each stage).")
+        str,
+        typer.Option(
+            help="cpu, compile (seconds and memory of each stage), or kernels (each kernel on an NVIDIA GPU)."
+        ),
     ] = "cpu",
     model: Annotated[
         list[str] | None,
@@ -61,16 +64,39 @@ def main(
     dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of the decode figure.")] = 32,
-    repeats: Annotated[int, typer.Option(min=1, max=100, help="Turns of A B A B ...; medians are reported.")] = 7,
+    repeats: Annotated[
+        int | None,
+        typer.Option(min=1, max=100, help="Turns of A B A B ...; medians are reported. 7, for kernels 21."),
+    ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of both sides; 0 = every usable core.")] = 0,
     peer: Annotated[bool, typer.Option(help="Run the torch peer beside ours.")] = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write machine and rows to this file.")] = None,
+    kernels: Annotated[str, typer.Option(help="kernels: the families, with commas. All where none is named.")] = "",
+    shapes: Annotated[str, typer.Option(help="kernels: parts of shapes' names, with commas.")] = "",
+    without: Annotated[str, typer.Option(help="kernels: variants to leave out, such as inductor,eager.")] = "",
+    only_list: Annotated[bool, typer.Option("--list", help="kernels: print the cases and stop.")] = False,
+    from_json: Annotated[
+        Path | None, typer.Option(help="kernels: take the report of an earlier run; measure nothing.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(help="kernels: also write docs/performance.md's page here.")] = None,
+    charts: Annotated[Path | None, typer.Option(help="kernels: also draw charts into this folder.")] = None,
 ) -> None:
-    """Runs a suite and prints one table."""
-    if suite not in ("cpu", "compile"):
-        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu or compile")
-    if json_out:
-        make_output_folder(json_out.parent, "--json")
+    """Runs a suite and prints its tables."""
+    if suite not in ("cpu", "compile", "kernels"):
+        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu, compile or kernels")
+    for path, option in ((json_out, "--json"), (markdown, "--markdown"), (charts and charts / "x", "--charts")):
+        if path:
+            make_output_folder(path.parent, option)
+    if suite == "kernels":
+        options = kernels_suite.Options(
+            kernels=kernels_suite.words(kernels),
+            shapes=kernels_suite.words(shapes),
+            without=kernels_suite.words(without),
+            repeats=repeats or kernels_suite.Options.repeats,
+            commit=kernels_suite.source_commit(),
+        )
+        outputs = kernels_suite.Outputs(json_out, markdown, charts)
+        raise typer.Exit(kernels_suite.run_command(options, outputs, from_json, only_list))
     threads = threads or len(os.sched_getaffinity(0))
     info = machine() | {"threads": threads}
     rows: list[Row] = []
@@ -88,7 +114,7 @@ def main(
             dtypes=dtypes,
             prompt_tokens=prompt_tokens,
             decode_tokens=decode_tokens,
-            repeats=repeats,
+            repeats=repeats or 7,
             threads=threads,
             with_peer=peer,
             log=log,

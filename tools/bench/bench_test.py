@@ -16,6 +16,8 @@ BENCH = Path(__file__).parent / "bench"
         (["--json", "file/out.json"], 1, "error: --json: the folder file cannot be made: "),
         (["--dtype", "int3"], 2, "--dtype"),
         (["--suite", "tpu"], 2, "unknown suite 'tpu'"),
+        (["--suite", "kernels", "--kernels", "conv", "--list"], 2, "error: there is no kernel 'conv'"),
+        (["--suite", "kernels", "--markdown", "file/page.md"], 1, "error: --markdown: the folder file cannot be made"),
     ],
 )
 def test_errors(tmp_path, words, status, message):

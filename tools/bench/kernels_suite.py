@@ -8,6 +8,7 @@ kernels` takes the same options.
 
 import argparse
 import datetime
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.bench.kernel_charts import NoChartsError, draw
+from tools.bench.kernel_page import page
 from tools.bench.kernel_results import Report, Result, Timing, Variant, spec_for, summarize, tables
 
 TOP = Path(__file__).parents[2]  # the repository, its runfiles, or the unpacked bundle
@@ -141,6 +144,57 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
+def source_commit() -> str:
+    """The commit of the checkout that `bazel run` stands in, or of the bundle that this is part of."""
+    if (TOP / "COMMIT").is_file():
+        return (TOP / "COMMIT").read_text().strip()
+    checkout = os.environ.get("BUILD_WORKSPACE_DIRECTORY", str(TOP))
+    try:
+        git = ["git", "-C", checkout, "describe", "--always", "--dirty", "--exclude=*"]
+        done = subprocess.run(git, capture_output=True, text=True, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() if done.returncode == 0 else "unknown"
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a run goes, beside the tables on stdout."""
+
+    json: Path | None = None
+    markdown: Path | None = None
+    charts: Path | None = None  # a folder
+
+
+def run_command(options: Options, outputs: Outputs, from_json: Path | None = None, only_list: bool = False) -> int:
+    """What the command line does, in the order: measure (or read `from_json`), write, print. Gives the exit status.
+
+    2, with one sentence on stderr, where this machine has no GPU or the options name no case.
+    """
+    try:
+        if only_list:
+            print(list_cases(options))
+            return 0
+        if from_json:
+            report = Report.from_json(from_json.read_text())
+        else:
+            report = run(options, lambda line: print(line, file=sys.stderr, flush=True))
+        if outputs.json:
+            outputs.json.write_text(report.to_json())
+        if outputs.markdown:
+            outputs.markdown.write_text(page(report))
+        print(" · ".join(f"{key} {value}" for key, value in report.machine.items()) + "\n")
+        print(tables(report.results))
+        if outputs.charts:
+            spec = spec_for(str(report.machine.get("device", "")), DEVICE_SPECS)
+            for path in draw(report, spec, outputs.charts):
+                print(f"wrote {path}", file=sys.stderr)
+    except (NoGpuError, NoChartsError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="kernels_suite", description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--library", type=Path, default=LIBRARY, help="the kernels' shared library")
@@ -150,21 +204,15 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--without", type=words, default=[], help="variants to leave out: inductor,eager")
     parser.add_argument("--repeats", type=int, default=Options.repeats, help="rounds; medians are reported")
     parser.add_argument("--list", action="store_true", help="print the cases and stop")
+    parser.add_argument("--from-json", type=Path, help="take this report of an earlier run; measure nothing")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
+    parser.add_argument("--markdown", type=Path, help="also write docs/performance.md's page to this file")
+    parser.add_argument("--charts", type=Path, help="also draw charts into this folder (needs matplotlib)")
     args = parser.parse_args(argv)
-    options = Options(args.library, args.compare, args.kernels, args.shapes, max(1, args.repeats), args.without)
-    try:
-        if args.list:
-            print(list_cases(options))
-            return 0
-        report = run(options, lambda line: print(line, file=sys.stderr, flush=True))
-    except (NoGpuError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(tables(report.results))
-    if args.json:
-        args.json.write_text(report.to_json())
-    return 0
+    options = Options(
+        args.library, args.compare, args.kernels, args.shapes, max(1, args.repeats), args.without, source_commit()
+    )
+    return run_command(options, Outputs(args.json, args.markdown, args.charts), args.from_json, args.list)
 
 
 if __name__ == "__main__":
