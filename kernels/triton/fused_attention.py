@@ -10,24 +10,31 @@ Scores and sums are f32 whatever the dtype of q, k and v, which is that of the r
 import torch
 import triton
 import triton.language as tl
+from kernels.triton.descriptors import has_descriptors, scratch_memory
 
 _LOG2_E = 1.4426950408889634
 
 
 def _prefill_configs() -> list[triton.Config]:
     return [
-        triton.Config({"BLOCK_M": m, "BLOCK_N": n}, num_warps=warps, num_stages=stages)
-        for m, n, warps, stages in [
-            (128, 128, 8, 2),
-            (128, 128, 8, 3),
-            (128, 64, 4, 3),
-            (128, 64, 8, 3),
-            (128, 64, 8, 4),
-            (64, 64, 4, 3),
-            (64, 128, 4, 2),
-            (64, 32, 4, 4),
+        triton.Config({"BLOCK_M": m, "BLOCK_N": n, "DESCRIPTORS": descriptors}, num_warps=warps, num_stages=stages)
+        for m, n, descriptors, warps, stages in [
+            (128, 64, True, 8, 3),
+            (128, 128, True, 8, 3),
+            (128, 128, False, 8, 2),
+            (128, 64, False, 8, 3),
+            (64, 64, False, 4, 3),
+            (64, 128, False, 4, 2),
+            (64, 32, False, 4, 4),
         ]
     ]
+
+
+def _prune(configs: list[triton.Config], arguments: dict, **constants: int) -> list[triton.Config]:
+    head_dim = constants["HEAD_DIM"]
+    pitch = constants["KV_HEADS"] * head_dim * arguments["k"].element_size()
+    allowed = head_dim == constants["BLOCK_D"] and has_descriptors(pitch)
+    return [config for config in configs if allowed or not config.kwargs["DESCRIPTORS"]]
 
 
 @triton.jit
@@ -45,22 +52,30 @@ def _attend(  # type: ignore[no-untyped-def]
     window,
     kv_count,
     scale_log2,
+    column,
     STRIDE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     BLOCK_D: tl.constexpr,
     BLOCK_N: tl.constexpr,
     CAUSAL: tl.constexpr,
     WINDOWED: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,
     MASKED: tl.constexpr,
 ):
-    """Brings keys `begin` ... `end` into the sums. Without MASKED all of them exist and every query sees them."""
+    """Brings keys `begin` ... `end` into the sums. Without MASKED all of them exist and every query sees them.
+
+    k and v point to the sequence's first key of this head, or describe its keys, this head's at `column`.
+    """
     lanes = tl.arange(0, BLOCK_N)
     channels = tl.arange(0, BLOCK_D)
     offsets = lanes[:, None] * STRIDE + channels[None, :]
     for first in tl.range(begin, end, BLOCK_N):
         keys = first + lanes
         at = tl.cast(first, tl.int64) * STRIDE + offsets
-        if MASKED:
+        if DESCRIPTORS:  # which give zeros past the last key
+            k_tile = k.load([first, column])
+            v_tile = v.load([first, column])
+        elif MASKED:
             inside = (keys < kv_count)[:, None] & (channels < HEAD_DIM)[None, :]
             k_tile = tl.load(k + at, mask=inside, other=0.0)
             v_tile = tl.load(v + at, mask=inside, other=0.0)
@@ -106,8 +121,10 @@ def prefill_kernel(
     BLOCK_D: tl.constexpr,  # HEAD_DIM or the next power of two
     CAUSAL: tl.constexpr,
     WINDOWED: tl.constexpr,
+    LENGTH: tl.constexpr,  # of the longest sequence, as a power of two: only for tuning apart
     BLOCK_M: tl.constexpr,
     BLOCK_N: tl.constexpr,
+    DESCRIPTORS: tl.constexpr,  # read keys and values by the copy engine; HEAD_DIM is BLOCK_D then
 ) -> None:
     """BLOCK_M queries of one head of one sequence. Long sequences' last blocks have the most keys: they go first."""
     block = tl.num_programs(0) - 1 - tl.program_id(0)
@@ -124,7 +141,7 @@ def prefill_kernel(
     queries = first_query + tl.arange(0, BLOCK_M)
     channels = tl.arange(0, BLOCK_D)
     STRIDE: tl.constexpr = KV_HEADS * HEAD_DIM
-    kv_at = kv_first * STRIDE + head // (HEADS // KV_HEADS) * HEAD_DIM
+    column = head // (HEADS // KV_HEADS) * HEAD_DIM
     q_at = (q_first + queries)[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + channels[None, :]
     in_q = (queries < q_count)[:, None] & (channels < HEAD_DIM)[None, :]
     q_tile = tl.load(q + q_at, mask=in_q, other=0.0)
@@ -147,29 +164,37 @@ def prefill_kernel(
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
     most = tl.full([BLOCK_M], float("-inf"), tl.float32)
     total = tl.zeros([BLOCK_M], tl.float32)
-    k += kv_at
-    v += kv_at
+    k += kv_first * STRIDE
+    v += kv_first * STRIDE
+    if DESCRIPTORS:
+        k = tl.make_tensor_descriptor(k, [kv_count, STRIDE], [STRIDE, 1], [BLOCK_N, BLOCK_D])
+        v = tl.make_tensor_descriptor(v, [kv_count, STRIDE], [STRIDE, 1], [BLOCK_N, BLOCK_D])
+    else:
+        k += column
+        v += column
     if WINDOWED:
         acc, most, total = _attend(
-            acc, most, total, q_tile, k, v, begin, whole_begin, queries, past, window, kv_count, scale_log2,
-            STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=True,
+            acc, most, total, q_tile, k, v, begin, whole_begin, queries, past, window, kv_count, scale_log2, column,
+            STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, DESCRIPTORS, MASKED=True,
         )  # fmt: skip
     acc, most, total = _attend(
-        acc, most, total, q_tile, k, v, whole_begin, whole_end, queries, past, window, kv_count, scale_log2,
-        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=False,
+        acc, most, total, q_tile, k, v, whole_begin, whole_end, queries, past, window, kv_count, scale_log2, column,
+        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, DESCRIPTORS, MASKED=False,
     )  # fmt: skip
     acc, most, total = _attend(
-        acc, most, total, q_tile, k, v, whole_end, end, queries, past, window, kv_count, scale_log2,
-        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, MASKED=True,
+        acc, most, total, q_tile, k, v, whole_end, end, queries, past, window, kv_count, scale_log2, column,
+        STRIDE, HEAD_DIM, BLOCK_D, BLOCK_N, CAUSAL, WINDOWED, DESCRIPTORS, MASKED=True,
     )  # fmt: skip
     # A query that sees no key gives zeros.
     acc = acc / tl.where(total == 0, 1.0, total)[:, None]
     tl.store(o + q_at, acc.to(o.dtype.element_ty), mask=in_q)
 
 
-tuned_prefill_kernel = triton.autotune(configs=_prefill_configs(), key=["HEADS", "HEAD_DIM", "CAUSAL", "WINDOWED"])(
-    prefill_kernel
-)
+tuned_prefill_kernel = triton.autotune(
+    configs=_prefill_configs(),
+    key=["HEADS", "KV_HEADS", "HEAD_DIM", "CAUSAL", "WINDOWED", "LENGTH"],
+    prune_configs_by={"early_config_prune": _prune},
+)(prefill_kernel)
 
 
 def prefill(
@@ -196,7 +221,7 @@ def prefill(
     scale : of the products, above 0; usually head_dim ** -0.5.
     causal : query i of n sees keys 0 ... i + (keys - n).
     window : above 0, only the last `window` of the keys that a causal query sees.
-    config : block sizes; tuned on first use of a shape if None.
+    config : block sizes; tuned on first use of a shape if None. Sets Triton's allocator of scratch memory.
 
     Returns
     -------
@@ -219,7 +244,9 @@ def prefill(
         BLOCK_D=triton.next_power_of_2(head_dim),
         CAUSAL=causal,
         WINDOWED=window > 0,
+        LENGTH=triton.next_power_of_2(max_q_tokens),
     )
+    triton.set_allocator(scratch_memory)
     arguments = (q, k, v, o, q_start, kv_start, scale * _LOG2_E, window)
 
     def grid(meta: dict) -> tuple[int, int, int]:

@@ -10,7 +10,8 @@ from kernels.triton.testing import DEVICE, EPS, HALF  # isort: skip
 import triton
 from kernels.triton import fused_attention
 
-SMALL = triton.Config({"BLOCK_M": 16, "BLOCK_N": 16}, num_warps=4, num_stages=1)
+SMALL = triton.Config({"BLOCK_M": 16, "BLOCK_N": 16, "DESCRIPTORS": False}, num_warps=4, num_stages=1)
+DESCRIBED = triton.Config({"BLOCK_M": 16, "BLOCK_N": 16, "DESCRIPTORS": True}, num_warps=4, num_stages=1)
 
 
 def reference(q, k, v, scale, causal, window):
@@ -46,17 +47,20 @@ def starts(lengths):
 
 
 @pytest.mark.parametrize(
-    ("heads", "kv_heads", "head_dim", "causal", "window", "dtype"),
+    ("heads", "kv_heads", "head_dim", "causal", "window", "dtype", "config"),
     [
-        (2, 2, 64, True, 0, torch.float32),
-        (4, 2, 16, True, 0, torch.float16),
-        (3, 1, 80, True, 0, torch.float32),
-        (2, 1, 32, False, 0, torch.float32),
-        (2, 2, 32, True, 5, torch.float32),
-        (1, 1, 128, True, 0, HALF),
+        (2, 2, 64, True, 0, torch.float32, SMALL),
+        (4, 2, 16, True, 0, torch.float16, SMALL),
+        (3, 1, 80, True, 0, torch.float32, SMALL),
+        (2, 1, 32, False, 0, torch.float32, SMALL),
+        (2, 2, 32, True, 5, torch.float32, SMALL),
+        (2, 2, 32, True, 20, torch.float32, SMALL),
+        (1, 1, 128, True, 0, HALF, SMALL),
+        (4, 2, 16, True, 0, torch.float32, DESCRIBED),
+        (2, 1, 32, True, 5, torch.float32, DESCRIBED),
     ],
 )
-def test_prefill_of_ragged_sequences(heads, kv_heads, head_dim, causal, window, dtype):
+def test_prefill_of_ragged_sequences(heads, kv_heads, head_dim, causal, window, dtype, config):
     generator = torch.Generator().manual_seed(head_dim + window)
     q_lengths, kv_lengths = [1, 17, 0, 33], [7, 17, 3, 40]
     q = rows(q_lengths, heads, head_dim, dtype, generator)
@@ -68,7 +72,7 @@ def test_prefill_of_ragged_sequences(heads, kv_heads, head_dim, causal, window, 
         scale=scale,
         causal=causal,
         window=window,
-        config=SMALL,
+        config=config,
     ).cpu()
     assert got.dtype == dtype
     q0 = kv0 = 0
@@ -152,6 +156,8 @@ def test_what_does_not_fit_is_named():
         fused_attention.prefill(q, k, k, cut, cut, 4, scale=1.0)
     with pytest.raises(ValueError, match="k: expected contiguous torch.float32"):
         fused_attention.prefill(q, k[:, :1].half(), k[:, :1], cut, cut, 4, scale=1.0)
+    with pytest.raises(ValueError, match="scale: expected a number above 0"):
+        fused_attention.prefill(q, q, q, cut, cut, 4, scale=0.0)
     with pytest.raises(ValueError, match="window"):
         fused_attention.prefill(q, q, q, cut, cut, 4, scale=1.0, causal=False, window=3)
     with pytest.raises(ValueError, match="head_dim: expected 16 to 256"):

@@ -1,6 +1,6 @@
 """A transformer's MLP in two launches: norm, up projection and activation; down projection and residual.
 
-Both are one kernel, a linear layer with what stands before and after it, as the IR's fused_linear: the norm is computed
+Each is a linear layer with what stands before and after it, as the IR's fused_linear: the norm is computed
 where its rows are multiplied, and bias, activation, gate and residual are applied to the sums before they are rounded.
 Sums are f32. Programs that share rows run beside each other, so that what they read again comes from the L2 cache.
 """
@@ -8,6 +8,7 @@ Sums are f32. Programs that share rows run beside each other, so that what they 
 import torch
 import triton
 import triton.language as tl
+from kernels.triton.descriptors import has_descriptors, scratch_memory
 
 ACTIVATIONS = ("none", "gelu", "gelu_tanh", "silu", "relu")
 NORMS = ("none", "layer_norm", "rms_norm")
@@ -23,11 +24,15 @@ def _configs() -> list[triton.Config]:
             (64, 64, 64, 4, 4),
             (64, 128, 64, 4, 4),
             (128, 128, 64, 8, 3),
-            (128, 128, 64, 4, 4),
-            (128, 256, 64, 8, 3),
             (128, 256, 64, 8, 4),
-            (256, 128, 64, 8, 4),
         ]
+    ]
+
+
+def _many_rows_configs() -> list[triton.Config]:
+    return [
+        triton.Config({"BLOCK_M": m, "BLOCK_N": n, "BLOCK_K": 64}, num_warps=8, num_stages=stages)
+        for m, n, stages in [(128, 128, 4), (128, 256, 3), (128, 256, 4)]
     ]
 
 
@@ -143,6 +148,55 @@ def linear_kernel(
 tuned_linear_kernel = triton.autotune(configs=_configs(), key=["m", "N", "K", "NORM", "GATED"])(linear_kernel)
 
 
+@triton.jit
+def many_rows_kernel(
+    x,  # [m, K]
+    weight,  # [N, K]
+    bias,
+    residual,  # [m, N]
+    y,  # [m, N]
+    m,
+    N: tl.constexpr,
+    K: tl.constexpr,
+    ACTIVATION: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    HAS_RESIDUAL: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+) -> None:
+    """As linear_kernel without norm and gate.
+
+    A program stays for many tiles, whose blocks the copy engine brings: the next tile's are on their way while this
+    one's sums go through the activation.
+    """
+    x_blocks = tl.make_tensor_descriptor(x, [m, K], [K, 1], [BLOCK_M, BLOCK_K])
+    weight_blocks = tl.make_tensor_descriptor(weight, [N, K], [K, 1], [BLOCK_N, BLOCK_K])
+    y_blocks = tl.make_tensor_descriptor(y, [m, N], [N, 1], [BLOCK_M, BLOCK_N])
+    across = tl.cdiv(N, BLOCK_N)
+    for tile in tl.range(tl.program_id(0), across * tl.cdiv(m, BLOCK_M), tl.num_programs(0), flatten=True):
+        row = tile // across * BLOCK_M
+        column = tile % across * BLOCK_N
+        acc = tl.zeros([BLOCK_M, BLOCK_N], tl.float32)
+        for step in tl.range(0, tl.cdiv(K, BLOCK_K)):
+            x_tile = x_blocks.load([row, step * BLOCK_K])
+            w_tile = weight_blocks.load([column, step * BLOCK_K])
+            acc = tl.dot(x_tile, tl.trans(w_tile), acc, input_precision="ieee")
+        columns = column + tl.arange(0, BLOCK_N)
+        if HAS_BIAS:
+            acc += tl.load(bias + columns, mask=columns < N, other=0.0).to(tl.float32)[None, :]
+        acc = _activate(acc, ACTIVATION)
+        if HAS_RESIDUAL:
+            rows = row + tl.arange(0, BLOCK_M)
+            at = rows.to(tl.int64)[:, None] * N + columns[None, :]
+            inside = (rows < m)[:, None] & (columns < N)[None, :]
+            acc += tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)
+        y_blocks.store([row, column], acc.to(y.dtype.element_ty))
+
+
+tuned_many_rows_kernel = triton.autotune(configs=_many_rows_configs(), key=["m", "N", "K"])(many_rows_kernel)
+
+
 def fused_linear(
     x: torch.Tensor,
     weight: torch.Tensor,
@@ -156,6 +210,7 @@ def fused_linear(
     activation: str = "none",
     gated: bool = False,
     config: triton.Config | None = None,
+    many_rows: bool | None = None,
 ) -> torch.Tensor:
     """f(norm(x) weight^T + bias) + residual, as the IR's fused_linear.
 
@@ -167,6 +222,8 @@ def fused_linear(
     norm : "none", "layer_norm" or "rms_norm" of x's rows, rounded to weight's dtype before the product.
     activation : "none", "gelu", "gelu_tanh", "silu" or "relu".
     config : block sizes; tuned on first use of a shape if None.
+    many_rows : whether to take the kernel for that, which has neither norm nor gate and sets Triton's allocator of scratch
+        memory; None: from 1,024 rows on, on GPUs with a copy engine and where it can take the shape.
 
     Returns
     -------
@@ -195,6 +252,14 @@ def fused_linear(
     y = torch.empty((m, n), dtype=x.dtype, device=x.device)
     if m == 0:
         return y
+    plain = norm == "none" and not gated
+    if many_rows is None:
+        pitches = (k * x.element_size(), n * x.element_size())
+        many_rows = plain and config is None and m >= 1024 and all(map(has_descriptors, pitches))
+    if many_rows:
+        if not plain:
+            raise ValueError("many_rows: expected neither norm nor gate")
+        return _many_rows(x, weight, bias, residual, y, activation, config)
     arguments = (x, weight, bias, residual, norm_weight, norm_bias, y, m, eps)
     constants = dict(
         N=n,
@@ -215,6 +280,31 @@ def fused_linear(
         tuned_linear_kernel[grid](*arguments, **constants)
     else:
         linear_kernel[grid](*arguments, **constants, **config.all_kwargs())
+    return y
+
+
+def _many_rows(
+    x: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+    residual: torch.Tensor | None,
+    y: torch.Tensor,
+    activation: str,
+    config: triton.Config | None,
+) -> torch.Tensor:
+    m, k = x.shape
+    n = y.shape[1]
+    constants = dict(N=n, K=k, ACTIVATION=activation, HAS_BIAS=bias is not None, HAS_RESIDUAL=residual is not None)
+    processors = torch.cuda.get_device_properties(x.device).multi_processor_count if x.is_cuda else 2
+
+    def grid(meta: dict) -> tuple[int]:
+        return (min(processors, triton.cdiv(n, meta["BLOCK_N"]) * triton.cdiv(m, meta["BLOCK_M"])),)
+
+    triton.set_allocator(scratch_memory)
+    if config is None:
+        tuned_many_rows_kernel[grid](x, weight, bias, residual, y, m, **constants)
+    else:
+        many_rows_kernel[grid](x, weight, bias, residual, y, m, **constants, **config.all_kwargs())
     return y
 
 

@@ -87,6 +87,26 @@ def test_fused_linear(m, n, k, norm, activation, gated, bias, residual, dtype):
         assert torch.equal(one[0], got[row]), "a row's bits do not depend on the rows beside it"
 
 
+@pytest.mark.parametrize(
+    ("m", "n", "k", "activation", "bias", "residual"),
+    [(1, 16, 32, "none", False, False), (37, 40, 72, "gelu_tanh", True, False), (33, 56, 64, "none", True, True)],
+)
+def test_many_rows(m, n, k, activation, bias, residual):
+    generator = torch.Generator().manual_seed(m)
+    given = {
+        "x": random(generator, m, k),
+        "weight": random(generator, n, k, scale=k**-0.5),
+        "bias": random(generator, n) if bias else None,
+        "residual": random(generator, m, n) if residual else None,
+    }
+    fixed = {"norm": "none", "norm_weight": None, "norm_bias": None, "gated": False, "eps": 1e-5}
+    want, error = reference(**given, **fixed, activation=activation)
+    given = {name: None if t is None else t.to(DEVICE) for name, t in given.items()}
+    got = fused_mlp.fused_linear(**given, activation=activation, config=SMALL, many_rows=True).cpu()
+    single = EPS[torch.float32]
+    assert ((got.double() - want).abs() <= (2 * k + 64) * single * error + single * want.abs() + 8 * single).all()
+
+
 def test_fused_mlp_is_the_block_that_models_write():
     generator = torch.Generator().manual_seed(5)
     x, up, down = random(generator, 9, 24), random(generator, 96, 24, scale=0.2), random(generator, 24, 96, scale=0.1)
@@ -118,6 +138,7 @@ def test_fused_mlp_is_the_block_that_models_write():
         ({"activation": "swish"}, "activation: expected one of none, gelu"),
         ({"norm": "batch_norm"}, "norm: expected one of none, layer_norm"),
         ({"norm_weight": torch.zeros(8)}, "expected none, as norm"),
+        ({"gated": True, "many_rows": True}, "many_rows: expected neither norm nor gate"),
     ],
 )
 def test_what_does_not_fit_is_named(change, message):

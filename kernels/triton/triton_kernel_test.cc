@@ -1,7 +1,6 @@
 // The kernels compiled ahead of time, launched without Python, against the same sums in f64 on the CPU.
 #include "kernels/triton/triton_kernel.h"
 
-#include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
@@ -15,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/base/casts.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_split.h"
 #include "gtest/gtest.h"
@@ -31,22 +31,29 @@ std::string ReadFile(const std::string& path) {
   return {std::istreambuf_iterator<char>(file), {}};
 }
 
+// bf16 is the upper half of f32.
+uint16_t ToBf16(float value) {
+  const uint32_t bits = absl::bit_cast<uint32_t>(value);
+  return static_cast<uint16_t>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+double FromBf16(uint16_t bits) { return absl::bit_cast<float>(uint32_t{bits} << 16); }
+
 // A tensor on both sides; its numbers are bf16's.
 struct Tensor {
-  std::vector<__nv_bfloat16> host;
-  __nv_bfloat16* device = nullptr;
+  std::vector<uint16_t> host;
+  uint16_t* device = nullptr;
 
   explicit Tensor(size_t count, float scale = 0, uint32_t seed = 0) : host(count) {
     std::mt19937 generator(seed);
     std::uniform_real_distribution<float> uniform(-scale, scale);
-    for (auto& value : host) value = __float2bfloat16(uniform(generator));
+    for (uint16_t& value : host) value = ToBf16(uniform(generator));
     EXPECT_EQ(cudaMalloc(&device, count * sizeof(host[0])), cudaSuccess);
     EXPECT_EQ(cudaMemcpy(device, host.data(), count * sizeof(host[0]), cudaMemcpyHostToDevice), cudaSuccess);
   }
   Tensor(const Tensor&) = delete;
   ~Tensor() { cudaFree(device); }
 
-  double operator[](size_t i) const { return __bfloat162float(host[i]); }
+  double operator[](size_t i) const { return FromBf16(host[i]); }
   void Read() {
     ASSERT_EQ(cudaMemcpy(host.data(), device, host.size() * sizeof(host[0]), cudaMemcpyDeviceToHost), cudaSuccess);
   }

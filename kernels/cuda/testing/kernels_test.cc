@@ -23,6 +23,7 @@ int main(int argc, char** argv) {
       {"attention", flashflow::cuda::testing::TestFusedAttention},
       {"norm", flashflow::cuda::testing::TestNorm},
       {"softmax", flashflow::cuda::testing::TestSoftmax},
+      {"sampling", flashflow::cuda::testing::TestSampling},
   };
   int failures = 0;
   for (const auto& suite : suites) {

@@ -24,6 +24,7 @@ void TestGemmSkinny(Report& report);
 void TestFusedAttention(Report& report);
 void TestNorm(Report& report);
 void TestSoftmax(Report& report);
+void TestSampling(Report& report);
 
 }  // namespace flashflow::cuda::testing
 
