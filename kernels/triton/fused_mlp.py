@@ -222,8 +222,8 @@ def fused_linear(
     norm : "none", "layer_norm" or "rms_norm" of x's rows, rounded to weight's dtype before the product.
     activation : "none", "gelu", "gelu_tanh", "silu" or "relu".
     config : block sizes; tuned on first use of a shape if None.
-    many_rows : whether to take the kernel for that, which has neither norm nor gate and sets Triton's allocator of scratch
-        memory; None: from 1,024 rows on, on GPUs with a copy engine and where it can take the shape.
+    many_rows : whether to take the kernel for that, which has neither norm nor gate and sets Triton's allocator of
+        scratch memory; None: from 1,024 rows on, on GPUs with a copy engine and where it can take the shape.
 
     Returns
     -------
