@@ -4,108 +4,20 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
-#include "absl/status/status.h"
-#include "absl/status/statusor.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
-#include "kernels/cpu/thread_pool.h"
 #include "kernels/registry/catalog.h"
-#include "kernels/registry/cpu_weights.h"
+#include "kernels/registry/cpu_launchers_testing.h"
 
 namespace flashflow::kernels {
 namespace {
 
 using testing::ElementsAre;
-using testing::ElementsAreArray;
-using testing::HasSubstr;
-
-template <typename T>
-constexpr DType kDTypeOf = DType::kF32;
-template <>
-constexpr DType kDTypeOf<int32_t> = DType::kI32;
-template <>
-constexpr DType kDTypeOf<int64_t> = DType::kI64;
-template <>
-constexpr DType kDTypeOf<uint8_t> = DType::kBool;  // bytes 0 and 1; vector<bool> has none
-template <>
-constexpr DType kDTypeOf<uint16_t> = DType::kBF16;  // its bits
-
-TensorView View(void* data, DType dtype, const std::vector<int64_t>& dims) {
-  TensorView view{.data = data, .dtype = dtype, .rank = static_cast<int>(dims.size())};
-  std::copy(dims.begin(), dims.end(), view.dims.begin());
-  return view;
-}
-
-// A tensor with its own elements.
-template <typename T>
-struct Tensor {
-  std::vector<int64_t> dims;
-  std::vector<T> data;
-  TensorView view() { return View(data.data(), kDTypeOf<T>, dims); }
-};
-using F = Tensor<float>;
-using I = Tensor<int32_t>;
-
-TensorView Absent() { return TensorView(); }
-
-// Binds a kernel for exactly the operands given and launches it on them.
-class CpuLaunchersTest : public testing::Test {
- protected:
-  CpuLaunchersTest() { EXPECT_TRUE(RegisterCpuKernels(&launchers_).ok()); }
-
-  absl::StatusOr<std::unique_ptr<BoundKernel>> Bind(std::string_view id, std::string_view op, const AttrMap& attrs,
-                                                    const std::vector<std::optional<DType>>& inputs,
-                                                    const std::vector<DType>& outputs) {
-    return launchers_.Bind(id, 1, {attrs, inputs, outputs, op});
-  }
-
-  absl::Status Run(std::string_view id, std::string_view op, const AttrMap& attrs,
-                   const std::vector<TensorView>& inputs, const std::vector<TensorView>& outputs) {
-    std::vector<std::optional<DType>> input_dtypes;
-    for (const TensorView& view : inputs) {
-      input_dtypes.push_back(view.data != nullptr ? std::optional<DType>(view.dtype) : std::nullopt);
-    }
-    std::vector<DType> output_dtypes;
-    for (const TensorView& view : outputs) output_dtypes.push_back(view.dtype);
-    absl::StatusOr<std::unique_ptr<BoundKernel>> kernel = Bind(id, op, attrs, input_dtypes, output_dtypes);
-    if (!kernel.ok()) return kernel.status();
-    return (*kernel)->Launch({.inputs = inputs,
-                              .outputs = outputs,
-                              .cache = cache_,
-                              .workspace = workspace_.data(),
-                              .workspace_bytes = workspace_.size() * sizeof(float),
-                              .device = &pool_});
-  }
-
-  void ExpectBindError(std::string_view id, std::string_view op, const AttrMap& attrs,
-                       const std::vector<std::optional<DType>>& inputs, const std::vector<DType>& outputs,
-                       const std::string& message) {
-    const auto kernel = Bind(id, op, attrs, inputs, outputs);
-    EXPECT_EQ(kernel.status().code(), absl::StatusCode::kInvalidArgument) << message;
-    EXPECT_THAT(std::string(kernel.status().message()), HasSubstr(message));
-    EXPECT_THAT(std::string(kernel.status().message()), HasSubstr(id));
-  }
-
-  static void ExpectError(const absl::Status& status, const std::string& message,
-                          absl::StatusCode code = absl::StatusCode::kInvalidArgument) {
-    EXPECT_EQ(status.code(), code) << status;
-    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
-  }
-
-  Launchers launchers_;
-  cpu::ThreadPool pool_{2};
-  const CacheView* cache_ = nullptr;
-  std::vector<float> workspace_ = std::vector<float>(64, NAN);
-};
-
-constexpr DType kF32 = DType::kF32;
-constexpr DType kI32 = DType::kI32;
 
 TEST_F(CpuLaunchersTest, EveryRowOfTheCatalogIsBound) {
   for (const KernelSpec& spec : Catalog()) {
@@ -224,6 +136,34 @@ TEST_F(CpuLaunchersTest, LaunchesAreHeldToTheBinding) {
   TensorView deep = b.view();
   deep.rank = kMaxRank + 1;
   ExpectError(launch({a.view(), deep}, {y.view()}, &pool_), "rank 7");
+  deep.rank = -1;
+  ExpectError(launch({a.view(), deep}, {y.view()}, &pool_), "rank -1");
+  ExpectError(launch({a.view(), b.view()}, {integers.view()}, &pool_), "result is i32[2], bound as f32");
+  ExpectError(launch({a.view(), b.view()}, {View(nullptr, kF32, {2})}, &pool_), "result, f32[2], has no data");
+
+  const auto without_bias = Bind("cpu.linear.row_major", "linear", {}, {kF32, kF32, std::nullopt}, {kF32});
+  ASSERT_TRUE(without_bias.ok());
+  const std::vector<TensorView> inputs = {Zeros({1, 2}), Zeros({2, 2}), Zeros({2})}, outputs = {Zeros({1, 2})};
+  ExpectError((*without_bias)->Launch({.inputs = inputs, .outputs = outputs, .device = &pool_}),
+              "input 2 was bound as absent");
+}
+
+TEST_F(CpuLaunchersTest, ElementwiseShapesThatDoNotFitAreRefused) {
+  constexpr DType kBool = DType::kBool;
+  ExpectRefused({
+      {"cpu.unary", "neg", {}, {Zeros({-2})}, {Zeros({-2})}, "x is f32[-2]"},
+      {"cpu.binary", "add", {}, {Zeros({1, 2}), Zeros({2})}, {Zeros({2})}, "a is f32[1, 2], expected dims that"},
+      {"cpu.binary", "add", {}, {Zeros({2}), Zeros({3})}, {Zeros({2})}, "b is f32[3]"},
+      {"cpu.integer_binary", "add", {}, {Zeros({3}, kI32), Zeros({2}, kI32)}, {Zeros({2}, kI32)}, "a is i32[3]"},
+      {"cpu.integer_binary", "add", {}, {Zeros({2}, kI32), Zeros({3}, kI32)}, {Zeros({2}, kI32)}, "b is i32[3]"},
+      {"cpu.compare", "eq", {}, {Zeros({3}), Zeros({2})}, {Zeros({2}, kBool)}, "a is f32[3]"},
+      {"cpu.compare", "eq", {}, {Zeros({2}), Zeros({3})}, {Zeros({2}, kBool)}, "b is f32[3]"},
+      {"cpu.logical", "logical_or", {}, {Zeros({3}, kBool), Zeros({2}, kBool)}, {Zeros({2}, kBool)}, "a is bool[3]"},
+      {"cpu.logical", "logical_or", {}, {Zeros({2}, kBool), Zeros({3}, kBool)}, {Zeros({2}, kBool)}, "b is bool[3]"},
+      {"cpu.logical_not", "logical_not", {}, {Zeros({2}, kBool)}, {Zeros({1, 2}, kBool)}, "result is bool[1, 2]"},
+      {"cpu.select", "where", {}, {Zeros({2}, kBool), Zeros({3}), Zeros({2})}, {Zeros({2})}, "a is f32[3]"},
+      {"cpu.select", "where", {}, {Zeros({2}, kBool), Zeros({2}), Zeros({3})}, {Zeros({2})}, "b is f32[3]"},
+  });
 }
 
 TEST_F(CpuLaunchersTest, Unary) {
@@ -300,6 +240,11 @@ TEST_F(CpuLaunchersTest, ConstantAndIota) {
   ExpectBindError("cpu.constant", "constant", {{"value", 0.5}}, {}, {kI32}, "0.5 is not an integer");
   ExpectBindError("cpu.constant", "constant", {{"value", NAN}}, {}, {kI32}, "is not an integer");
   ExpectBindError("cpu.constant", "constant", {{"value", 3e9}}, {}, {kI32}, "does not fit i32");
+  ExpectBindError("cpu.constant", "constant", {{"value", -3e9}}, {}, {kI32}, "does not fit i32");
+  ExpectBindError("cpu.constant", "constant", {{"value", 2.0}}, {}, {DType::kBool}, "2 does not fit bool");
+  ExpectBindError("cpu.constant", "constant", {{"value", -1.0}}, {}, {DType::kBool}, "-1 does not fit bool");
+  // Above 2^53 the integers that a double holds are not the only ones that round to it.
+  ExpectBindError("cpu.constant", "constant", {{"value", 9007199254740994.0}}, {}, {DType::kI64}, "is not an integer");
   EXPECT_FALSE(Bind("cpu.constant", "constant", {}, {}, {kF32}).ok());
 
   I counted{{2, 3}, std::vector<int32_t>(6)};
@@ -359,7 +304,14 @@ TEST_F(CpuLaunchersTest, Slice) {
   ExpectError(Run("cpu.copy", "slice", last, {line.view()}, {long_part.view()}), "a slice from");
   last["from_end"] = int64_t{-1};
   ExpectBindError("cpu.copy", "slice", last, {kF32}, {kF32}, "distance");
+  last["from_end"] = int64_t{1};
+  last["step"] = int64_t{2};
+  ExpectBindError("cpu.copy", "slice", last, {kF32}, {kF32}, "a step of 1");
   ExpectBindError("cpu.copy", "slice", attrs(1, 0, 0), {kF32}, {kF32}, "step 0");
+  ExpectRefused({
+      {"cpu.copy", "slice", attrs(0, 0, 1), {Zeros({2})}, {Zeros({2, 3})}, "result is f32[2, 3]"},
+      {"cpu.copy", "slice", attrs(0, 0, 1), {Zeros({2, 3})}, {Zeros({2, 4})}, "result is f32[2, 4]"},
+  });
 }
 
 TEST_F(CpuLaunchersTest, Concat) {
@@ -372,6 +324,38 @@ TEST_F(CpuLaunchersTest, Concat) {
   ExpectError(Run("cpu.concat", "concat", attrs, {b.view(), c.view()}, {y.view()}), "x is f32[3, 1]");
   F d{{2}, {1, 2}};
   ExpectError(Run("cpu.concat", "concat", attrs, {b.view(), d.view()}, {y.view()}), "x is f32[2]");
+  constexpr int64_t kMost = std::numeric_limits<int64_t>::max();
+  ExpectRefused({
+      // Wrapped around, the sum is 0.
+      {"cpu.concat",
+       "concat",
+       attrs,
+       {Zeros({0, kMost}), Zeros({0, kMost}), Zeros({0, 2})},
+       {Zeros({0, 0})},
+       "smaller"},
+      {"cpu.concat", "concat", {{"axis", int64_t{2}}}, {b.view()}, {b.view()}, "axis 2 of f32[2, 2]"},
+  });
+}
+
+TEST_F(CpuLaunchersTest, LookupsThatDoNotFitAreRefused) {
+  const AttrMap dtype = {{"dtype", kF32}};
+  const TensorView table = Zeros({3, 2}), ids = Zeros({2, 2}, kI32), rows = Zeros({2}, kI32);
+  ExpectRefused({
+      {"cpu.embedding", "embedding", dtype, {table, ids}, {Zeros({2, 2, 3})}, "and then 2"},
+      {"cpu.embedding", "embedding", dtype, {table, ids}, {Zeros({2, 3, 2})}, "the dims of ids i32[2, 2]"},
+      {"cpu.embedding", "embedding", dtype, {table, ids}, {Zeros({2, 2, 2, 1})}, "the dims of ids i32[2, 2]"},
+      {"cpu.gather_rows", "gather_rows", {}, {Zeros({}), rows}, {Zeros({2})}, "rank 1 or more"},
+      {"cpu.gather_rows", "gather_rows", {}, {table, Zeros({2, 1}, kI32)}, {Zeros({2, 2})}, "rows of rank 1"},
+      {"cpu.gather_rows", "gather_rows", {}, {table, rows}, {Zeros({2, 3})}, "2 rows of f32[3, 2]"},
+      {"cpu.gather_rows", "gather_rows", {}, {Zeros({3}), Zeros({0}, kI32)}, {Zeros({})}, "0 rows of f32[3]"},
+      {"cpu.index", "index", {}, {table, rows}, {Zeros({})}, "the indices' dims and then those of f32[3, 2] from 1"},
+      {"cpu.index",
+       "index",
+       {},
+       {table, rows},
+       {Zeros({2, 3})},
+       "the indices' dims and then those of f32[3, 2] from 1"},
+  });
 }
 
 TEST_F(CpuLaunchersTest, EmbeddingChecksEveryId) {
@@ -405,8 +389,6 @@ TEST_F(CpuLaunchersTest, EmbeddingTakesWideIds) {
   ExpectError(Run("cpu.embedding", "embedding", attrs, {table.view(), bad.view()}, {y.view()}), "token id number 1",
               absl::StatusCode::kOutOfRange);
 }
-
-using B = Tensor<uint8_t>;
 
 TEST_F(CpuLaunchersTest, MasksAndIndices) {
   Tensor<int64_t> row{{3}, {0, 1, 2}}, column{{2, 1}, {1, 2}}, sums{{2, 3}, std::vector<int64_t>(6)};
@@ -460,92 +442,6 @@ TEST_F(CpuLaunchersTest, IndexChecksEveryIndex) {
               "result is");
   ExpectBindError("cpu.index", "index", {}, {kF32, kI32}, {kI32}, "differ in dtype");
 }
-
-TEST_F(CpuLaunchersTest, Cumsum) {
-  Tensor<int64_t> x{{2, 2}, {1, 2, 3, 4}}, y{{2, 2}, std::vector<int64_t>(4)};
-  ASSERT_TRUE(Run("cpu.cumsum", "cumsum", {{"axis", int64_t{0}}}, {x.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(1, 2, 4, 6));
-  ExpectError(Run("cpu.cumsum", "cumsum", {{"axis", int64_t{2}}}, {x.view()}, {y.view()}), "axis 2");
-}
-
-TEST_F(CpuLaunchersTest, Reduce) {
-  F x{{2, 3}, {1, 2, 3, 4, 5, 9}}, columns{{3}, std::vector<float>(3)}, rows{{2, 1}, std::vector<float>(2)};
-  const auto axes = [](std::vector<int64_t> list) { return AttrMap{{"axes", std::move(list)}, {"keepdims", false}}; };
-  ASSERT_TRUE(Run("cpu.reduce", "reduce_sum", axes({0}), {x.view()}, {columns.view()}).ok());
-  EXPECT_THAT(columns.data, ElementsAre(5, 7, 12));
-  ASSERT_TRUE(Run("cpu.reduce", "reduce_mean", axes({1}), {x.view()}, {rows.view()}).ok());
-  EXPECT_THAT(rows.data, ElementsAre(2, 6));
-  ASSERT_TRUE(Run("cpu.reduce", "reduce_max", axes({1}), {x.view()}, {rows.view()}).ok());
-  EXPECT_THAT(rows.data, ElementsAre(3, 9));
-  ExpectError(Run("cpu.reduce", "reduce_sum", axes({2}), {x.view()}, {rows.view()}), "axes [2]");
-  ExpectError(Run("cpu.reduce", "reduce_sum", axes({1, 1}), {x.view()}, {rows.view()}), "axes [1, 1]");
-  ExpectError(Run("cpu.reduce", "reduce_sum", axes({0}), {x.view()}, {rows.view()}), "result is");
-  F none{{2, 0}, {}};
-  none.data.reserve(1);
-  ExpectError(Run("cpu.reduce", "reduce_max", axes({1}), {none.view()}, {rows.view()}), "elements");
-}
-
-TEST_F(CpuLaunchersTest, MatMulBroadcastsTheBatch) {
-  F a{{2, 1, 1, 2}, {1, 2, 3, 4}}, b{{2, 2, 1}, {1, 10, 100, 1000}}, y{{2, 2, 1, 1}, std::vector<float>(4)};
-  ASSERT_TRUE(Run("cpu.matmul", "matmul", {}, {a.view(), b.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(21, 2100, 43, 4300));
-  ExpectError(Run("cpu.matmul", "matmul", {}, {b.view(), b.view()}, {y.view()}), "b is f32[2, 2, 1]");
-  ExpectError(Run("cpu.matmul", "matmul", {}, {a.view(), b.view()}, {b.view()}), "result is");
-  F vector{{2}, {1, 2}};
-  ExpectError(Run("cpu.matmul", "matmul", {}, {vector.view(), b.view()}, {y.view()}), "rank 2");
-  F three{{3, 2, 1}, std::vector<float>(6)};
-  ExpectError(Run("cpu.matmul", "matmul", {}, {a.view(), three.view()}, {y.view()}), "broadcast");
-}
-
-TEST_F(CpuLaunchersTest, LinearOfAComputedWeight) {
-  F x{{2, 2}, {1, 2, 3, 4}}, weight{{3, 2}, {1, 0, 0, 1, 1, 1}}, bias{{3}, {10, 20, 30}};
-  F y{{2, 3}, std::vector<float>(6)};
-  ASSERT_TRUE(Run("cpu.linear.row_major", "linear", {}, {x.view(), weight.view(), bias.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(11, 22, 33, 13, 24, 37));
-}
-
-TEST_F(CpuLaunchersTest, AttentionChecksItsOperands) {
-  F q{{1, 2, 1, 2}, {0, 0, 0, 0}}, k{{1, 1, 2, 2}, {1, 0, 0, 1}}, v{{1, 1, 2, 1}, {2, 4}}, y{{1, 2, 1, 1}, {0, 0}};
-  const auto run = [&](int64_t window) {
-    return Run("cpu.attention", "attention", {{"causal", true}, {"scale", 1.0}, {"window", window}},
-               {q.view(), k.view(), v.view()}, {y.view()});
-  };
-  ASSERT_TRUE(run(0).ok());
-  EXPECT_THAT(y.data, ElementsAre(3, 3));
-  ASSERT_TRUE(run(1).ok());
-  EXPECT_THAT(y.data, ElementsAre(4, 4));
-  ExpectError(run(-1), "window is -1");
-  v.dims = {1, 2, 1, 1};
-  ExpectError(run(0), "v is f32[1, 2, 1, 1]");
-  v.dims = {1, 1, 2, 1};
-  k.dims = {1, 2, 1, 2};
-  v.dims = {1, 2, 1, 1};
-  ASSERT_TRUE(run(0).ok());
-  q.dims = {1, 1, 2, 2};
-  ExpectError(run(0), "a multiple of 2 heads");
-  k.dims = {1, 1, 1, 4};
-  ExpectError(run(0), "k is f32[1, 1, 1, 4]");
-  q.dims = {1, 2, 1, 2};
-  k.dims = {1, 1, 2, 2};
-  v.dims = {1, 1, 2, 1};
-  const auto masked = [&](TensorView mask) {
-    return Run("cpu.attention", "attention", {{"causal", false}, {"scale", 1.0}, {"window", int64_t{0}}},
-               {q.view(), k.view(), v.view(), mask}, {y.view()});
-  };
-  B seen{{2, 1, 2}, {1, 0, 0, 0}};
-  ASSERT_TRUE(masked(seen.view()).ok());
-  EXPECT_THAT(y.data, ElementsAre(2, 0));
-  F bias{{2}, {0, 100}};
-  ASSERT_TRUE(masked(bias.view()).ok());
-  EXPECT_THAT(y.data, ElementsAre(4, 4));
-  F long_bias{{3}, {0, 0, 0}};
-  ExpectError(masked(long_bias.view()), "mask is f32[3]");
-  F wide{{1, 1, 1, 513}, std::vector<float>(513)};
-  ExpectError(Run("cpu.attention", "attention", {{"causal", true}, {"scale", 1.0}, {"window", int64_t{0}}},
-                  {wide.view(), wide.view(), wide.view()}, {wide.view()}),
-              "head_dim 513", absl::StatusCode::kUnimplemented);
-}
-
 TEST_F(CpuLaunchersTest, GatherRowsChecksEveryRow) {
   F x{{3, 2}, {0, 1, 10, 11, 20, 21}}, y{{2, 2}, std::vector<float>(4)};
   I rows{{2}, {2, 0}};
@@ -556,274 +452,6 @@ TEST_F(CpuLaunchersTest, GatherRowsChecksEveryRow) {
               absl::StatusCode::kOutOfRange);
   ExpectError(Run("cpu.gather_rows", "gather_rows", {}, {x.view(), rows.view()}, {x.view()}), "expected 2 rows");
   ExpectBindError("cpu.gather_rows", "gather_rows", {}, {kF32, kI32}, {DType::kBF16}, "differ in dtype");
-}
-
-TEST_F(CpuLaunchersTest, Softmax) {
-  F x{{2, 2}, {0, 0, 0, 0}}, y{{2, 2}, std::vector<float>(4)};
-  x.data[2] = std::log(3.0f);
-  ASSERT_TRUE(Run("cpu.softmax", "softmax", {{"axis", int64_t{0}}}, {x.view()}, {y.view()}).ok());
-  EXPECT_FLOAT_EQ(y.data[0], 0.25);
-  EXPECT_FLOAT_EQ(y.data[1], 0.5);
-  EXPECT_FLOAT_EQ(y.data[2], 0.75);
-  ExpectError(Run("cpu.softmax", "softmax", {{"axis", int64_t{-1}}}, {x.view()}, {y.view()}), "axis -1");
-}
-
-TEST_F(CpuLaunchersTest, Linear) {
-  F x{{2, 1, 3}, {1, 2, 3, 4, 5, 6}}, bias{{2}, {100, 200}}, y{{2, 1, 2}, std::vector<float>(4)};
-  const std::vector<float> row_major = {1, 0, 2, 0, 1, 1};  // [2, 3]
-  const auto packed = [&](std::string_view layout, DType dtype, const void* data) {
-    std::vector<std::byte> bytes(static_cast<size_t>(PackedBytes(layout, {2, 3}, dtype).value()));
-    const auto* source = static_cast<const std::byte*>(data);
-    EXPECT_TRUE(PackCpuWeight(layout, {2, 3}, dtype, {source, static_cast<size_t>(6 * DTypeBytes(dtype))},
-                              absl::MakeSpan(bytes), &pool_)
-                    .ok());
-    return bytes;
-  };
-  std::vector<std::byte> f32 = packed(kPanel16, kF32, row_major.data());
-  const TensorView weight = View(f32.data(), kF32, {2, 3});
-  ASSERT_TRUE(Run("cpu.linear.panel16", "linear", {}, {x.view(), weight, bias.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(107, 205, 116, 211));
-  ASSERT_TRUE(Run("cpu.linear.panel16", "linear", {}, {x.view(), weight}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(7, 5, 16, 11));
-  ASSERT_TRUE(Run("cpu.linear.panel16", "linear", {}, {x.view(), weight, Absent()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(7, 5, 16, 11));
-  const uint16_t bf16_row_major[] = {0x3F80, 0, 0x4000, 0, 0x3F80, 0x3F80};
-  std::vector<std::byte> bf16 = packed(kPanel16Vnni2, DType::kBF16, bf16_row_major);
-  ASSERT_TRUE(Run("cpu.linear.panel16", "linear", {}, {x.view(), View(bf16.data(), DType::kBF16, {2, 3}), bias.view()},
-                  {y.view()})
-                  .ok());
-  EXPECT_THAT(y.data, ElementsAre(107, 205, 116, 211));
-
-  const auto run = [&](TensorView in, TensorView w, TensorView b, TensorView out) {
-    return Run("cpu.linear.panel16", "linear", {}, {in, w, b}, {out});
-  };
-  F short_x{{2, 2}, {1, 2, 3, 4}}, short_bias{{1}, {1}}, wide{{2, 1, 3}, std::vector<float>(6)};
-  ExpectError(run(short_x.view(), weight, bias.view(), y.view()), "a last dim of 3");
-  ExpectError(run(x.view(), weight, short_bias.view(), y.view()), "bias is f32[1], expected [2]");
-  ExpectError(run(x.view(), weight, bias.view(), wide.view()), "with a last dim of 2");
-  ExpectError(run(x.view(), View(f32.data(), kF32, {6}), bias.view(), y.view()), "weight is f32[6]");
-}
-
-TEST_F(CpuLaunchersTest, Norms) {
-  F x{{1, 2}, {3, 5}}, weight{{2}, {10, 20}}, bias{{2}, {1, 2}}, y{{1, 2}, std::vector<float>(2)};
-  ASSERT_TRUE(
-      Run("cpu.layer_norm", "layer_norm", {{"eps", 0.0}}, {x.view(), weight.view(), bias.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(-9, 22));
-  ASSERT_TRUE(Run("cpu.layer_norm", "layer_norm", {{"eps", 3.0}}, {x.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(-0.5, 0.5));
-  ASSERT_TRUE(Run("cpu.layer_norm", "layer_norm", {{"eps", 0.0}}, {x.view(), Absent(), bias.view()}, {y.view()}).ok());
-  EXPECT_THAT(y.data, ElementsAre(0, 3));
-  ASSERT_TRUE(Run("cpu.rms_norm", "rms_norm", {{"eps", 47.0}}, {x.view(), weight.view()}, {y.view()}).ok());
-  EXPECT_FLOAT_EQ(y.data[0], 3.75);
-  EXPECT_FLOAT_EQ(y.data[1], 12.5);
-  ASSERT_TRUE(Run("cpu.rms_norm", "rms_norm", {{"eps", 47.0}}, {x.view()}, {y.view()}).ok());
-  EXPECT_FLOAT_EQ(y.data[1], 0.625);
-  F short_weight{{1}, {1}};
-  ExpectError(Run("cpu.rms_norm", "rms_norm", {{"eps", 0.0}}, {x.view(), short_weight.view()}, {y.view()}),
-              "weight is f32[1], expected [2]");
-  ExpectError(
-      Run("cpu.layer_norm", "layer_norm", {{"eps", 0.0}}, {x.view(), weight.view(), short_weight.view()}, {y.view()}),
-      "bias is f32[1], expected [2]");
-  EXPECT_FALSE(Bind("cpu.rms_norm", "rms_norm", {}, {kF32}, {kF32}).ok());
-}
-
-// Two layers of a cache of 4 pages of 2 slots, 1 kv head of 2 elements; one row on pages 3 and 1.
-class CpuCacheKernelsTest : public CpuLaunchersTest {
- protected:
-  CpuCacheKernelsTest() { cache_ = &view_; }
-
-  absl::Status Append(int64_t layer) {
-    return Run("cpu.kv_append", "kv_append", {{"layer", layer}},
-               {k_.view(), v_.view(), row_start_.view(), kv_len_.view(), block_table_.view()}, {});
-  }
-  absl::Status Attend(int64_t layer, int64_t window = 0) {
-    return Run("cpu.paged_attention", "paged_attention", {{"layer", layer}, {"scale", 2.0}, {"window", window}},
-               {q_.view(), row_start_.view(), kv_len_.view(), block_table_.view()}, {out_.view()});
-  }
-
-  std::vector<float> memory_ = std::vector<float>(2 * 4 * 2 * 2 * 2, NAN);
-  CacheView view_{
-      .data = memory_.data(), .dtype = kF32, .layers = 2, .num_pages = 4, .kv_heads = 1, .page_size = 2, .head_dim = 2};
-  F k_{{3, 1, 2}, {1, 0, 0, 1, 1, 1}}, v_{{3, 1, 2}, {1, 2, 3, 4, 5, 6}};
-  F q_{{3, 2, 2}, {0, 0, 0, 0, 1, 0, 0, 1, 0, 0, 9, 9}}, out_{{3, 2, 2}, std::vector<float>(12)};
-  I row_start_{{2}, {0, 3}}, kv_len_{{1}, {3}}, block_table_{{1, 2}, {3, 1}};
-};
-
-TEST_F(CpuCacheKernelsTest, AppendThenAttend) {
-  ASSERT_TRUE(Append(1).ok());
-  // Layer 1 begins at 32; its page 3, keys: slots 0 and 1; values 4 later.
-  EXPECT_EQ(memory_[32 + 3 * 8], 1);
-  EXPECT_EQ(memory_[32 + 3 * 8 + 3], 1);
-  EXPECT_EQ(memory_[32 + 3 * 8 + 4], 1);
-  EXPECT_EQ(memory_[32 + 1 * 8 + 4], 5);
-  EXPECT_TRUE(std::isnan(memory_[32 + 1 * 8 + 6]));
-  for (int i = 0; i < 32; ++i) EXPECT_TRUE(std::isnan(memory_[i]));
-  ASSERT_TRUE(Attend(1).ok());
-  const float e2 = std::exp(2.0f);
-  EXPECT_FLOAT_EQ(out_.data[0], 1);                        // token 0 sees itself
-  EXPECT_FLOAT_EQ(out_.data[4], (e2 * 1 + 3) / (e2 + 1));  // token 1, head 0: scores 2 and 0
-  EXPECT_FLOAT_EQ(out_.data[6], (1 + e2 * 3) / (e2 + 1));  // head 1: 0 and 2
-  EXPECT_FLOAT_EQ(out_.data[8], 3);                        // token 2, head 0: all alike
-  EXPECT_NEAR(out_.data[10], 5, 1e-5);                     // head 1: 18, 18 and 36
-  ASSERT_TRUE(Attend(1, /*window=*/2).ok());
-  EXPECT_FLOAT_EQ(out_.data[8], 4);  // slots 1 and 2 only
-}
-
-TEST_F(CpuCacheKernelsTest, StepsThatLeaveTheCacheAreRefused) {
-  ASSERT_TRUE(Append(0).ok());
-  const auto both = [&](const std::string& message, absl::StatusCode code = absl::StatusCode::kOutOfRange) {
-    ExpectError(Append(0), message, code);
-    ExpectError(Attend(0), message, code);
-  };
-  block_table_.data = {3, 4};
-  both("block_table[0, 1] is 4, but the cache has 4 pages");
-  block_table_.data = {-1, 1};
-  both("block_table[0, 0] is -1");
-  block_table_.data = {3, 1};
-  kv_len_.data = {5};
-  both("kv_len[0] is 5");
-  kv_len_.data = {2};
-  both("kv_len[0] is 2");
-  kv_len_.data = {3};
-  row_start_.data = {0, 2};
-  both("row_start ends with 2 for 3 tokens");
-  row_start_.data = {0, 3};
-  block_table_ = {{2, 1}, {3, 1}};
-  both("block_table is i32[2, 1], expected [1, pages]", absl::StatusCode::kInvalidArgument);
-  block_table_ = {{1, 2}, {3, 1}};
-  row_start_ = {{3}, {0, 3, 3}};
-  both("row_start is i32[3], expected [2]", absl::StatusCode::kInvalidArgument);
-  row_start_ = {{2}, {0, 3}};
-  ExpectError(Append(2), "layer 2 of a KV cache of 2", absl::StatusCode::kOutOfRange);
-  ExpectError(Attend(-1), "layer -1", absl::StatusCode::kOutOfRange);
-  EXPECT_TRUE(Attend(0).ok());
-}
-
-TEST_F(CpuCacheKernelsTest, OperandsThatDoNotFitTheCacheAreRefused) {
-  v_.dims = {3, 2, 1};
-  ExpectError(Append(0), "v is f32[3, 2, 1], expected [3, 1, 2]");
-  v_.dims = {3, 1, 2};
-  k_.dims = {3, 2, 1};
-  ExpectError(Append(0), "k is f32[3, 2, 1], expected [3, 1, 2]");
-  q_.dims = {3, 1, 4};
-  ExpectError(Attend(0), "q is f32[3, 1, 4]");
-  view_.head_dim = 257;
-  ExpectError(Attend(0), "head_dim 257", absl::StatusCode::kUnimplemented);
-  view_.head_dim = 0;
-  ExpectError(Attend(0), "empty dims");
-  view_.head_dim = 2;
-  view_.dtype = DType::kI8;
-  ExpectError(Append(0), "a KV cache of i8");
-  cache_ = nullptr;
-  ExpectError(Append(0), "without a KV cache");
-  ExpectBindError("cpu.paged_attention", "paged_attention",
-                  {{"layer", int64_t{0}}, {"scale", 1.0}, {"window", int64_t{-1}}}, {kF32, kI32, kI32, kI32}, {kF32},
-                  "window is -1");
-}
-
-// cached_attention is rope of queries and keys, kv_append and paged_attention.
-TEST_F(CpuCacheKernelsTest, CachedAttentionEqualsItsParts) {
-  // Per token two query heads, a key, a value.
-  F qkv{{3, 8}, {1, 2, 3, 4, 5, 6, 1, 2, 3, 1, 4, 1, 5, 9, 3, 4, 2, 7, 1, 8, 2, 8, 5, 6}};
-  F cos{{3, 2}, {1, 1, 0.5, 0.5, 0, 0}}, sin{{3, 2}, {0, 0, 2, 2, 1, 1}};
-  const AttrMap attrs = {{"layer", int64_t{1}}, {"heads", int64_t{2}}, {"scale", 0.25}, {"window", int64_t{2}}};
-  const auto fused = [&](bool turned) {
-    std::vector<TensorView> inputs = {qkv.view(), row_start_.view(), kv_len_.view(), block_table_.view()};
-    if (turned) inputs.insert(inputs.end(), {cos.view(), sin.view()});
-    F out{{3, 4}, std::vector<float>(12, NAN)};
-    EXPECT_EQ(Run("cpu.cached_attention", "cached_attention", attrs, inputs, {out.view()}), absl::OkStatus());
-    return out.data;
-  };
-  for (const bool turned : {false, true}) {
-    std::fill(memory_.begin(), memory_.end(), NAN);
-    const std::vector<float> got = fused(turned);
-    const std::vector<float> filled = memory_;
-    std::fill(memory_.begin(), memory_.end(), NAN);
-    for (int t = 0; t < 3; ++t) {
-      for (int head = 0; head < 4; ++head) {
-        float* x = qkv.data.data() + t * 8 + head * 2;
-        float turn[2] = {x[0], x[1]};
-        if (turned && head < 3) {
-          turn[0] = x[0] * cos.data[t * 2] - x[1] * sin.data[t * 2];
-          turn[1] = x[1] * cos.data[t * 2 + 1] + x[0] * sin.data[t * 2 + 1];
-        }
-        float* to = head < 2 ? &q_.data[t * 4 + head * 2] : head == 2 ? &k_.data[t * 2] : &v_.data[t * 2];
-        std::copy_n(turn, 2, to);
-      }
-    }
-    ASSERT_TRUE(Append(1).ok());
-    EXPECT_EQ(std::memcmp(filled.data(), memory_.data(), memory_.size() * sizeof(float)), 0);
-    ASSERT_EQ(
-        Run("cpu.paged_attention", "paged_attention", {{"layer", int64_t{1}}, {"scale", 0.25}, {"window", int64_t{2}}},
-            {q_.view(), row_start_.view(), kv_len_.view(), block_table_.view()}, {out_.view()}),
-        absl::OkStatus());
-    EXPECT_EQ(got, out_.data) << "turned " << turned;
-  }
-
-  const auto error = [&](const std::vector<TensorView>& inputs, const std::string& message) {
-    F out{{3, 4}, std::vector<float>(12)};
-    const absl::Status status = Run("cpu.cached_attention", "cached_attention", attrs, inputs, {out.view()});
-    EXPECT_THAT(std::string(status.message()), HasSubstr(message));
-  };
-  F narrow{{3, 6}, std::vector<float>(18)}, few{{2, 2}, std::vector<float>(4)};
-  const TensorView r = row_start_.view(), l = kv_len_.view(), b = block_table_.view();
-  error({narrow.view(), r, l, b}, "qkv is f32[3, 6], expected [tokens, 8]");
-  error({qkv.view(), r, l, b, cos.view()}, "cos without sin");
-  error({qkv.view(), r, l, b, cos.view(), few.view()}, "sin is f32[2, 2]");
-  workspace_.resize(17);
-  error({qkv.view(), r, l, b, cos.view(), sin.view()}, "its working memory has 68 bytes, expected 72");
-  block_table_.data = {3, 4};
-  error({qkv.view(), r, l, b}, "the cache has 4 pages");
-}
-
-TEST_F(CpuLaunchersTest, FusedLinear) {
-  // rms_norm gives 1 and -1; the products are 2 and 3 times that; the gate is the first half.
-  F x{{2, 1}, {3, -2}}, bias{{2}, {0.5, -10}}, residual{{2, 1}, {1, 4}}, y{{2, 1}, {NAN, NAN}};
-  alignas(64) float packed[16] = {2, 3};
-  const TensorView weight = View(packed, kF32, {2, 1});
-  const AttrMap attrs = {{"norm", "rms_norm"}, {"eps", 0.0}, {"activation", "relu"}, {"gated", true}};
-  const auto run = [&](const AttrMap& with, const TensorView& w, TensorView r) {
-    return Run("cpu.fused_linear.panel16", "fused_linear", with, {x.view(), w, bias.view(), r}, {y.view()});
-  };
-  ASSERT_EQ(run(attrs, weight, residual.view()), absl::OkStatus());
-  EXPECT_EQ(y.data, (std::vector<float>{-16.5, 4}));
-  F scale{{1}, {2}};
-  ASSERT_EQ(Run("cpu.fused_linear.panel16", "fused_linear", attrs, {x.view(), weight, Absent(), Absent(), scale.view()},
-                {y.view()}),
-            absl::OkStatus());
-  EXPECT_EQ(y.data, (std::vector<float>{24, 0}));
-
-  F wide{{2, 2}, std::vector<float>(4)};
-  ExpectError(run(attrs, weight, wide.view()), "residual is f32[2, 2], expected [2, 1]");
-  ExpectError(run(attrs, View(packed, kF32, {3, 1}), residual.view()), "an even number of rows");
-  AttrMap swish = attrs;
-  swish["activation"] = "swish";
-  ExpectError(run(swish, weight, residual.view()), "no activation is named \"swish\"");
-  AttrMap norm = attrs;
-  norm["norm"] = "batch_norm";
-  ExpectError(run(norm, weight, residual.view()), "norm is \"batch_norm\"");
-  workspace_.resize(1);
-  ExpectError(run(attrs, weight, residual.view()), "its working memory has 4 bytes, expected 8");
-}
-
-TEST_F(CpuLaunchersTest, AddNormAndRope) {
-  F x{{1, 4}, {0, 2, 3, 4}}, residual{{1, 4}, {1, 0, 0, 2}}, weight{{4}, {1, 2, 3, 4}}, bias{{4}, {0.5, 0.5, 0.5, -1}};
-  F sum{{1, 4}, std::vector<float>(4)}, norm{{1, 4}, std::vector<float>(4)}, wide{{2, 4}, std::vector<float>(8)};
-  const AttrMap attrs = {{"norm", "layer_norm"}, {"eps", 0.5}};
-  ASSERT_EQ(Run("cpu.add_norm", "add_norm", attrs, {x.view(), residual.view(), weight.view(), bias.view()},
-                {sum.view(), norm.view()}),
-            absl::OkStatus());
-  EXPECT_EQ(sum.data, (std::vector<float>{1, 2, 3, 6}));
-  EXPECT_EQ(norm.data, (std::vector<float>{-0.5, -0.5, 0.5, 5}));
-  ExpectError(Run("cpu.add_norm", "add_norm", attrs, {x.view(), wide.view()}, {sum.view(), norm.view()}),
-              "residual is");
-
-  // Two heads of one token, angles that they share.
-  F heads{{1, 2, 4}, {1, 2, 3, 4, 5, 6, 7, 8}}, cos{{1, 1, 4}, {1, 2, 3, 4}}, sin{{4}, {10, 20, 30, 40}};
-  F turned{{1, 2, 4}, std::vector<float>(8, NAN)}, three{{3}, {1, 2, 3}};
-  ASSERT_EQ(Run("cpu.rope", "rope", {}, {heads.view(), cos.view(), sin.view()}, {turned.view()}), absl::OkStatus());
-  EXPECT_EQ(turned.data, (std::vector<float>{-29, -76, 39, 96, -65, -148, 171, 272}));
-  ExpectError(Run("cpu.rope", "rope", {}, {heads.view(), three.view(), sin.view()}, {turned.view()}), "cos is f32[3]");
 }
 
 }  // namespace
