@@ -226,6 +226,7 @@ absl::StatusOr<AxisSplit> SplitAt(const TensorView& view, int64_t axis) {
 }
 
 const float* F32(const TensorView& view) { return static_cast<const float*>(view.data); }
+const float* F32OrNull(const TensorView* view) { return view != nullptr ? F32(*view) : nullptr; }
 float* MutableF32(const TensorView& view) { return static_cast<float*>(view.data); }
 
 // nullptr if operand i is absent.
@@ -767,35 +768,52 @@ absl::StatusOr<LaunchFn> BindAttention(const BindRequest& request) {
   };
 }
 
+// A linear layer of rows: y[m, n] = x[m, k] * weight[n, k]^T; where it is gated, the result has n / 2 columns.
+struct LinearSizes {
+  int64_t m = 0, n = 0, k = 0;
+};
+
+// Of operands x, weight and bias, which are checked, and the result.
+absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gated) {
+  const TensorView& x = context.inputs[0];
+  const TensorView& weight = context.inputs[1];
+  const TensorView* bias = Optional(context, 2);
+  const TensorView& y = context.outputs[0];
+  if (weight.rank != 2 || (gated && weight.dims[0] % 2 != 0)) {
+    return Mismatch("weight", weight, gated ? "rank 2 and an even number of rows" : "rank 2");
+  }
+  const int64_t n = weight.dims[0];
+  const int64_t k = weight.dims[1];
+  if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
+  const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
+  const int64_t columns = gated ? n / 2 : n;
+  if (y.rank != x.rank || DimsOf(y).first(lead.size()) != lead || y.dims[y.rank - 1] != columns) {
+    return Mismatch("result", y, absl::StrCat("the dims of x, ", Describe(x), ", with a last dim of ", columns));
+  }
+  if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
+  return LinearSizes{Product(lead), n, k};
+}
+
 // packed: the weight lies in panels; otherwise row-major, as a value that is computed.
 template <bool packed>
 absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& x = context.inputs[0];
+    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, /*gated=*/false));
+    const auto& [m, n, k] = sizes;
+    const float* x = F32(context.inputs[0]);
     const TensorView& weight = context.inputs[1];
-    const TensorView* bias = Optional(context, 2);
-    const TensorView& y = context.outputs[0];
-    if (weight.rank != 2) return Mismatch("weight", weight, "rank 2");
-    const int64_t n = weight.dims[0];
-    const int64_t k = weight.dims[1];
-    if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
-    const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
-    if (y.rank != x.rank || DimsOf(y).first(lead.size()) != lead || y.dims[y.rank - 1] != n) {
-      return Mismatch("result", y, absl::StrCat("the dims of x, ", Describe(x), ", with a last dim of ", n));
-    }
-    if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
-    const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
+    const float* bias = F32OrNull(Optional(context, 2));
+    float* y = MutableF32(context.outputs[0]);
     if (!packed) {
-      cpu::MatMul(F32(x), {}, F32(weight), {}, bias_data, MutableF32(y), {},
-                  {Product(lead), n, k, /*b_k_stride=*/1, /*b_n_stride=*/k}, pool);
+      cpu::MatMul(x, {}, F32(weight), {}, bias, y, {}, {m, n, k, /*b_k_stride=*/1, /*b_n_stride=*/k}, pool);
       return absl::OkStatus();
     }
-    cpu::Linear({.x = F32(x),
+    cpu::Linear({.x = x,
                  .weight = weight.data,
                  .bf16_weight = weight.dtype == DType::kBF16,
-                 .bias = bias_data,
-                 .y = MutableF32(y),
-                 .m = Product(lead),
+                 .bias = bias,
+                 .y = y,
+                 .m = m,
                  .n = n,
                  .k = k},
                 pool);
@@ -813,8 +831,8 @@ struct NormFn {
     const int64_t columns = x.dims[x.rank - 1];
     if (weight != nullptr) FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
     if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
-    const float* weight_data = weight != nullptr ? F32(*weight) : nullptr;
-    const float* bias_data = bias != nullptr ? F32(*bias) : nullptr;
+    const float* weight_data = F32OrNull(weight);
+    const float* bias_data = F32OrNull(bias);
     const int64_t rows = Product(DimsOf(x).first(x.rank - 1));
     if (columns == 0) return absl::OkStatus();
     if (rms) {
@@ -863,23 +881,12 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const cpu::Activation activation, ActivationOf(request.attrs));
   FF_ASSIGN_OR_RETURN(const bool gated, GetAttr<bool>(request.attrs, "gated"));
   return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, gated));
     const TensorView& x = context.inputs[0];
     const TensorView& weight = context.inputs[1];
-    const TensorView* bias = Optional(context, 2);
     const TensorView* residual = Optional(context, 3);
     const TensorView& y = context.outputs[0];
-    if (weight.rank != 2 || (gated && weight.dims[0] % 2 != 0)) {
-      return Mismatch("weight", weight, gated ? "rank 2 and an even number of rows" : "rank 2");
-    }
-    const int64_t n = weight.dims[0];
-    const int64_t k = weight.dims[1];
-    if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
-    const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
-    std::vector<int64_t> y_dims(lead.begin(), lead.end());
-    y_dims.push_back(gated ? n / 2 : n);
-    FF_RETURN_IF_ERROR(CheckDims("result", y, y_dims));
-    if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {n}));
-    if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, y_dims));
+    if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(y)));
     const float* rows = F32(x);
     if (norm.has_value()) {
       FF_RETURN_IF_ERROR(CheckWorkspace(context, x.NumElements()));
@@ -890,12 +897,12 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
     cpu::Linear({.x = rows,
                  .weight = weight.data,
                  .bf16_weight = weight.dtype == DType::kBF16,
-                 .bias = bias != nullptr ? F32(*bias) : nullptr,
-                 .residual = residual != nullptr ? F32(*residual) : nullptr,
+                 .bias = F32OrNull(Optional(context, 2)),
+                 .residual = F32OrNull(residual),
                  .y = MutableF32(y),
-                 .m = Product(lead),
-                 .n = n,
-                 .k = k,
+                 .m = sizes.m,
+                 .n = sizes.n,
+                 .k = sizes.k,
                  .activation = activation,
                  .gated = gated},
                 pool);
