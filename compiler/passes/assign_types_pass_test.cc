@@ -1,8 +1,14 @@
 #include "compiler/passes/assign_types_pass.h"
 
+#include <cstdint>
+#include <string>
+
 #include "absl/strings/str_replace.h"
+#include "compiler/ir/parser.h"
+#include "compiler/ir/printer.h"
 #include "compiler/passes/dce_pass.h"
 #include "compiler/passes/ir_check.h"
+#include "compiler/passes/pass_manager.h"
 #include "gtest/gtest.h"
 
 namespace flashflow::passes {
@@ -49,9 +55,7 @@ TEST(AssignTypesPassTest, NarrowsTheResidualStreamAndLeavesAnglesAndLogits) {
 
 TEST(AssignTypesPassTest, DoesNothingUnlessItIsAskedFor) {
   for (const char* dtype : {"", "f32"}) {
-    const PassRun run = RunPasses(MakePassList<AssignTypesPass>(), kLayer, {.activation_dtype = dtype});
-    EXPECT_EQ(run.error, "");
-    EXPECT_EQ(run.after, run.before);
+    EXPECT_TRUE(CheckKept<AssignTypesPass>(kLayer, {.activation_dtype = dtype}));
   }
 }
 
@@ -119,11 +123,36 @@ TEST(AssignTypesPassTest, RefusesWhatHasNoNarrowForm) {
   };
   EXPECT_EQ(reason("%r = exp(%y) : f32[T, 16]"), "exp has no form of bf16");
   EXPECT_EQ(reason("%r = mul(%y, %c) : f32[T, 16]"), "operand 1 stays f32");
+  EXPECT_EQ(reason("%h = cast(%y) {dtype = f16} : f16[T, 16]\n %r = cast(%h) {dtype = f32} : f32[T, 16]"), "")
+      << "casts are as they are";
   EXPECT_EQ(reason("%r = rope(%y, %c, %c) : f32[T, 16]\n output \"turned\" %r"),
             "its result is an output of the graph");
   EXPECT_EQ(reason("%k = constant() {dtype = f32, value = 1.0} : f32[]\n %e = expand(%k) {shape = dims(T, 16)} : "
                    "f32[T, 16]\n %m = mul(%e, %c) : f32[T, 16]\n %r = fused_linear(%y, %proj, _, %m) : f32[T, 16]"),
             "its residual stays f32");
+}
+
+// Logits keep their type, whoever reads them beside.
+TEST(AssignTypesPassTest, CastsNothingThatStaysAsItIs) {
+  const std::string text = absl::StrReplaceAll(
+      kLayer, {{"output \"logits\" %l", "%e = exp(%l) : f32[T, 32]\n output \"logits\" %l\n output \"e\" %e"},
+               {"// CHECK-NEXT: output \"logits\" %16", "// CHECK-NEXT: %17 = exp(%16) : f32[T, 32]"}});
+  EXPECT_TRUE(CheckPasses(MakePassList<AssignTypesPass, DcePass>(), text, kNarrow));
+}
+
+// What it was about to replace with is not left behind when the rewrites are used up.
+TEST(AssignTypesPassTest, LeavesNothingOfARewriteThatItMayNotMake) {
+  for (const int64_t most : {0, 1, 3}) {
+    const auto graph = ir::Parse(kLayer);
+    ASSERT_TRUE(graph.ok()) << graph.status();
+    PassContext context("assign-types", kNarrow, most);
+    const auto record = RunPass(AssignTypesPass(), graph->get(), &context);
+    ASSERT_TRUE(record.ok()) << record.status();
+    EXPECT_EQ(record->rewrites, most);
+    for (const auto& node : (*graph)->nodes()) {  // casts of what became narrow later are dce's
+      EXPECT_TRUE(node->result()->HasUses() || node->op() == ir::Op::kCast) << ir::Describe(**graph, *node);
+    }
+  }
 }
 
 }  // namespace

@@ -38,6 +38,10 @@ TEST(FuseNormResidualPassTest, RefusesSumsThatBroadcast) {
       "the sum broadcasts an operand"));
 }
 
+TEST(FuseNormResidualPassTest, LeavesANormThatNothingReads) {
+  EXPECT_TRUE(CheckKept<FuseNormResidualPass>(absl::StrReplaceAll(kSum, {{"mul(%2, %3)", "mul(%2, %2)"}})));
+}
+
 TEST(FuseNormResidualPassTest, RefusesAWeightThatMayComeLater) {
   EXPECT_TRUE(CheckRefused<FuseNormResidualPass>(
       absl::StrReplaceAll(

@@ -53,6 +53,16 @@ std::regex ToRegex(std::string_view pattern) {
   return std::regex(regex);
 }
 
+// Whether the passes ran, left the graph as it was, and say so.
+AssertionResult Unchanged(const PassRun& run) {
+  if (!run.error.empty()) return AssertionFailure() << run.error;
+  if (run.before != run.after) return AssertionFailure() << "the graph changed:\n" << run.after;
+  for (const PassRecord& record : run.records) {
+    if (record.changed) return AssertionFailure() << record.pass << " says that it changed the graph";
+  }
+  return AssertionSuccess();
+}
+
 }  // namespace
 
 AssertionResult MatchChecks(std::string_view output, std::string_view expectations) {
@@ -122,14 +132,16 @@ AssertionResult CheckPasses(Passes passes, std::string_view text, const CompileO
   return MatchChecks(run.after, text);
 }
 
+AssertionResult CheckUnchanged(Passes passes, std::string_view text, const CompileOptions& options) {
+  return Unchanged(RunPasses(std::move(passes), text, options));
+}
+
 AssertionResult CheckRefusal(Passes passes, std::string_view text, std::string_view reason,
                              const CompileOptions& options) {
   const PassRun run = RunPasses(std::move(passes), text, options);
-  if (!run.error.empty()) return AssertionFailure() << run.error;
-  if (run.before != run.after) return AssertionFailure() << "the graph changed:\n" << run.after;
+  if (AssertionResult unchanged = Unchanged(run); !unchanged) return unchanged;
   std::string remarks;
   for (const PassRecord& record : run.records) {
-    if (record.changed) return AssertionFailure() << record.pass << " says that it changed the graph";
     for (const Remark& remark : record.remarks) absl::StrAppend(&remarks, remark.ToString(), "\n");
   }
   if (absl::StrContains(remarks, reason)) return AssertionSuccess();

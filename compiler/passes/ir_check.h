@@ -56,6 +56,14 @@ template <typename T>
   return CheckPasses(MakePassList<T>(), text, options);
 }
 
+// Runs passes that must leave the graph unchanged, with remarks or without.
+::testing::AssertionResult CheckUnchanged(Passes passes, std::string_view text, const CompileOptions& options = {});
+
+template <typename T>
+::testing::AssertionResult CheckKept(std::string_view text, const CompileOptions& options = {}) {
+  return CheckUnchanged(MakePassList<T>(), text, options);
+}
+
 // Runs one pass that must leave the graph unchanged and remark on the reason, which has to contain `reason`.
 ::testing::AssertionResult CheckRefusal(Passes passes, std::string_view text, std::string_view reason,
                                         const CompileOptions& options = {});

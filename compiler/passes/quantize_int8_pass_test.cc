@@ -33,11 +33,7 @@ TEST(QuantizeInt8PassTest, MakesCodesOfWeightsAndClipsTheRows) {
   EXPECT_TRUE(CheckPass<QuantizeInt8Pass>(kLayer, kInt8));
 }
 
-TEST(QuantizeInt8PassTest, DoesNothingUnlessItIsAskedFor) {
-  const PassRun run = RunPasses(MakePassList<QuantizeInt8Pass>(), kLayer);
-  EXPECT_EQ(run.error, "");
-  EXPECT_EQ(run.after, run.before);
-}
+TEST(QuantizeInt8PassTest, DoesNothingUnlessItIsAskedFor) { EXPECT_TRUE(CheckKept<QuantizeInt8Pass>(kLayer)); }
 
 constexpr std::string_view kMerged = R"ir(ffir 1
     graph @g {

@@ -83,24 +83,16 @@ TEST(RecognizeNormsPassTest, LayerNorm) {
                          "%4 = layer_norm(%0, %2, %3) {eps = 0.5} : f32[B, S, 6]"));
 }
 
+AssertionResult Keeps(std::string_view body) { return CheckKept<RecognizeNormsPass>(absl::StrCat(Graph(body), "}")); }
+
 TEST(RecognizeNormsPassTest, KeepsANormOfSomethingElse) {
-  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), absl::StrCat(Graph(R"(
+  EXPECT_TRUE(Keeps(R"(
       %u = exp(%x) : f32[B, S, 6]
       %s = mul(%u, %u) : f32[B, S, 6]
       %m = reduce_mean(%s) {axes = [2], keepdims = true} : f32[B, S, 1]
       %a = add(%m, %eps) : f32[B, S, 1]
       %r = rsqrt(%a) : f32[B, S, 1]
-      %y = mul(%x, %r) : f32[B, S, 6])"),
-                                                                                 "}"));
-  EXPECT_EQ(run.error, "");
-  EXPECT_EQ(run.before, run.after);
-}
-
-AssertionResult Keeps(std::string_view body) {
-  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), absl::StrCat(Graph(body), "}"));
-  if (!run.error.empty()) return ::testing::AssertionFailure() << run.error;
-  if (run.before != run.after) return ::testing::AssertionFailure() << run.after;
-  return ::testing::AssertionSuccess();
+      %y = mul(%x, %r) : f32[B, S, 6])"));
 }
 
 TEST(RecognizeNormsPassTest, KeepsWhatHasNoMeanOfSquares) {
@@ -116,7 +108,7 @@ TEST(RecognizeNormsPassTest, KeepsWhatHasNoMeanOfSquares) {
 
 // Without the axis, the means of rows scale the columns.
 TEST(RecognizeNormsPassTest, KeepsMeansThatDropTheirAxis) {
-  const PassRun run = RunPasses(MakePassList<RecognizeNormsPass>(), R"ir(ffir 1
+  EXPECT_TRUE(CheckKept<RecognizeNormsPass>(R"ir(ffir 1
     graph @g {
       input %x "x" : f32[6, 6]
       %eps = constant() {dtype = f32, value = 0.5} : f32[]
@@ -126,9 +118,7 @@ TEST(RecognizeNormsPassTest, KeepsMeansThatDropTheirAxis) {
       %r = rsqrt(%a) : f32[6]
       %y = mul(%x, %r) : f32[6, 6]
       output "y" %y
-    })ir");
-  EXPECT_EQ(run.error, "");
-  EXPECT_EQ(run.before, run.after);
+    })ir"));
 }
 
 TEST(RecognizeNormsPassTest, KeepsANormThatIsRepeated) {
