@@ -1,5 +1,6 @@
 #include "compiler/passes/merge_qkv_pass.h"
 
+#include "absl/strings/substitute.h"
 #include "compiler/passes/ir_check.h"
 #include "gtest/gtest.h"
 
@@ -56,64 +57,33 @@ TEST(MergeQkvPassTest, JoinsBiasesToo) {
     })ir"));
 }
 
-TEST(MergeQkvPassTest, RefusesSomeWithABias) {
-  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
+TEST(MergeQkvPassTest, RefusesLayersThatDoNotGoTogether) {
+  // The type of the second weight, what the layers read beside x, and the reason.
+  constexpr struct {
+    const char *dtype, *more, *first, *second, *reason;
+  } kRows[] = {
+      {"f32", R"(weight %b0 "b0" : f32[8])", "%w0, %b0", "%w1", "only some of them have a bias"},
+      {"f32", R"(weight %b0 "b0" : f32[8] weight %b1 "b1" : bf16[8])", "%w0, %b0", "%w1, %b1",
+       "their biases differ in dtype"},
+      {"bf16", "", "%w0", "%w1", "their weights differ in dtype"},
+      {"f32", "%t = transpose(%w1) {perm = [1, 0]} : f32[8, 8]", "%w0", "%t",
+       "a weight of theirs is stored transposed"},
+  };
+  for (const auto& row : kRows) {
+    EXPECT_TRUE(CheckRefused<MergeQkvPass>(absl::Substitute(R"ir(ffir 1
     graph @g {
       input %x "x" : f32[2, 8]
       weight %w0 "w0" : f32[8, 8]
-      weight %w1 "w1" : f32[8, 8]
-      weight %b0 "b0" : f32[8]
-      %0 = linear(%x, %w0, %b0) : f32[2, 8]
-      %1 = linear(%x, %w1) : f32[2, 8]
+      weight %w1 "w1" : $0[8, 8]
+      $1
+      %0 = linear(%x, $2) : f32[2, 8]
+      %1 = linear(%x, $3) : f32[2, 8]
       output "0" %0
       output "1" %1
     })ir",
-                                         "only some of them have a bias"));
-}
-
-TEST(MergeQkvPassTest, RefusesWeightsThatAreStoredTransposed) {
-  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
-    graph @g {
-      input %x "x" : f32[2, 8]
-      weight %w0 "w0" : f32[8, 8]
-      weight %w1 "w1" : f32[8, 8]
-      %t = transpose(%w1) {perm = [1, 0]} : f32[8, 8]
-      %0 = linear(%x, %w0) : f32[2, 8]
-      %1 = linear(%x, %t) : f32[2, 8]
-      output "0" %0
-      output "1" %1
-    })ir",
-                                         "a weight of theirs is stored transposed"));
-}
-
-TEST(MergeQkvPassTest, RefusesSeveralDTypes) {
-  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
-    graph @g {
-      input %x "x" : f32[2, 8]
-      weight %w0 "w0" : f32[8, 8]
-      weight %w1 "w1" : bf16[8, 8]
-      %0 = linear(%x, %w0) : f32[2, 8]
-      %1 = linear(%x, %w1) : f32[2, 8]
-      output "0" %0
-      output "1" %1
-    })ir",
-                                         "their weights differ in dtype"));
-}
-
-TEST(MergeQkvPassTest, RefusesSeveralDTypesOfBiases) {
-  EXPECT_TRUE(CheckRefused<MergeQkvPass>(R"ir(ffir 1
-    graph @g {
-      input %x "x" : f32[2, 8]
-      weight %w0 "w0" : f32[8, 8]
-      weight %w1 "w1" : f32[8, 8]
-      weight %b0 "b0" : f32[8]
-      weight %b1 "b1" : bf16[8]
-      %0 = linear(%x, %w0, %b0) : f32[2, 8]
-      %1 = linear(%x, %w1, %b1) : f32[2, 8]
-      output "0" %0
-      output "1" %1
-    })ir",
-                                         "their biases differ in dtype"));
+                                                            row.dtype, row.more, row.first, row.second),
+                                           row.reason));
+  }
 }
 
 // A bias that is computed, perhaps from the other layer; a weight that is joined already.
