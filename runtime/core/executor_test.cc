@@ -19,16 +19,6 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-class FakeKernel final : public kernels::BoundKernel {
- public:
-  using Body = std::function<absl::Status(const kernels::LaunchContext&)>;
-  explicit FakeKernel(Body body) : body_(std::move(body)) {}
-  absl::Status Launch(const kernels::LaunchContext& context) const override { return body_(context); }
-
- private:
-  Body body_;
-};
-
 // logits[l] = table[token_ids[logit_rows[l]]]: a lookup into the arena, then a gather into the output.
 plan::Plan LookupPlan() {
   const DimExpr T = DimExpr::Symbol("T"), L = DimExpr::Symbol("L");

@@ -6,14 +6,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
+#include "kernels/registry/launcher.h"
 #include "runtime/core/device.h"
 
 namespace flashflow::runtime {
@@ -26,6 +29,17 @@ class FakeBuffer final : public Buffer {
 
  private:
   std::vector<std::byte> bytes_;
+};
+
+// A kernel that runs what the test says.
+class FakeKernel final : public kernels::BoundKernel {
+ public:
+  using Body = std::function<absl::Status(const kernels::LaunchContext&)>;
+  explicit FakeKernel(Body body) : body_(std::move(body)) {}
+  absl::Status Launch(const kernels::LaunchContext& context) const override { return body_(context); }
+
+ private:
+  Body body_;
 };
 
 class FakeDevice final : public Device {

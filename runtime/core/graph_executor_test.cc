@@ -1,7 +1,6 @@
 #include "runtime/core/graph_executor.h"
 
 #include <cstdint>
-#include <functional>
 #include <memory>
 #include <string>
 #include <utility>
@@ -19,16 +18,6 @@ namespace {
 using kernels::TensorView;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-
-class FakeKernel final : public kernels::BoundKernel {
- public:
-  using Body = std::function<absl::Status(const kernels::LaunchContext&)>;
-  explicit FakeKernel(Body body) : body_(std::move(body)) {}
-  absl::Status Launch(const kernels::LaunchContext& context) const override { return body_(context); }
-
- private:
-  Body body_;
-};
 
 // y[B + 1, S] = x[B, S] * w[2] (its first element) with a row of the second below, by way of the arena.
 plan::Plan ScalePlan() {
