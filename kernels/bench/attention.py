@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from kernels.bench import torch_peers
+from kernels.bench import torch_peers, triton_variants
 from kernels.bench.case import Bind, Call, Case, randn
 from kernels.bench.library import Libraries, Library
 from torch.nn.attention import SDPBackend
@@ -39,6 +39,7 @@ def cases(libraries: Libraries) -> Iterator[Case]:
                 "cudnn": torch_peers.attention(SDPBackend.CUDNN_ATTENTION, causal=True),
                 "fa2": torch_peers.attention(SDPBackend.FLASH_ATTENTION, causal=True),
             },
+            others={"triton": triton_variants.prefill()},
             flops=2.0 * b * h * t * t * d,
             bytes=2.0 * 4 * b * h * t * d,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import torch
-from kernels.bench import torch_peers
+from kernels.bench import torch_peers, triton_variants
 from kernels.bench.case import Bind, Call, Case, Operands, empty, randn
 from kernels.bench.gemm import product
 from kernels.bench.library import Libraries, Library
@@ -55,7 +55,7 @@ def cases(libraries: Libraries) -> Iterator[Case]:
                 "inductor": torch_peers.inductor(_plain),
                 "eager": torch_peers.eager(_plain),
             },
-            others={"ours+residual": _ours(libraries["ours"], with_residual=True)},
+            others={"ours+residual": _ours(libraries["ours"], with_residual=True), "triton": triton_variants.mlp},
             flops=16.0 * m * d * d,
             bytes=2.0 * (8 * d * d + 5 * d + 2 * m * d),
         )
