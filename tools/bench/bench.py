@@ -15,6 +15,7 @@ from typing import Annotated
 
 import typer
 from tools.bench import compile_suite, cpu_suite, kernels_suite
+from tools.bench.commit import source_commit
 from tools.bench.report import Row, render
 
 from flashflow import FlashFlowError, __version__
@@ -93,7 +94,7 @@ def main(
             shapes=kernels_suite.words(shapes),
             without=kernels_suite.words(without),
             repeats=repeats or kernels_suite.Options.repeats,
-            commit=kernels_suite.source_commit(),
+            commit=source_commit(),
         )
         outputs = kernels_suite.Outputs(json_out, markdown, charts)
         raise typer.Exit(kernels_suite.run_command(options, outputs, from_json, only_list))

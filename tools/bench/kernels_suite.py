@@ -8,7 +8,6 @@ kernels` takes the same options.
 
 import argparse
 import datetime
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tools.bench.commit import source_commit
 from tools.bench.kernel_charts import NoChartsError, draw
 from tools.bench.kernel_page import page
 from tools.bench.kernel_results import Report, Result, Timing, Variant, spec_for, summarize, tables
@@ -40,7 +40,8 @@ class Options:
     commit: str = "unknown"
 
 
-def _nvidia_smi(fields: str) -> list[str]:
+def nvidia_smi(fields: str) -> list[str]:
+    """What the driver says of the first GPU, a value a field; empty without one."""
     command = ["nvidia-smi", "--id=0", f"--query-gpu={fields}", "--format=csv,noheader"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
@@ -52,7 +53,7 @@ def _nvidia_smi(fields: str) -> list[str]:
 def clocks() -> str:
     """Clocks and power as they are now, in the driver's words."""
     names = ("SM", "memory", "power", "of")
-    values = _nvidia_smi("clocks.sm,clocks.mem,power.draw,power.limit")
+    values = nvidia_smi("clocks.sm,clocks.mem,power.draw,power.limit")
     return " ".join(f"{name} {value}" for name, value in zip(names, values, strict=False)) or "unknown"
 
 
@@ -71,7 +72,7 @@ def describe_machine(commit: str) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(),
         "capability": ".".join(str(part) for part in torch.cuda.get_device_capability()),
-        "driver": (_nvidia_smi("driver_version") or ["unknown"])[0],
+        "driver": (nvidia_smi("driver_version") or ["unknown"])[0],
         "cuda": torch.version.cuda,
         "cudnn": str(torch.backends.cudnn.version()),
         "torch": torch.__version__,
@@ -144,19 +145,6 @@ def words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def source_commit() -> str:
-    """The commit of the checkout that `bazel run` stands in, or of the bundle that this is part of."""
-    if (TOP / "COMMIT").is_file():
-        return (TOP / "COMMIT").read_text().strip()
-    checkout = os.environ.get("BUILD_WORKSPACE_DIRECTORY", str(TOP))
-    try:
-        git = ["git", "-C", checkout, "describe", "--always", "--dirty", "--exclude=*"]
-        done = subprocess.run(git, capture_output=True, text=True, check=False)
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() if done.returncode == 0 else "unknown"
-
-
 @dataclass(frozen=True)
 class Outputs:
     """Where a run goes, beside the tables on stdout."""
@@ -210,7 +198,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--charts", type=Path, help="also draw charts into this folder (needs matplotlib)")
     args = parser.parse_args(argv)
     options = Options(
-        args.library, args.compare, args.kernels, args.shapes, max(1, args.repeats), args.without, source_commit()
+        args.library, args.compare, args.kernels, args.shapes, max(1, args.repeats), args.without, source_commit(TOP)
     )
     return run_command(options, Outputs(args.json, args.markdown, args.charts), args.from_json, args.list)
 
