@@ -83,7 +83,6 @@ void AddScores(float* scores, size_t begin, size_t end, float scale, const float
   const size_t count = end - begin;
   const auto scales = hn::Set(d, scale);
   auto most = hn::Set(d, kMinusInf);
-  auto nan = hn::Zero(d);  // NaN where a score is: the maximum alone would lose it
   ForEachVector(count, [&](size_t i, auto vector) HWY_ATTR {
     auto s = hn::Mul(vector.Load(visible + i), scales);
     if (bias != nullptr) {  // a hidden key's score does not matter, not even if it is NaN
@@ -92,14 +91,13 @@ void AddScores(float* scores, size_t begin, size_t end, float scale, const float
       s = hn::IfThenElse(hn::Eq(b, hidden), hidden, hn::Add(s, b));
     }
     most = hn::Max(most, vector.Or(s, most));
-    nan = hn::Add(nan, vector.Or(hn::IfThenElseZero(hn::IsNaN(s), s), hn::Zero(d)));
     vector.Store(s, visible + i);
   });
   const float before = *largest;
   const float after = std::max(before, hn::ReduceMax(d, most));
   const float shift = after == kMinusInf ? 0.0f : after;
   const auto shifts = hn::Set(d, shift);
-  auto added = hn::Zero(d);
+  auto added = hn::Zero(d);  // NaN if any score is, though the maximum may have lost it
   ForEachVector(count, [&](size_t i, auto vector) HWY_ATTR {
     const auto e = ExpAll(d, hn::Sub(vector.Load(visible + i), shifts));
     added = hn::Add(added, vector.Or(e, hn::Zero(d)));
@@ -108,7 +106,7 @@ void AddScores(float* scores, size_t begin, size_t end, float scale, const float
   std::fill(scores, visible, 0.0f);
   std::fill(scores + end, scores + kKeyBlock, 0.0f);
   *largest = after;
-  const float total = hn::ReduceSum(d, hn::Add(added, nan));
+  const float total = hn::ReduceSum(d, added);
   if (before == after || before == kMinusInf) {
     *sum += total;
     return;
