@@ -9,7 +9,7 @@ namespace {
 using ir::Op;
 
 bool OnlyLinearLayersReadIt(const ir::Value& value) {
-  return !value.IsOutput() && std::ranges::all_of(value.uses(), [](const ir::Use& use) {
+  return std::ranges::all_of(value.uses(), [](const ir::Use& use) {
     const bool linear = use.node->op() == Op::kLinear || use.node->op() == Op::kFusedLinear;
     return (linear && use.operand_index == 1) || use.node->op() == Op::kQuantize;
   });
