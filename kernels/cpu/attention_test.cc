@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -151,6 +152,39 @@ TEST(AttentionTest, LargeScoresDoNotOverflow) {
   });
 }
 
+// The maximum is of the scores alone, not of what lies in a vector's lanes behind them: relative to zero, each weight
+// would be zero.
+TEST(AttentionTest, SmallScoresDoNotVanish) {
+  ThreadPool pool(1);
+  for (int64_t keys : {1, 5, 17}) {
+    Operands operands({1, 1, 1, 1, keys, 4, 4, false, 0, 1.0f});
+    for (float& x : operands.q) x = 1;
+    for (float& x : operands.k) x = -50;
+    ForEachTarget([&] {
+      Guarded<float> y(operands.result_size());
+      operands.Run(y.data(), &pool);
+      for (int64_t c = 0; c < 4; ++c) {  // all keys weigh the same: sums and quotients are off by an eps each
+        double mean = 0;
+        for (int64_t j = 0; j < keys; ++j) mean += operands.v[j * 4 + c] / static_cast<double>(keys);
+        EXPECT_NEAR(y[c], mean, static_cast<double>(keys + 2) * kEps);
+      }
+    });
+  }
+}
+
+// Blocks that are not whole, and values that are no whole panel, end where their memory does.
+TEST(AttentionTest, ReadsNothingBehindItsOperands) {
+  ThreadPool pool(1);
+  for (int64_t value_dim : {24, 32, 3}) {
+    const AttentionShape shape = {1, 1, 1, 5, 67, 9, value_dim, true, 0, 0.2f};
+    Fenced<float> q(5 * 9), k(67 * 9), v(67 * value_dim), mask(5 * 67), y(5 * value_dim);
+    ForEachTarget([&] {
+      Attention(q.data(), k.data(), v.data(), {mask.data(), false, 0, 0, 67, 1}, y.data(), shape, &pool);
+      for (int64_t i = 0; i < 5 * value_dim; ++i) ASSERT_EQ(y.data()[i], 0.0f);
+    });
+  }
+}
+
 TEST(AttentionTest, ANanInAScoreIsNotLost) {
   Operands operands({1, 1, 1, 2, 70, 4, 4, true, 0, 0.5f});
   operands.k[68 * 4 + 1] = std::numeric_limits<float>::quiet_NaN();
@@ -163,22 +197,25 @@ TEST(AttentionTest, ANanInAScoreIsNotLost) {
 }
 
 TEST(AttentionTest, NeitherThreadsNorOtherQueriesChangeBits) {
-  const AttentionShape shape = {2, 3, 1, 67, 67, 24, 24, true, 0, 0.2f};
-  const Operands operands(shape);
-  Guarded<float> first(operands.result_size());
-  ThreadPool one(1);
-  operands.Run(first.data(), &one);
-  for (int threads : kThreadCounts) {
-    ThreadPool pool(threads);
-    Guarded<float> y(operands.result_size());
-    operands.Run(y.data(), &pool);
-    EXPECT_TRUE(SameBits(y, first)) << threads << " threads";
+  // The window of the last query, and that of the first beside it, begin within a block of keys and end in the next.
+  for (const auto& [keys, window] : {std::pair<int64_t, int64_t>(67, 0), {150, 100}}) {
+    const AttentionShape shape = {2, 3, 1, keys, keys, 24, 24, true, window, 0.2f};
+    const Operands operands(shape);
+    Guarded<float> first(operands.result_size());
+    ThreadPool one(1);
+    operands.Run(first.data(), &one);
+    for (int threads : kThreadCounts) {
+      ThreadPool pool(threads);
+      Guarded<float> y(operands.result_size());
+      operands.Run(y.data(), &pool);
+      EXPECT_TRUE(SameBits(y, first)) << threads << " threads";
+    }
+    AttentionShape last = shape;  // the last query of the first head alone
+    last.batch = last.heads = last.queries = 1;
+    Guarded<float> y(shape.value_dim);
+    Attention(operands.q.data() + (keys - 1) * 24, operands.k.data(), operands.v.data(), {}, y.data(), last, &one);
+    for (int64_t c = 0; c < shape.value_dim; ++c) EXPECT_EQ(y[c], first[(keys - 1) * 24 + c]) << "window " << window;
   }
-  AttentionShape last = shape;  // the last query of the first head alone
-  last.batch = last.heads = last.queries = 1;
-  Guarded<float> y(shape.value_dim);
-  Attention(operands.q.data() + 66 * 24, operands.k.data(), operands.v.data(), {}, y.data(), last, &one);
-  for (int64_t c = 0; c < shape.value_dim; ++c) EXPECT_EQ(y[c], first[66 * 24 + c]);
 }
 
 TEST(AttentionTest, NoKeysGiveZerosAndNoQueriesNothing) {

@@ -36,6 +36,8 @@ const Layout kLayouts[] = {
     {"both strided", {4, 9}, 5, {20, 2}, 1, {37, 4}, 160},
     {"eight dims", {2, 2, 2, 2, 2, 2, 2, 2}, 0, {1, 2, 4, 8, 16, 32, 64, 128}, 0, {128, 64, 32, 16, 8, 4, 2, 1}, 256},
     {"large enough for threads", {300, 3, 257}, 0, {257, 77100, 1}, 0, {771, 257, 1}, 231300},
+    {"one large strided run", {70001}, 1, {2}, 2, {3}, 210003},
+    {"long rows", {2, 140001}, 0, {140002, 1}, 0, {140001, 1}, 280002},
     {"one large run", {250007}, 4, {1}, 0, {1}, 250007},
 };
 
@@ -77,8 +79,9 @@ TYPED_TEST(CopyTest, MovesEachElementAndNothingElse) {
 TYPED_TEST(CopyTest, NoElementsAreFine) {
   ThreadPool pool(1);
   const std::vector<int64_t> dims = {3, 0};
-  const std::vector<int64_t> strides = {0, 1};
-  StridedCopy(nullptr, strides, nullptr, strides, dims, sizeof(TypeParam), &pool);
+  for (const std::vector<int64_t>& strides : {std::vector<int64_t>{0, 1}, std::vector<int64_t>{7, 1}}) {
+    StridedCopy(nullptr, strides, nullptr, strides, dims, sizeof(TypeParam), &pool);
+  }
 }
 
 TEST(CopyDeathTest, RefusesOtherElementSizes) {

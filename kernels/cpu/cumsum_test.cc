@@ -44,6 +44,14 @@ TEST(CumsumTest, AddsOneByOne) {
   CheckDType<int64_t>(DType::kI64, int64_t{1} << 40);
 }
 
+TEST(CumsumTest, TheFirstElementIsItself) {
+  ThreadPool pool(1);
+  float x[] = {-0.0f, -0.0f};
+  Cumsum(DType::kF32, x, x, 1, 2, 1, &pool);
+  EXPECT_TRUE(std::signbit(x[0]));
+  EXPECT_TRUE(std::signbit(x[1]));
+}
+
 TEST(CumsumTest, IntegersWrapAround) {
   ThreadPool pool(1);
   int64_t x[] = {std::numeric_limits<int64_t>::max(), 1, 1};

@@ -85,6 +85,26 @@ TEST(GatherTest, WidensBF16ExactlyNaNsIncluded) {
   }
 }
 
+// Rows of nothing, and rows longer than what is worth a thread.
+TEST(GatherTest, RowsOfAnyLength) {
+  ThreadPool pool(2);
+  const std::vector<int32_t> rows = {2, 0, 1};
+  GatherRows(nullptr, 0, rows, nullptr, &pool);
+  GatherRowsBF16ToF32(nullptr, 0, rows, nullptr, &pool);
+  constexpr int64_t kLong = 140001;
+  std::vector<uint16_t> table(3 * kLong);
+  for (size_t i = 0; i < table.size(); ++i) table[i] = static_cast<uint16_t>(i * 40503 & 0x7F7F);  // no NaN
+  Guarded<uint16_t> copied(3 * kLong);
+  Guarded<float> widened(3 * kLong);
+  GatherRows(table.data(), 2 * kLong, rows, copied.data(), &pool);
+  GatherRowsBF16ToF32(table.data(), kLong, rows, widened.data(), &pool);
+  for (int64_t i = 0; i < 3 * kLong; ++i) {
+    const uint16_t want = table[rows[static_cast<size_t>(i / kLong)] * kLong + i % kLong];
+    ASSERT_EQ(copied[i], want) << i;
+    ASSERT_EQ(std::bit_cast<uint32_t>(widened[i]), uint32_t{want} << 16) << i;
+  }
+}
+
 TEST(GatherTest, FindsRowsBeyondTwoGiB) {
   constexpr int64_t kRowBytes = int64_t{1} << 20;
   constexpr int32_t kRows = 3 * 1024;

@@ -2,6 +2,9 @@
 #ifndef KERNELS_CPU_KERNEL_TESTING_H_
 #define KERNELS_CPU_KERNEL_TESTING_H_
 
+#include <sys/mman.h>
+#include <unistd.h>
+
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -57,6 +60,31 @@ class Guarded {
   static constexpr uint8_t kPoison = 0xFF;
   size_t count_;
   std::vector<uint8_t> bytes_;
+  T* data_;
+};
+
+// An array of T, zeros at first, right before a page that nobody may touch: reads beyond its end crash too.
+template <typename T>
+class Fenced {
+ public:
+  explicit Fenced(size_t count) {
+    const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
+    const size_t bytes = (count * sizeof(T) + page - 1) / page * page;
+    bytes_ = bytes + page;
+    memory_ = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, /*fd=*/-1, /*offset=*/0);
+    EXPECT_NE(memory_, MAP_FAILED);
+    EXPECT_EQ(mprotect(static_cast<char*>(memory_) + bytes, page, PROT_NONE), 0);
+    data_ = reinterpret_cast<T*>(static_cast<char*>(memory_) + bytes) - count;
+  }
+  Fenced(const Fenced&) = delete;
+  Fenced& operator=(const Fenced&) = delete;
+  ~Fenced() { munmap(memory_, bytes_); }
+
+  T* data() { return data_; }
+
+ private:
+  void* memory_;
+  size_t bytes_;
   T* data_;
 };
 

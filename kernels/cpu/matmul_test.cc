@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -98,6 +99,22 @@ TEST(MatMulTest, NeitherThreadsNorNeighborsChangeBits) {
     Guarded<float> y(kN);
     MatMul(a.data() + row * kK, {}, b.data(), {}, nullptr, y.data(), {}, single, &one);
     for (int64_t n = 0; n < kN; ++n) ASSERT_EQ(y[n], first[row * kN + n]) << row << ", " << n;
+  }
+}
+
+// A row of a panel that is not whole is no row of a whole one, not even where nothing of the rest is kept.
+TEST(MatMulTest, ReadsNothingBehindItsOperands) {
+  ThreadPool pool(1);
+  for (int64_t m : {1, 13}) {
+    for (int64_t n : {16, 17, 3}) {
+      Fenced<float> a(m * 5), b(5 * n), bias(n), y(m * n);
+      for (const auto& [k_stride, n_stride] : {std::pair(n, int64_t{1}), std::pair(int64_t{1}, int64_t{5})}) {
+        ForEachTarget([&] {
+          MatMul(a.data(), {}, b.data(), {}, bias.data(), y.data(), {}, {m, n, 5, k_stride, n_stride}, &pool);
+          for (int64_t i = 0; i < m * n; ++i) ASSERT_EQ(y.data()[i], 0.0f);
+        });
+      }
+    }
   }
 }
 

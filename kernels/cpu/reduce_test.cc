@@ -93,6 +93,25 @@ TEST(ReduceTest, ANanIsNotLost) {
   }
 }
 
+// Zero is greater than any of them: it must come from nowhere.
+TEST(ReduceTest, TheLargestOfNegativeNumbersIsNegative) {
+  ThreadPool pool(1);
+  for (int64_t n : kOddSizes) {
+    Guarded<float> x(2 * n);
+    for (int64_t i = 0; i < 2 * n; ++i) x[i] = -1.0f - static_cast<float>((i * 7) % (2 * n));
+    for (const int64_t stride : {1, 2}) {
+      const std::vector<int64_t> dims = {n}, strides = {stride};
+      float most = -std::numeric_limits<float>::infinity();
+      for (int64_t i = 0; i < n; ++i) most = std::max(most, x[i * stride]);
+      ForEachTarget([&] {
+        Guarded<float> y(1);
+        Reduce(ReduceOp::kMax, x.data(), {}, {}, dims, strides, y.data(), &pool);
+        EXPECT_EQ(y[0], most) << n << " by " << stride;
+      });
+    }
+  }
+}
+
 TEST(ReduceTest, NothingToReduce) {
   ThreadPool pool(1);
   const std::vector<int64_t> two = {2}, none = {0}, one = {1};
