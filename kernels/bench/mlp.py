@@ -29,11 +29,15 @@ def _ours(library: Library, with_residual: bool) -> Bind:
     return bind
 
 
-def _cublaslt(x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor, *_: object):
+def _cublaslt(
+    x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor, *_: object
+) -> torch.Tensor:
     return linear(torch._addmm_activation(b1, x, w1.t(), use_gelu=True), w2, b2)
 
 
-def _plain(x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor, *_: object):
+def _plain(
+    x: torch.Tensor, w1: torch.Tensor, b1: torch.Tensor, w2: torch.Tensor, b2: torch.Tensor, *_: object
+) -> torch.Tensor:
     return linear(gelu(linear(x, w1, b1), approximate="tanh"), w2, b2)
 
 

@@ -54,7 +54,7 @@ class Replay:
         self._graph.replay()
         self._end.record()
         self._end.synchronize()
-        return self._start.elapsed_time(self._end) * 1000 / self._count
+        return float(self._start.elapsed_time(self._end)) * 1000 / self._count
 
 
 def measure(

@@ -19,7 +19,11 @@ def inductor(function: Callable[..., Any]) -> Bind:
 
     Matrix products stay cuBLAS's: the search over Triton's takes a quarter of a minute a shape.
     """
-    options = {"coordinate_descent_tuning": True, "max_autotune_pointwise": True, "triton.cudagraphs": False}
+    options: dict[str, Any] = {
+        "coordinate_descent_tuning": True,
+        "max_autotune_pointwise": True,
+        "triton.cudagraphs": False,
+    }
     compiled: list[Callable[..., Any]] = []
 
     def bind(*operands: torch.Tensor) -> Call:

@@ -80,8 +80,8 @@ def _roofline(pyplot: Any, results: list[Result], spec: DeviceSpec, title: str, 
     for kernel in dict.fromkeys(result.kernel for result in results):
         color = None
         for role, fill in (("ours", None), ("peer", "none")):
-            points = [(r, r.best(role, "cold")) for r in results if r.kernel == kernel]
-            marks = [(r.flops / r.bytes, r.flops / best[1] * 1e-6) for r, best in points if best]
+            fastest = [(r, r.best(role, "cold")) for r in results if r.kernel == kernel]
+            marks = [(r.flops / r.bytes, r.flops / best[1] * 1e-6) for r, best in fastest if best]
             if marks:
                 xs, ys = zip(*marks, strict=True)
                 (line,) = axes.plot(

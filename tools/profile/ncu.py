@@ -13,7 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tools.bench.kernels_suite import DEVICE_SPECS, nvidia_smi, spec_for
+from tools.bench.kernel_results import spec_for
+from tools.bench.kernels_suite import DEVICE_SPECS, nvidia_smi
 from tools.profile import ncu_report, target
 
 
