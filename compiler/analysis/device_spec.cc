@@ -44,6 +44,12 @@ absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view text) {
   FF_ASSIGN_OR_RETURN(spec.source, Text(object, "source"));
   FF_ASSIGN_OR_RETURN(spec.read_gb_per_s, Positive(object, "read_gb_per_s"));
   FF_ASSIGN_OR_RETURN(spec.launch_us, Positive(object, "launch_us"));
+  if (const auto count = object.find("sm_count"); count != object.end()) {
+    if (!count->is_number_unsigned() || *count < 1 || *count > 1024) {
+      return Invalid("sm_count: expected a whole number, 1 to 1024");
+    }
+    spec.sm_count = count->get<int>();
+  }
   const auto rates = object.find("tflop_per_s");
   if (rates == object.end() || !rates->is_object()) return Invalid("tflop_per_s: expected an object of rates by dtype");
   for (const auto& [name, rate] : rates->items()) {
@@ -54,7 +60,7 @@ absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view text) {
   if (!spec.tflop_per_s.contains(DType::kF32)) return Invalid("tflop_per_s: expected a rate for f32");
   for (const auto& [key, value] : object.items()) {
     bool known = false;
-    for (const char* name : {"name", "arch", "source", "read_gb_per_s", "tflop_per_s", "launch_us"}) {
+    for (const char* name : {"name", "arch", "source", "read_gb_per_s", "tflop_per_s", "launch_us", "sm_count"}) {
       known |= key == name;
     }
     if (!known) return Invalid("\"", key, "\" is no key of it");
@@ -65,9 +71,10 @@ absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view text) {
 std::string DeviceSpecToJson(const DeviceSpec& device) {
   nlohmann::ordered_json rates = nlohmann::ordered_json::object();
   for (const auto& [dtype, rate] : device.tflop_per_s) rates[std::string(DTypeName(dtype))] = rate;
-  const nlohmann::ordered_json object = {{"name", device.name},     {"arch", device.arch},
-                                         {"source", device.source}, {"read_gb_per_s", device.read_gb_per_s},
-                                         {"tflop_per_s", rates},    {"launch_us", device.launch_us}};
+  nlohmann::ordered_json object = {{"name", device.name},     {"arch", device.arch},
+                                   {"source", device.source}, {"read_gb_per_s", device.read_gb_per_s},
+                                   {"tflop_per_s", rates},    {"launch_us", device.launch_us}};
+  if (device.sm_count > 0) object["sm_count"] = device.sm_count;
   return object.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }
 

@@ -18,10 +18,12 @@ struct DeviceSpec {
   double read_gb_per_s = 0;             // 10^9 bytes
   std::map<DType, double> tflop_per_s;  // of products of operands of this type; a multiply-add counts twice
   double launch_us = 0;                 // between two dependent steps at least
+  int sm_count = 0;                     // a GPU's streaming multiprocessors; 0: no GPU
 };
 
-// From JSON as in compiler/analysis/data: the keys of DeviceSpec, each exactly once. InvalidArgument names the key that
-// is missing, unknown or out of range (figures are positive and finite; f32 must be among the rates).
+// From JSON as in compiler/analysis/data: the keys of DeviceSpec, each exactly once, sm_count of GPUs alone.
+// InvalidArgument names the key that is missing, unknown or out of range (figures are positive and finite; f32 must be
+// among the rates).
 absl::StatusOr<DeviceSpec> ParseDeviceSpec(std::string_view json);
 
 // What ParseDeviceSpec reads.

@@ -154,6 +154,10 @@ TEST(DeviceSpecTest, NamesWhatIsWrong) {
   EXPECT_THAT(error("\"bf16\"", "\"fp4\""), HasSubstr("\"fp4\" is no dtype"));
   EXPECT_THAT(error("\"f32\": 1, ", ""), HasSubstr("expected a rate for f32"));
   EXPECT_THAT(error("\"launch_us\": 2", "\"launch_us\": 2, \"x\": 1"), HasSubstr("\"x\" is no key"));
+  for (const char* count : {"0", "-1", "1025", "1.5", "\"x\""}) {
+    EXPECT_THAT(error("\"launch_us\": 2", std::string("\"launch_us\": 2, \"sm_count\": ") + count),
+                HasSubstr("sm_count: expected a whole number"));
+  }
   EXPECT_THAT(error("2}", "2"), HasSubstr("device spec"));
   EXPECT_EQ(ParseDeviceSpec("[]").status().code(), absl::StatusCode::kInvalidArgument);
 }
@@ -166,6 +170,10 @@ TEST(DeviceSpecTest, RoundTrips) {
   EXPECT_EQ(again->tflop_per_s, toy.tflop_per_s);
   EXPECT_EQ(again->name, "Toy");
   EXPECT_EQ(again->launch_us, 2);
+  EXPECT_EQ(again->sm_count, 0);
+  DeviceSpec gpu = toy;
+  gpu.sm_count = 132;
+  EXPECT_EQ(ParseDeviceSpec(DeviceSpecToJson(gpu))->sm_count, 132);
 }
 
 TEST(DeviceSpecTest, OurOwnAreThere) {

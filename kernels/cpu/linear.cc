@@ -29,6 +29,7 @@ struct Panels {
   size_t ldz;
   size_t m, n, k;  // of the whole layer but for m
   size_t begin, end;
+  LinearConfig config;
 };
 
 // y = f(z) or f(z) * up, plus residual, for a block of rows and columns. z may be y.
@@ -52,11 +53,8 @@ struct Piece {
 
 size_t CeilDiv(size_t a, size_t b) { return (a + b - 1) / b; }
 
-// Rows and k of x that are multiplied by all panels before the next: they are to stay in the L2 cache.
-constexpr size_t kBlockRows = 128;
-constexpr size_t kBlockK = 768;
-// How far ahead a weight stream is prefetched, in bytes of one panel.
-constexpr size_t kPrefetchBytes = 2048;
+// `wanted` where that is not 0 and less.
+size_t AtMost(size_t most, int64_t wanted) { return wanted == 0 ? most : std::min(most, static_cast<size_t>(wanted)); }
 
 }  // namespace
 }  // namespace flashflow::cpu
@@ -102,13 +100,17 @@ void RunPanels(const Panels& problem) {
   const size_t packs = CeilDiv(problem.k, kPack);
   const size_t panel_stride = packs * k_stride;
   const W* weight = static_cast<const W*>(problem.weight);
-  const size_t row_blocks = CeilDiv(problem.m, kBlockRows);
-  const size_t k_blocks = problem.m <= kTileRows ? 1 : std::max<size_t>(CeilDiv(problem.k, kBlockK), 1);
-  const size_t group = problem.m <= kStreamRows ? kStreamPanels : kTilePanels;
+  const LinearConfig& config = problem.config;
+  const size_t most_rows = AtMost(kTileRows, config.tile_rows);
+  const size_t row_blocks = CeilDiv(problem.m, static_cast<size_t>(config.block_rows));
+  const size_t k_blocks =
+      problem.m <= most_rows ? 1 : std::max<size_t>(CeilDiv(problem.k, static_cast<size_t>(config.block_k)), 1);
+  const size_t group = AtMost(problem.m <= kStreamRows ? kStreamPanels : kTilePanels, config.tile_panels);
+  const size_t ahead = static_cast<size_t>(config.prefetch_bytes) / sizeof(W);
 
   for (size_t row_block = 0; row_block < row_blocks; ++row_block) {
     const Piece rows(problem.m, row_blocks, row_block);
-    const size_t tiles = CeilDiv(rows.size(), kTileRows);
+    const size_t tiles = CeilDiv(rows.size(), most_rows);
     for (size_t k_block = 0; k_block < k_blocks; ++k_block) {
       const Piece k_packs(packs, k_blocks, k_block);
       const size_t k_begin = k_packs.begin * kPack;
@@ -128,8 +130,7 @@ void RunPanels(const Panels& problem) {
           const size_t first = CeilDiv(panel * tiles, panels);
           const size_t sharers = one_prefetch ? CeilDiv((panel + 1) * tiles, panels) - first : tiles;
           const Piece fetched(k_packs.size(), sharers, i - first);
-          const W* fetch = tiles == 1 ? block + kPrefetchBytes / sizeof(W)
-                                      : next_block + panel * panel_stride + fetched.begin * k_stride;
+          const W* fetch = tiles == 1 ? block + ahead : next_block + panel * panel_stride + fetched.begin * k_stride;
           const PanelTile<W> tile = {
               .x = problem.x + row * problem.k + k_begin,
               .ldx = problem.k,
@@ -152,6 +153,10 @@ void RunPanels(const Panels& problem) {
       }
     }
   }
+}
+
+LinearTiles Tiles() {
+  return {.rows = kTileRows, .panels = kTilePanels, .stream_rows = kStreamRows, .stream_panels = kStreamPanels};
 }
 
 void RunPanelsF32(const Panels& problem) { RunPanels<float>(problem); }
@@ -199,23 +204,24 @@ namespace {
 HWY_EXPORT(RunPanelsF32);
 HWY_EXPORT(RunPanelsBF16);
 HWY_EXPORT(RunEpilogue);
+HWY_EXPORT(Tiles);
 
 // Multiply-adds below which a task is not worth its start.
 constexpr int64_t kGrain = int64_t{1} << 15;
-// Tasks a thread, so that one thread which is held up does not hold up all.
-constexpr int64_t kTasksPerThread = 4;
-// Columns and rows that a task has at least: the widest tile's panels, two tiles' rows.
-constexpr int64_t kTaskColumns = 3 * 16;
+// Rows that a task has at least: two tiles'. With fewer, columns are handed out by the panel.
 constexpr int64_t kTaskRows = 16;
-// Columns of a gated layer that are computed before they are joined: gate and up fit a thread's scratch.
+// Rows and columns of a gated layer that are computed before they are joined: gate and up fit a thread's scratch.
+constexpr int64_t kGatedRows = 128;
 constexpr int64_t kGatedColumns = 384;
-static_assert(kBlockRows * (2 * kGatedColumns + 32) * sizeof(float) <= ThreadPool::kScratchBytes);
+static_assert(kGatedRows * (2 * kGatedColumns + 32) * sizeof(float) <= ThreadPool::kScratchBytes);
 
 // A task: some rows and, in whole panels but for the last, some columns of y.
 class Block {
  public:
-  Block(const LinearProblem& problem, int64_t row_begin, int64_t row_end, int64_t column_begin, int64_t column_end)
+  Block(const LinearProblem& problem, const LinearConfig& config, int64_t row_begin, int64_t row_end,
+        int64_t column_begin, int64_t column_end)
       : problem_(problem),
+        config_(config),
         columns_(problem.gated ? problem.n / 2 : problem.n),
         row_begin_(row_begin),
         row_end_(row_end),
@@ -224,8 +230,9 @@ class Block {
 
   void Run(float* scratch) const {
     if (!problem_.gated) return RunPlain();
-    for (int64_t row = row_begin_; row < row_end_; row += kBlockRows) {
-      const int64_t rows = std::min<int64_t>(kBlockRows, row_end_ - row);
+    const int64_t block_rows = std::min(config_.block_rows, kGatedRows);
+    for (int64_t row = row_begin_; row < row_end_; row += block_rows) {
+      const int64_t rows = std::min(block_rows, row_end_ - row);
       for (int64_t c = column_begin_; c < column_end_; c += kGatedColumns) {
         RunGated(row, rows, c, std::min(c + kGatedColumns, column_end_), scratch);
       }
@@ -238,8 +245,8 @@ class Block {
     if (problem_.activation == Activation::kNone && problem_.residual == nullptr) {
       return Multiply(row_begin_, row_end_ - row_begin_, column_begin_, column_end_, y, columns_);
     }
-    for (int64_t row = row_begin_; row < row_end_; row += kBlockRows) {
-      const int64_t rows = std::min<int64_t>(kBlockRows, row_end_ - row);
+    for (int64_t row = row_begin_; row < row_end_; row += config_.block_rows) {
+      const int64_t rows = std::min(config_.block_rows, row_end_ - row);
       Multiply(row, rows, column_begin_, column_end_, y, columns_);
       FinishBlock(row, rows, column_begin_, column_end_, y, nullptr, columns_);
       y += rows * columns_;
@@ -269,7 +276,8 @@ class Block {
          .n = static_cast<size_t>(problem_.n),
          .k = static_cast<size_t>(problem_.k),
          .begin = static_cast<size_t>(begin / 16),
-         .end = static_cast<size_t>((end + 15) / 16)});
+         .end = static_cast<size_t>((end + 15) / 16),
+         .config = config_});
   }
 
   void FinishBlock(int64_t row, int64_t rows, int64_t begin, int64_t end, const float* z, const float* up,
@@ -288,28 +296,31 @@ class Block {
   }
 
   const LinearProblem& problem_;
+  const LinearConfig& config_;
   const int64_t columns_;  // of y
   const int64_t row_begin_, row_end_, column_begin_, column_end_;
 };
 
 }  // namespace
 
-void Linear(const LinearProblem& problem, ThreadPool* pool) {
+LinearTiles LinearTilesOfTarget() { return HWY_DYNAMIC_DISPATCH(Tiles)(); }
+
+void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& config) {
   const int64_t m = problem.m;
   const int64_t n = problem.gated ? problem.n / 2 : problem.n;
   if (m == 0 || n == 0) return;
   const int64_t threads = pool->num_threads();
   int64_t tasks = std::max<int64_t>(m * problem.n * problem.k / kGrain, 1);
-  if (tasks > threads) tasks = std::min(tasks / threads, kTasksPerThread) * threads;
+  if (tasks > threads) tasks = std::min(tasks / threads, config.tasks_per_thread) * threads;
   // Columns first: then each thread reads weights of its own.
-  const int64_t columns = m < kTaskRows ? 16 : kTaskColumns;
+  const int64_t columns = m < kTaskRows ? 16 : config.task_columns;
   const int64_t units = (n + columns - 1) / columns;
   const int64_t column_parts = std::min(tasks, units);
   const int64_t row_parts = std::clamp<int64_t>(tasks / column_parts, 1, (m + kTaskRows - 1) / kTaskRows);
   pool->Run(column_parts * row_parts, [&](int64_t i, int thread) {
     const int64_t column_part = i / row_parts;
     const int64_t row_part = i % row_parts;
-    const Block block(problem, m * row_part / row_parts, m * (row_part + 1) / row_parts,
+    const Block block(problem, config, m * row_part / row_parts, m * (row_part + 1) / row_parts,
                       units * column_part / column_parts * columns, units * (column_part + 1) / column_parts * columns);
     block.Run(static_cast<float*>(pool->scratch(thread)));
   });

@@ -29,7 +29,26 @@ struct LinearProblem {
   Activation activation = Activation::kNone;
   bool gated = false;  // n is even
 };
-void Linear(const LinearProblem& problem, ThreadPool* pool);
+
+// How the work is cut up. It decides the speed alone: every result has the same bits under every config.
+struct LinearConfig {
+  int64_t tile_rows = 0;          // of a register tile at most; 0, or more than there are: as many as registers hold
+  int64_t tile_panels = 0;        // the same of its panels of 16 columns
+  int64_t block_rows = 128;       // rows and depth of x that meet all panels before the next: they are to stay in the
+  int64_t block_k = 768;          // L2 cache. A gated layer has at most 128 rows in a block
+  int64_t prefetch_bytes = 2048;  // of one panel: how far ahead a stream of weights is fetched
+  int64_t tasks_per_thread = 4;   // at most, so that one thread which is held up does not hold up all
+  int64_t task_columns = 48;      // that a task of many rows has at least; a multiple of 16
+};
+// All of the config's values but the first two are at least 1.
+void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& config = {});
+
+// The register tiles of the SIMD target that runs: rows of x times panels of 16 columns; and those for few rows.
+struct LinearTiles {
+  int64_t rows = 0, panels = 0;
+  int64_t stream_rows = 0, stream_panels = 0;
+};
+LinearTiles LinearTilesOfTarget();
 
 }  // namespace flashflow::cpu
 

@@ -214,6 +214,51 @@ TYPED_TEST(LinearTest, WhatFollowsEqualsItsParts) {
   }
 }
 
+// The config decides the speed alone, whatever its values: each by itself, then all at random.
+TYPED_TEST(LinearTest, ConfigsChangeNoBits) {
+  const std::pair<int64_t LinearConfig::*, std::vector<int64_t>> kValues[] = {
+      {&LinearConfig::tile_rows, {1, 3, 4, 100}},    {&LinearConfig::tile_panels, {1, 2, 3, 100}},
+      {&LinearConfig::block_rows, {1, 7, 64, 1000}}, {&LinearConfig::block_k, {1, 5, 100, 10000}},
+      {&LinearConfig::prefetch_bytes, {1, 1 << 20}}, {&LinearConfig::tasks_per_thread, {1, 100}},
+      {&LinearConfig::task_columns, {16, 48, 1024}}};
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal;
+  std::vector<LinearConfig> configs;
+  for (const auto& [field, values] : kValues) {
+    for (int64_t value : values) {
+      configs.emplace_back();
+      configs.back().*field = value;
+    }
+  }
+  for (int i = 0; i < 8; ++i) {
+    configs.emplace_back();
+    for (const auto& [field, values] : kValues) configs.back().*field = values[random() % values.size()];
+  }
+  const Operands<TypeParam> operands(259, 226, 201, [&] { return normal(random); });
+  ThreadPool pool(3);
+  for (const bool gated : {false, true}) {
+    const int64_t columns = gated ? operands.n / 2 : operands.n;
+    Guarded<float> residual(static_cast<size_t>(operands.m * columns));
+    for (float& v : residual) v = normal(random);
+    for (const int64_t m : {1, 5, 20, 259}) {
+      ForEachTarget([&] {
+        Guarded<float> expected(static_cast<size_t>(m * columns));
+        LinearProblem problem = operands.Problem(0, m, true, expected.data());
+        problem.gated = gated;
+        problem.activation = gated ? Activation::kSilu : Activation::kNone;
+        problem.residual = gated ? residual.data() : nullptr;
+        Linear(problem, &pool);
+        for (size_t i = 0; i < configs.size(); ++i) {
+          Guarded<float> y(expected.size());
+          problem.y = y.data();
+          Linear(problem, &pool, configs[i]);
+          EXPECT_TRUE(SameBits(y, expected)) << "config " << i << ", " << m << " rows, gated " << gated;
+        }
+      });
+    }
+  }
+}
+
 TYPED_TEST(LinearTest, EmptyProblems) {
   ThreadPool pool(2);
   const Operands<TypeParam> no_depth(3, 17, 0, [] { return 1.0f; });

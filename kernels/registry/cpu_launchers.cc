@@ -40,6 +40,7 @@
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/unary.h"
 #include "kernels/registry/catalog.h"
+#include "kernels/registry/cpu_tactics.h"
 
 namespace flashflow::kernels {
 namespace {
@@ -794,6 +795,11 @@ absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gat
   return LinearSizes{Product(lead), n, k};
 }
 
+absl::StatusOr<cpu::LinearConfig> ConfigOf(const LaunchContext& context) {
+  if (context.config.empty()) return cpu::LinearConfig();
+  return LinearConfigOf(context.config);
+}
+
 // packed: the weight lies in panels; otherwise row-major, as a value that is computed.
 template <bool packed>
 absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
@@ -808,6 +814,7 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
       cpu::MatMul(x, {}, F32(weight), {}, bias, y, {}, {m, n, k, /*b_k_stride=*/1, /*b_n_stride=*/k}, pool);
       return absl::OkStatus();
     }
+    FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
     cpu::Linear({.x = x,
                  .weight = weight.data,
                  .bf16_weight = weight.dtype == DType::kBF16,
@@ -816,7 +823,7 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
                  .m = m,
                  .n = n,
                  .k = k},
-                pool);
+                pool, config);
     return absl::OkStatus();
   };
 }
@@ -894,6 +901,7 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
       FF_RETURN_IF_ERROR((*norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
       rows = normalized;
     }
+    FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
     cpu::Linear({.x = rows,
                  .weight = weight.data,
                  .bf16_weight = weight.dtype == DType::kBF16,
@@ -905,7 +913,7 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
                  .k = sizes.k,
                  .activation = activation,
                  .gated = gated},
-                pool);
+                pool, config);
     return absl::OkStatus();
   };
 }

@@ -43,6 +43,8 @@ struct LaunchContext {
   void* workspace = nullptr;
   size_t workspace_bytes = 0;
   void* device = nullptr;  // CPU: cpu::ThreadPool*; CUDA: the stream
+  // Values of the kernel's parameters, as its TacticSpec (kernels/registry/tactic.h) lists them; empty: its defaults.
+  absl::Span<const int64_t> config = {};
 };
 
 // A step with its attributes decoded: nothing is looked up or allocated when it runs.
