@@ -38,6 +38,9 @@ ABSL_FLAG(uint64_t, seed, 0, "of the sampler: same seed, same tokens");
 ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end-of-sequence tokens");
 ABSL_FLAG(std::string, device, "auto", "auto or cpu");
 ABSL_FLAG(int, threads, 0, "threads that compute; 0: one a core");
+ABSL_FLAG(std::string, tuning, "",
+          "database of //tools:tune that kernels' configurations come from; none: their defaults; default: the one in "
+          "the user's cache folder, if there is one");
 ABSL_FLAG(bool, json, false, "print one JSON object");
 
 namespace flashflow::runtime {
@@ -72,6 +75,7 @@ absl::Status Run(absl::Span<char* const> arguments) {
   options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.max_batch = 1;
+  options.tuning = absl::GetFlag(FLAGS_tuning);
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Open(arguments[1], options));
   const auto opened = Clock::now();
 

@@ -9,18 +9,19 @@ VECTOR_TARGETS = ["HWY_DISABLED_TARGETS=(HWY_SSSE3|HWY_SSE4|HWY_AVX3_DL|HWY_AVX3
 # Kernels are launched by the registry, and measured by their tests and benchmarks here.
 KERNEL_USERS = ["//kernels:__subpackages__"]
 
-def kernel_library(name, deps = [], **kwargs):
+def kernel_library(name, deps = [], visibility = KERNEL_USERS, **kwargs):
     """A kernel, compiled for each of the vector targets and spread over a thread pool.
 
     Args:
       name: the target.
       deps: what it uses beside Highway and the thread pool.
+      visibility: the registry's and ours, and whoever times it.
       **kwargs: as for cc_library.
     """
     cc_library(
         name = name,
         local_defines = VECTOR_TARGETS,
-        visibility = KERNEL_USERS,
+        visibility = visibility,
         deps = deps + [
             ":thread_pool",
             "@highway//:hwy",

@@ -68,6 +68,8 @@ class LLM:
         threads: CPU threads; None is as many as the process may use.
         max_batch: requests that run at the same time; more wait.
         kv_cache_bytes: memory for keys and values; None chooses.
+        tuning: a database of //tools:tune that kernels' configurations come from; "none" for their defaults; None is
+            tuning.json in the user's cache folder, if there is one. Results are the same bits whatever it says.
         cache_dir: where built engines are kept; None is the user's cache folder.
         progress: called with what is going on while the model becomes ready.
 
@@ -89,6 +91,7 @@ class LLM:
         threads: int | None = None,
         max_batch: int = 16,
         kv_cache_bytes: int | None = None,
+        tuning: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
@@ -106,6 +109,7 @@ class LLM:
             "threads": threads or 0,
             "max_batch": max_batch,
             "kv_cache_bytes": kv_cache_bytes or 0,
+            "tuning": os.fspath(tuning or ""),
         }
         compile_s = 0.0
 

@@ -18,6 +18,7 @@ class RooflineRow:
         floor_us: the longer of moving the bytes and doing the arithmetic (Williams et al., Roofline), in microseconds.
         bound_by: "memory" or "arithmetic", which of the two that is.
         achieved_us: what it takes, in microseconds; None where that was not measured.
+        tactic: the kernel that computes it, and where it ran what of its configuration is tuned.
     """
 
     op: str
@@ -27,6 +28,7 @@ class RooflineRow:
     floor_us: float
     bound_by: str
     achieved_us: float | None
+    tactic: str = ""
 
     @property
     def percent(self) -> float | None:
@@ -99,14 +101,15 @@ class Roofline:
             f"{self.device}: {self.read_gb_per_s:.1f} GB/s, {rates}, {self.launch_us:.2g} us a launch",
             f"a step of {self.tokens} token{'' if self.tokens == 1 else 's'} with {self.context} in the KV cache",
             f"{'op':18} {'count':>5} {'MB each':>12} {'GFLOP each':>11} {'floor us':>11} {'achieved us':>11} "
-            f"{'percent':>7}  {'bound by':10} first at",
+            f"{'percent':>7}  {'bound by':10} {'tactic':26} first at",
         ]
         for rows in sorted(groups.values(), key=longest):
             floor, achieved = total(rows)
             first = rows[0]
             lines.append(
                 f"{first.op:18} {len(rows):5} {first.bytes / 1e6:12.4f} {first.flops / 1e9:11.5f} {floor:11.2f} "
-                f"{_time(achieved)} {_percent(floor, achieved)}  {first.bound_by:10} {first.loc}".rstrip()
+                f"{_time(achieved)} {_percent(floor, achieved)}  {first.bound_by:10} {first.tactic:26} "
+                f"{first.loc}".rstrip()
             )
         lines.append(
             f"{'all':18} {len(self.rows):5} {sum(row.bytes for row in self.rows) / 1e6:12.4f} "

@@ -37,5 +37,10 @@ def test_the_table_counts_equal_rows_and_begins_with_the_longest() -> None:
     assert table[6] == ["all", "4", "7.0000", "4.00000", "34.00", "149.00", "22.8%"]
 
 
+def test_the_table_names_tactics() -> None:
+    tuned = RooflineRow("a", "here", 1e6, 1e9, 1.0, "memory", 2.0, "cpu.linear.panel16[tile_rows=4]")
+    assert str(roofline(tuned)).splitlines()[3].split()[-3:] == ["memory", "cpu.linear.panel16[tile_rows=4]", "here"]
+
+
 def test_what_was_not_measured_is_a_dash() -> None:
     assert str(roofline(row("a", 10.0, None))).splitlines()[3].split()[4:7] == ["10.00", "-", "-"]

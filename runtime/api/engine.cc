@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <filesystem>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -24,6 +25,8 @@
 #include "runtime/core/page_pool.h"
 #include "runtime/core/sampler.h"
 #include "runtime/core/scheduler.h"
+#include "runtime/core/tuned_tactics.h"
+#include "runtime/core/tuning_database.h"
 #include "runtime/core/weights.h"
 #include "runtime/cpu/cpu_device.h"
 #include "runtime/cpu/cpu_spec.h"
@@ -91,6 +94,30 @@ absl::StatusOr<plan::Plan> FindPlan(const engine::EngineFile& file, const Device
   return CompilePlan(file, device, *graph);
 }
 
+// Sets info->tuning and tuned_configs. nullptr: kernels run with their defaults.
+absl::StatusOr<std::unique_ptr<TunedTactics>> LoadTuning(const std::string& option, const Device& device,
+                                                         EngineInfo* info) {
+  if (option == "none") {
+    info->tuning = option;
+    return nullptr;
+  }
+  std::string path = option;
+  std::error_code ignored;
+  if (path.empty()) {
+    const std::string folder = UserCacheFolder();
+    if (!folder.empty()) path = absl::StrCat(folder, "/tuning.json");
+    if (!std::filesystem::exists(path, ignored)) path.clear();
+  } else if (!std::filesystem::exists(path, ignored)) {
+    return absl::NotFoundError(absl::StrCat("tuning is \"", path, "\": there is no such file"));
+  }
+  auto tuned = std::make_unique<TunedTactics>(CpuName(device.num_threads()));
+  if (!path.empty()) tuned->Add(TuningDatabase::Load(path), path);
+  tuned->Add(ShippedTuning(), "FlashFlow's own tuning");
+  info->tuning = path;
+  info->tuned_configs = static_cast<int64_t>(tuned->size());
+  return tuned;
+}
+
 std::string_view LongDTypeName(DType dtype) {
   switch (dtype) {
     case DType::kF32:
@@ -110,6 +137,7 @@ struct Engine::Impl {
   // Before what uses them: members die in reverse order.
   std::unique_ptr<const engine::EngineFile> file;
   std::unique_ptr<Device> device;
+  std::unique_ptr<TunedTactics> tuned;  // or null
   EngineInfo info;
 
   std::mutex mutex;  // guards all that follows; the private functions below want it held
@@ -151,6 +179,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   Device* device = impl->device.get();
 
   EngineInfo& info = impl->info;
+  FF_ASSIGN_OR_RETURN(impl->tuned, LoadTuning(options.tuning, *device, &info));
   FF_ASSIGN_OR_RETURN(plan::Plan plan, FindPlan(*impl->file, *device, &info.plan_was_stored));
   const int64_t most_rows = std::min({plan.limits.max_rows, plan.limits.max_logit_rows, plan.limits.max_tokens});
   if (options.max_batch < 1 || options.max_batch > most_rows) {
@@ -160,7 +189,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   FF_ASSIGN_OR_RETURN(std::vector<LoadedWeight> weights, LoadWeights(*impl->file, plan.weights, device));
   FF_ASSIGN_OR_RETURN(const int64_t pages,
                       KvCachePages(plan, options.max_batch, options.kv_cache_bytes, device->AvailableBytes()));
-  FF_ASSIGN_OR_RETURN(auto executor, Executor::Create(std::move(plan), std::move(weights), pages, device));
+  FF_ASSIGN_OR_RETURN(auto executor,
+                      Executor::Create(std::move(plan), std::move(weights), pages, device, impl->tuned.get()));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(impl->file->section(engine::kConfigSection).value_or("{}"));
   if (!config.ok()) {
     return absl::Status(config.status().code(), absl::StrCat("engine file ", path, ": ", config.status().message()));
@@ -363,7 +393,9 @@ absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
   }
   const absl::Cleanup free = [&] { impl_->pages->Free(*pages); };
   FF_ASSIGN_OR_RETURN(const std::vector<double> times, TimeSteps(options.size, *pages, impl_->executor.get()));
-  return ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, times);
+  FF_ASSIGN_OR_RETURN(roofline, ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, times));
+  for (StepRooflineRow& row : roofline.rows) row.tactic = impl_->executor->TacticOf(row.step);
+  return roofline;
 }
 
 }  // namespace flashflow::runtime

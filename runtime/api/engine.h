@@ -22,6 +22,10 @@ struct EngineOptions {
   int threads = 0;              // that compute, the caller of Step included; 0: one a core
   int max_batch = 16;           // requests that run at the same time; more wait
   int64_t kv_cache_bytes = 0;   // 0: for max_batch requests of the whole context, at most a quarter of the free memory
+  // The tuning database that kernels' configs come from, before those that FlashFlow ships with: a file; empty for
+  // tuning.json in the user's cache folder, if there is one; "none" for the kernels' own defaults. Nothing is ever
+  // tuned here: `//tools:tune` does that.
+  std::string tuning = {};
 };
 
 enum class FinishReason : uint8_t {
@@ -49,6 +53,8 @@ struct EngineInfo {
   std::string device;        // "cpu"
   std::string device_description;
   bool plan_was_stored = false;  // otherwise it was compiled when the file was opened
+  std::string tuning;            // where tuned configs come from: "none", or a file; "" if only from FlashFlow itself
+  int64_t tuned_configs = 0;     // that there are for this device, of all models
   int threads = 0;
   int max_batch = 0;
   int64_t context_length = 0;
@@ -77,8 +83,9 @@ class Engine {
  public:
   // Opens the file, verifies all of it, loads the weights and takes the memory. The plan stored for the device is used
   // where it fits this build; otherwise the stored graph is compiled. The statuses: those of engine::EngineFile::Open;
-  // InvalidArgument naming an option out of range; FailedPrecondition for a device that this build or machine lacks;
-  // ResourceExhausted naming what was asked, what there is and what to lower.
+  // InvalidArgument naming an option out of range; NotFound for a tuning database that is named and not there;
+  // FailedPrecondition for a device that this build or machine lacks; ResourceExhausted naming what was asked, what
+  // there is and what to lower.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const std::string& path, const EngineOptions& options = {});
   // What Open would say of the options' device and threads: ask before building an engine to open.
   static absl::Status CheckDevice(const EngineOptions& options);

@@ -56,8 +56,11 @@ absl::StatusOr<StepRoofline> ComputeStepRoofline(const plan::Plan& plan, const i
           absl::StrCat("the plan has no step for ", ir::Describe(step_graph, *row.node),
                        ": another version of FlashFlow made it; compile the model again"));
     }
-    roofline.rows.push_back({.op = plan.steps[step].op,
+    const std::vector<plan::KernelRef>& tactics = plan.steps[step].tactics;
+    roofline.rows.push_back({.step = step,
+                             .op = plan.steps[step].op,
                              .loc = plan.steps[step].loc,
+                             .tactic = tactics.empty() ? "" : tactics[0].id,
                              .bytes = row.cost.bytes(),
                              .flops = row.cost.flops,
                              .floor_us = row.floor_us,

@@ -2,6 +2,7 @@
 #ifndef RUNTIME_API_STEP_ROOFLINE_H_
 #define RUNTIME_API_STEP_ROOFLINE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -22,8 +23,10 @@ struct StepSize {
 };
 
 struct StepRooflineRow {
+  size_t step = 0;  // of the plan
   std::string op, loc;
-  double bytes = 0;  // that must move, read and written
+  std::string tactic;  // the kernel, and where it ran what of its config is not the default
+  double bytes = 0;    // that must move, read and written
   double flops = 0;
   double floor_us = 0;  // the longer of moving the bytes and doing the arithmetic
   bool bound_by_memory = true;

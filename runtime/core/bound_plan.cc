@@ -12,6 +12,8 @@
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
 #include "kernels/registry/catalog.h"
+#include "kernels/registry/problem.h"
+#include "kernels/registry/step_problem.h"
 
 namespace flashflow::runtime {
 namespace {
@@ -39,8 +41,9 @@ bool ShowsWeight(const plan::Tensor& tensor, const plan::Weight& weight) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<BoundPlan>> BoundPlan::Create(const plan::Plan& plan, Device* device) {
-  auto bound = std::unique_ptr<BoundPlan>(new BoundPlan(plan, device));
+absl::StatusOr<std::unique_ptr<BoundPlan>> BoundPlan::Create(const plan::Plan& plan, Device* device,
+                                                             const kernels::TunedConfigs* tuned) {
+  auto bound = std::unique_ptr<BoundPlan>(new BoundPlan(plan, device, tuned));
   FF_RETURN_IF_ERROR(bound->PrepareShapes());
   FF_RETURN_IF_ERROR(bound->BindSteps());
   return bound;
@@ -100,8 +103,11 @@ absl::Status BoundPlan::BindSteps() {
       return absl::Status(kernel.status().code(),
                           absl::StrCat("plan: step ", i, " (", step.op, "): ", kernel.status().message()));
     }
-    steps_.push_back({*std::move(kernel), std::vector<TensorView>(step.inputs.size()),
-                      std::vector<TensorView>(step.outputs.size())});
+    steps_.push_back({.kernel = *std::move(kernel),
+                      .inputs = std::vector<TensorView>(step.inputs.size()),
+                      .outputs = std::vector<TensorView>(step.outputs.size()),
+                      .ref = &*tactic,
+                      .tactic = kernels::FindTacticSpec(tactic->id, tactic->version)});
   }
   return absl::OkStatus();
 }
@@ -152,8 +158,27 @@ absl::Status BoundPlan::Specialize(const SymbolValues& symbols, const std::funct
     for (size_t i = 0; i < step.outputs.size(); ++i) {
       steps_[s].outputs[i] = views_[static_cast<size_t>(step.outputs[i])];
     }
+    Configure(s);
   }
   return absl::OkStatus();
+}
+
+// Most specializations change the length of the cache alone: configs are looked up where a step's size changed.
+void BoundPlan::Configure(size_t s) {
+  BoundStep& bound = steps_[s];
+  if (tuned_ == nullptr || bound.tactic == nullptr || bound.inputs.empty()) return;
+  const int64_t elements = bound.inputs[0].NumElements();
+  if (elements == bound.configured_for) return;
+  bound.configured_for = elements;
+  const plan::Step& step = plan_.steps[s];
+  const std::optional<kernels::Problem> problem = kernels::ProblemOfStep(step.op, step.attrs, bound.inputs);
+  bound.config = problem ? tuned_->Find(*bound.tactic, *problem) : nullptr;
+}
+
+std::string BoundPlan::TacticOf(size_t step) const {
+  const BoundStep& bound = steps_[step];
+  if (bound.config == nullptr) return bound.ref->id;
+  return kernels::TacticToText({bound.tactic, *bound.config});
 }
 
 absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<double> step_us) {
@@ -166,6 +191,7 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<doubl
     context.inputs = steps_[s].inputs;
     context.outputs = steps_[s].outputs;
     context.device = device_->launch_handle();
+    if (steps_[s].config != nullptr) context.config = *steps_[s].config;
     if (step.uses_cache) context.cache = cache;
     if (step.workspace >= 0) {
       const TensorView& workspace = views_[static_cast<size_t>(step.workspace)];

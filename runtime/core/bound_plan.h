@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -13,6 +14,7 @@
 #include "compiler/ir/dim_expr.h"
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
+#include "kernels/registry/tactic.h"
 #include "runtime/core/device.h"
 
 namespace flashflow::runtime {
@@ -27,10 +29,12 @@ struct Place {
 // Used by one thread at a time.
 class BoundPlan {
  public:
-  // The plan must have passed plan::Validate; plan and device must outlive this. NotFound names a kernel that this
+  // The plan must have passed plan::Validate; plan, device and, unless it is null, `tuned` must outlive this. Kernels
+  // run with their tuned configs where there are any. NotFound names a kernel that this
   // build lacks; InvalidArgument a tensor that its weight is not, a kernel that may not write in place, and what
   // one refuses.
-  static absl::StatusOr<std::unique_ptr<BoundPlan>> Create(const plan::Plan& plan, Device* device);
+  static absl::StatusOr<std::unique_ptr<BoundPlan>> Create(const plan::Plan& plan, Device* device,
+                                                           const kernels::TunedConfigs* tuned = nullptr);
 
   // Shapes for these symbols, memory as place_of(tensor's index) says; weights as in view_of_weight's layout.
   // InvalidArgument if a tensor does not fit its memory, and then nothing may be launched until a call succeeds.
@@ -41,6 +45,9 @@ class BoundPlan {
   // OK.
   absl::Status Launch(const kernels::CacheView* cache, absl::Span<double> step_us = {});
 
+  // The kernel of a step, and its config as of the last specialization: "cpu.linear.panel16[tile_rows=4]".
+  std::string TacticOf(size_t step) const;
+
   // A tensor as the last specialization made it.
   const kernels::TensorView& view(int32_t tensor) const { return views_[static_cast<size_t>(tensor)]; }
 
@@ -48,15 +55,22 @@ class BoundPlan {
   struct BoundStep {
     std::unique_ptr<kernels::BoundKernel> kernel;
     std::vector<kernels::TensorView> inputs, outputs;
+    const plan::KernelRef* ref = nullptr;
+    const kernels::TacticSpec* tactic = nullptr;  // null: the kernel has no parameters
+    const kernels::Config* config = nullptr;      // null: its defaults
+    int64_t configured_for = -1;                  // elements of the first input
   };
 
-  BoundPlan(const plan::Plan& plan, Device* device) : plan_(plan), device_(device) {}
+  BoundPlan(const plan::Plan& plan, Device* device, const kernels::TunedConfigs* tuned)
+      : plan_(plan), device_(device), tuned_(tuned) {}
   absl::Status PrepareShapes();
   absl::Status BindSteps();
   absl::Status CheckInPlace(size_t step, const plan::KernelRef& tactic) const;
+  void Configure(size_t step);
 
   const plan::Plan& plan_;
   Device* device_;
+  const kernels::TunedConfigs* tuned_;
   // Every distinct dim of the plan's tensors is evaluated once.
   std::vector<DimExpr> dims_;
   std::vector<int64_t> dim_values_;

@@ -36,8 +36,9 @@ absl::Status Invalid(auto&&... what) { return absl::InvalidArgumentError(absl::S
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(plan::Plan plan, std::vector<LoadedWeight> weights,
-                                                           int64_t cache_pages, Device* device) {
-  auto executor = std::unique_ptr<Executor>(new Executor(std::move(plan), std::move(weights), device));
+                                                           int64_t cache_pages, Device* device,
+                                                           const kernels::TunedConfigs* tuned) {
+  auto executor = std::unique_ptr<Executor>(new Executor(std::move(plan), std::move(weights), device, tuned));
   FF_RETURN_IF_ERROR(executor->Prepare(cache_pages));
   return executor;
 }
@@ -47,7 +48,7 @@ absl::Status Executor::Prepare(int64_t cache_pages) {
   FF_RETURN_IF_ERROR(PrepareInputs());
   FF_RETURN_IF_ERROR(PrepareOutputs());
   FF_RETURN_IF_ERROR(PrepareWeights());
-  FF_ASSIGN_OR_RETURN(bound_, BoundPlan::Create(plan_, device_));
+  FF_ASSIGN_OR_RETURN(bound_, BoundPlan::Create(plan_, device_, tuned_));
   int64_t arena_bytes = 0;
   for (const plan::Bucket& bucket : plan_.buckets) arena_bytes = std::max(arena_bytes, bucket.arena_bytes);
   FF_ASSIGN_OR_RETURN(arena_, device_->Allocate(static_cast<size_t>(arena_bytes), "the arena of intermediate values"));

@@ -13,6 +13,7 @@
 #include "absl/types/span.h"
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
+#include "kernels/registry/tactic.h"
 #include "runtime/core/bound_plan.h"
 #include "runtime/core/device.h"
 
@@ -34,11 +35,13 @@ struct StepInputs {
 // Kernels are bound and memory is allocated once; a step allocates nothing. Used by one thread at a time.
 class Executor {
  public:
-  // The plan must have passed plan::Validate. The device, and the engine file behind `weights`, must outlive the
-  // executor. NotFound names a kernel that this build lacks; InvalidArgument a plan whose inputs, outputs or weights
-  // are not those of a step graph; ResourceExhausted what did not fit.
+  // The plan must have passed plan::Validate. The device, the engine file behind `weights` and, unless it is null,
+  // `tuned`, as BoundPlan has it, must outlive the executor. NotFound names a kernel that this build lacks;
+  // InvalidArgument a plan whose inputs, outputs or weights are not those of a step graph; ResourceExhausted what did
+  // not fit.
   static absl::StatusOr<std::unique_ptr<Executor>> Create(plan::Plan plan, std::vector<LoadedWeight> weights,
-                                                          int64_t cache_pages, Device* device);
+                                                          int64_t cache_pages, Device* device,
+                                                          const kernels::TunedConfigs* tuned = nullptr);
 
   // The logits [L, vocab_size] in fp32 on the host, valid until the next call. InvalidArgument if the inputs do not
   // fit together or pass the plan's limits; the error of a kernel names its step. After an error the new tokens'
@@ -47,6 +50,7 @@ class Executor {
   absl::StatusOr<absl::Span<const float>> Run(const StepInputs& inputs, absl::Span<double> step_us = {});
 
   const plan::Plan& plan() const { return plan_; }
+  std::string TacticOf(size_t step) const { return bound_->TacticOf(step); }  // of a step, as it last ran
   int64_t vocab_size() const { return vocab_size_; }
   int64_t cache_pages() const { return cache_.num_pages; }
   int64_t cache_bytes() const { return static_cast<int64_t>(cache_buffer_->size()); }
@@ -56,8 +60,8 @@ class Executor {
   int64_t linear_weight_bytes() const { return linear_weight_bytes_; }
 
  private:
-  explicit Executor(plan::Plan plan, std::vector<LoadedWeight> weights, Device* device)
-      : plan_(std::move(plan)), weights_(std::move(weights)), device_(device) {}
+  Executor(plan::Plan plan, std::vector<LoadedWeight> weights, Device* device, const kernels::TunedConfigs* tuned)
+      : plan_(std::move(plan)), weights_(std::move(weights)), device_(device), tuned_(tuned) {}
   absl::Status Prepare(int64_t cache_pages);
   absl::Status PrepareInputs();
   absl::Status PrepareOutputs();
@@ -70,6 +74,7 @@ class Executor {
   plan::Plan plan_;
   std::vector<LoadedWeight> weights_;
   Device* device_;
+  const kernels::TunedConfigs* tuned_;
   int64_t vocab_size_ = 0;
   int64_t weight_bytes_ = 0, linear_weight_bytes_ = 0;
 

@@ -28,14 +28,6 @@
 namespace flashflow::runtime {
 namespace {
 
-absl::StatusOr<int> ThreadCount(int threads) {
-  if (threads < 0 || threads > kMaxThreads) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("threads is ", threads, "; give 1 to ", kMaxThreads, ", or 0 for one a core"));
-  }
-  return threads > 0 ? threads : DefaultThreads();
-}
-
 class CpuBuffer final : public Buffer {
  public:
   explicit CpuBuffer(cpu::HugeBuffer buffer) : buffer_(std::move(buffer)) {}
@@ -145,6 +137,14 @@ class CpuDevice final : public Device {
 };
 
 }  // namespace
+
+absl::StatusOr<int> ThreadCount(int threads) {
+  if (threads < 0 || threads > kMaxThreads) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("threads is ", threads, "; give 1 to ", kMaxThreads, ", or 0 for one a core"));
+  }
+  return threads > 0 ? threads : DefaultThreads();
+}
 
 absl::StatusOr<std::unique_ptr<Device>> CreateCpuDevice(int threads) {
   FF_ASSIGN_OR_RETURN(const int count, ThreadCount(threads));

@@ -11,8 +11,11 @@ namespace flashflow::runtime {
 
 inline constexpr int kMaxThreads = 1024;
 
-// threads: how many compute, the caller of a step included; 0 = DefaultThreads(). InvalidArgument if negative or more
-// than kMaxThreads.
+// How many threads compute, the caller of a step included: `threads`, or where that is 0 DefaultThreads().
+// InvalidArgument if it is negative or more than kMaxThreads.
+absl::StatusOr<int> ThreadCount(int threads);
+
+// threads: as ThreadCount, with its errors.
 absl::StatusOr<std::unique_ptr<Device>> CreateCpuDevice(int threads);
 
 // What the memory of this machine gives `threads` threads (0 as above) that read it, in bytes per second: the best of

@@ -57,10 +57,6 @@ std::string CpuModel() {
   return "CPU";
 }
 
-std::string SpecName(int threads) {
-  return absl::StrCat(CpuModel(), ", ", threads, threads == 1 ? " thread" : " threads");
-}
-
 absl::StatusOr<std::string> ReadFile(const fs::path& path) {
   std::ifstream file(path, std::ios::binary);
   std::ostringstream text;
@@ -83,11 +79,16 @@ absl::Status Keep(const fs::path& path, const std::string& text) {
 
 }  // namespace
 
+std::string CpuName(int threads) {
+  if (threads <= 0) threads = DefaultThreads();
+  return absl::StrCat(CpuModel(), ", ", threads, threads == 1 ? " thread" : " threads");
+}
+
 absl::StatusOr<DeviceSpec> MeasureCpuSpec(int threads) {
   FF_ASSIGN_OR_RETURN(const double bandwidth, MeasureCpuReadBandwidth(threads));
   cpu::ThreadPool pool(threads > 0 ? threads : DefaultThreads());
   DeviceSpec spec;
-  spec.name = SpecName(pool.num_threads());
+  spec.name = CpuName(pool.num_threads());
 #if defined(__x86_64__)
   spec.arch = "x86-64";
 #elif defined(__aarch64__)
@@ -117,7 +118,7 @@ std::string UserCacheFolder() {
 absl::StatusOr<DeviceSpec> CpuSpec(const CpuSpecOptions& options) {
   if (options.threads < 0 || options.threads > kMaxThreads) return MeasureCpuSpec(options.threads).status();
   const std::string folder = options.cache_folder.empty() ? UserCacheFolder() : options.cache_folder;
-  const std::string name = SpecName(options.threads > 0 ? options.threads : DefaultThreads());
+  const std::string name = CpuName(options.threads);
   const fs::path path = fs::path(folder) / "devices" / absl::StrCat("cpu-", Sha256Hex(name).substr(0, 16), ".json");
   if (!folder.empty() && !options.measure_again) {
     if (const absl::StatusOr<std::string> text = ReadFile(path); text.ok()) {

@@ -15,6 +15,10 @@ namespace flashflow::runtime {
 // has it back. Takes a few seconds on an idle machine. InvalidArgument as CreateCpuDevice.
 absl::StatusOr<analysis::DeviceSpec> MeasureCpuSpec(int threads);
 
+// What this machine's CPU is called, with as many threads (0: one a core): "AMD EPYC 9654 96-Core Processor, 8
+// threads". Figures of the device, its spec and its tuning, are kept under this name.
+std::string CpuName(int threads);
+
 // The user's cache folder of FlashFlow, as the Python library knows it: $XDG_CACHE_HOME/flashflow, or
 // ~/.cache/flashflow. Empty where there is no home. It need not exist.
 std::string UserCacheFolder();

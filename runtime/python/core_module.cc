@@ -496,11 +496,13 @@ std::vector<int32_t> ToTokens(const std::vector<int64_t>& ids) {
 }
 
 std::unique_ptr<Engine> OpenEngine(const std::string& path, const std::string& device, int threads, int max_batch,
-                                   int64_t kv_cache_bytes) {
+                                   int64_t kv_cache_bytes, const std::string& tuning) {
   return Check(Released([&] {
-                 return Engine::Open(
-                     path,
-                     {.device = device, .threads = threads, .max_batch = max_batch, .kv_cache_bytes = kv_cache_bytes});
+                 return Engine::Open(path, {.device = device,
+                                            .threads = threads,
+                                            .max_batch = max_batch,
+                                            .kv_cache_bytes = kv_cache_bytes,
+                                            .tuning = tuning});
                }),
                path);
 }
@@ -516,6 +518,8 @@ py::dict Info(const Engine& engine) {
   dict["device"] = info.device;
   dict["device_description"] = info.device_description;
   dict["plan"] = info.plan_was_stored ? "stored" : "compiled";
+  dict["tuning"] = info.tuning;
+  dict["tuned_configs"] = info.tuned_configs;
   dict["threads"] = info.threads;
   dict["max_batch"] = info.max_batch;
   dict["context_length"] = info.context_length;
@@ -566,6 +570,7 @@ py::dict Roofline(Engine& engine, const std::string& device, int64_t tokens, int
     py::dict dict;
     dict["op"] = row.op;
     dict["loc"] = row.loc;
+    dict["tactic"] = row.tactic;
     dict["bytes"] = row.bytes;
     dict["flops"] = row.flops;
     dict["floor_us"] = row.floor_us;
@@ -738,7 +743,7 @@ PYBIND11_MODULE(_core, m) {
       py::arg("device") = "auto", py::arg("threads") = 0, "Raises what Engine would of its device and threads.");
   py::class_<Engine>(m, "Engine", "An opened .ff file. Safe to use from several threads.")
       .def(py::init(&OpenEngine), py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0,
-           py::arg("max_batch") = 16, py::arg("kv_cache_bytes") = 0)
+           py::arg("max_batch") = 16, py::arg("kv_cache_bytes") = 0, py::arg("tuning") = "")
       .def("info", &Info)
       .def("submit", &Submit, py::arg("token_ids"), py::arg("params") = SamplingParams(),
            "Queues a request and returns its number.")

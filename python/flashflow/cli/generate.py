@@ -50,6 +50,14 @@ def generate(
     threads: Annotated[
         int | None, typer.Option(help="CPU threads.", show_default="as many as the process may use")
     ] = None,
+    tuning: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Take kernels' configurations from this database of //tools:tune; none: their defaults.",
+            show_default="the one in the cache folder",
+        ),
+    ] = None,
     json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, when done.")] = False,
     profile: Annotated[
         bool,
@@ -91,6 +99,7 @@ def generate(
         dtype=dtype.value,
         device=device.value,
         threads=threads,
+        tuning=tuning,
         cache_dir=cache_dir,
         max_batch=1,
         progress=progress,

@@ -99,7 +99,8 @@ class RecordingModel:
 def test_every_option_reaches_the_model(monkeypatch, capsys):
     monkeypatch.setattr("flashflow.llm.LLM", RecordingModel)
     words = (
-        "--model m --prompt p --dtype bfloat16 --device cpu --threads 3 --cache-dir c --ignore-eos --stop x --stop y"
+        "--model m --prompt p --dtype bfloat16 --device cpu --threads 3 --tuning t --cache-dir c"
+        " --ignore-eos --stop x --stop y"
     )
     sampling = {
         "temperature": 0.5,
@@ -120,6 +121,7 @@ def test_every_option_reaches_the_model(monkeypatch, capsys):
         "dtype": "bfloat16",
         "device": "cpu",
         "threads": 3,
+        "tuning": Path("t"),
         "cache_dir": Path("c"),
         "max_batch": 1,
     }

@@ -1,0 +1,116 @@
+"""tune as its user sees it: the space with reasons, a tuned database, resuming, errors of one line."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+TUNE = Path(__file__).parent / "tune_without_models"
+
+SMALL = "linear/f32/m=1,n=48,k=32"
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path
+
+
+def tune(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "BUILD_WORKING_DIRECTORY": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+    return subprocess.run([TUNE, *arguments], capture_output=True, text=True, env=environment, check=False)
+
+
+def tuned(*arguments: str | Path, home: Path) -> dict[str, Any]:
+    done = tune(*arguments, "--json", home=home)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_space_is_printed_with_reasons(home: Path) -> None:
+    done = tune("--shapes", "linear/bf16/m=64,n=3072,k=768; linear/f32/m=1,n=8,k=8", "--dry-run", "--device=h200",
+                home=home)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "linear/bf16/m=64,n=3072,k=768: 4 to run, 1 refused",
+        "  cuda.gemm_skinny",
+        "  cuda.gemm_sm90[tile_n=128]",
+        "  cuda.gemm_sm90[tile_n=160]",
+        "  cuda.gemm_sm90[tile_n=192]",
+        "  refused: cublaslt.matmul: it is cublaslt's, not ours",
+        "linear/f32/m=1,n=8,k=8: 0 to run, 3 refused",
+        "  refused: cuda.gemm_skinny and 1 more: it does not take f32",
+        "  refused: cublaslt.matmul: it is cublaslt's, not ours",
+    ]
+    assert "cublaslt is not available here" in tune(
+        "--shapes", "linear/bf16/m=64,n=3072,k=768", "--dry-run", "--device", "h200", "--tactics=all", home=home
+    ).stdout  # fmt: skip
+    on_ampere = tuned("--shapes", "linear/bf16/m=65,n=3072,k=768", "--dry-run", "--device=a100", home=home)
+    assert on_ampere["problems"][0]["candidates"] == []
+    assert {row["tactic"]: row["reason"] for row in on_ampere["problems"][0]["refused"]} == {
+        "cuda.gemm_skinny": "m is 65; it takes at most 64",
+        "cuda.gemm_sm90": "it needs compute capability 9.0; NVIDIA A100 SXM 80 GB has 8.0",
+        "cublaslt.matmul": "it is cublaslt's, not ours",
+    }
+    assert not (home / "cache" / "flashflow" / "tuning.json").exists()
+
+
+def test_what_is_tuned_is_kept_and_not_tuned_again(home: Path) -> None:
+    first = tuned("--shapes", SMALL, "--threads=1", "--budget=300", home=home)
+    (problem,) = first["problems"]
+    assert problem["problem"] == SMALL and problem["candidates"] > 10 and problem["us"] > 0
+    assert problem["stop"] in ("settled", "near the floor")
+    database = home / "cache" / "flashflow" / "tuning.json"
+    assert first["database"] == str(database)
+    (entry,) = json.loads(database.read_text())["entries"]
+    assert (entry["kernel"], entry["dtype"], entry["shape"]) == ("cpu.linear.panel16", "f32", "m=1,n=48,k=32")
+    assert entry["device"].endswith(", 1 thread") and entry["device"] == first["device"]
+    assert entry["source"] == "measured" and entry["samples"] >= 3 and entry["us"] == problem["us"]
+
+    again = tune("--shapes", SMALL, "--threads=1", home=home)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout == "" and "0 tuned, 0 of them faster than the default; 1 known already" in again.stderr
+    # Another size of the same bucket is known too, one of another is not; nor is one on another number of threads.
+    text = "linear/f32/m=3,n=48,k=32"
+    more = tune("--shapes", f"{text};{text.replace('m=3', 'm=4')}", "--threads=1", "--database=my.json", home=home)
+    assert more.returncode == 0, more.stderr
+    assert "2 tuned" in more.stderr and "round  1" in more.stderr
+    assert len(json.loads((home / "my.json").read_text())["entries"]) == 1
+    assert "1 tuned" in tune("--shapes", SMALL, "--threads=1", "--force", home=home).stderr
+
+
+def test_out_of_time_is_said_and_nothing_is_kept(home: Path) -> None:
+    assert tune("--shapes", SMALL, "--threads=1", home=home).returncode == 0  # measures the CPU, once
+    done = tune("--shapes", SMALL, "--threads=1", "--budget=1e-9", "--database=my.json", home=home)
+    assert done.returncode == 0 and "1 left for want of time" in done.stderr
+    assert not (home / "my.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give either --model or --shapes"),
+        (["--shapes=linear/bf16/m=1,n=1,k=1", "--model=m"], "give either --model or --shapes"),
+        (["--shapes=linear"], "expected op/dtype/sizes"),
+        (["--shapes=linear/f32/m=1,n=1"], "k is missing"),
+        (["--model=missing.ffir"], "missing.ffir"),
+        (
+            ["--shapes=linear/bf16/m=1,n=8,k=8", "--device=cuda"],
+            "times kernels on the CPU only; --dry-run --device h200",
+        ),
+        (["--shapes=linear/bf16/m=1,n=8,k=8", "--device=h200"], "times kernels on the CPU only"),
+        (["--shapes=linear/bf16/m=1,n=8,k=8", "--device=h300", "--dry-run"], 'no device is called "h300"'),
+        (["--shapes=linear/bf16/m=1,n=8,k=8", "--threads=-1"], "threads is -1"),
+        (["--shapes=linear/bf16/m=1,n=8,k=8", "--budget=0"], "--budget must be above 0"),
+        (["--shapes=linear/bf16/m=1,n=8,k=8", "--tactics=mine"], 'expected "ours" or "all"'),
+        (["--shapes=linear/i8/m=1,n=8,k=8", "--threads=1"], "cpu.linear.panel16 refused: it does not take i8"),
+        (["stray"], 'what is "stray"?'),
+    ],
+)
+def test_errors_are_one_line(arguments: list[str], message: str, home: Path) -> None:
+    done = tune(*arguments, home=home)
+    assert done.returncode == 1
+    assert done.stdout == "" and done.stderr.startswith("tune: ") and done.stderr.count("\n") == 1, done.stderr
+    assert message in done.stderr
