@@ -75,14 +75,10 @@ class LinearTimer final : public Timer {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TimingMemory>> TimingMemory::Create(int threads) {
-  constexpr int64_t kBytes = int64_t{1} << 30;
-  return Create(threads, static_cast<size_t>(std::min(kBytes, AvailableMemoryBytes() / 4)));
-}
-
-absl::StatusOr<std::unique_ptr<TimingMemory>> TimingMemory::Create(int threads, size_t bytes) {
+absl::StatusOr<std::unique_ptr<TimingMemory>> TimingMemory::Create(int threads, int64_t bytes) {
   FF_ASSIGN_OR_RETURN(const int count, ThreadCount(threads));
-  FF_ASSIGN_OR_RETURN(cpu::HugeBuffer weights, cpu::HugeBuffer::Allocate(bytes));
+  const int64_t taken = std::clamp<int64_t>(bytes, 0, AvailableMemoryBytes() / 4);
+  FF_ASSIGN_OR_RETURN(cpu::HugeBuffer weights, cpu::HugeBuffer::Allocate(static_cast<size_t>(taken)));
   std::fill_n(static_cast<uint8_t*>(weights.data()), weights.size(), kSmallNumbers);
   return std::unique_ptr<TimingMemory>(new TimingMemory(count, std::move(weights)));
 }

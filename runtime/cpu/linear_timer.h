@@ -2,7 +2,7 @@
 #ifndef RUNTIME_CPU_LINEAR_TIMER_H_
 #define RUNTIME_CPU_LINEAR_TIMER_H_
 
-#include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "absl/status/statusor.h"
@@ -17,11 +17,9 @@ namespace flashflow::runtime {
 // The threads and the memory that timers take turns with.
 class TimingMemory {
  public:
-  // threads: 0 for one a core. Takes as much memory as no cache holds (1 GiB, at most a quarter of what is free),
-  // filled with small numbers. The errors of CreateCpuDevice and of the allocation.
-  static absl::StatusOr<std::unique_ptr<TimingMemory>> Create(int threads);
-  // The same with so many bytes, for tests.
-  static absl::StatusOr<std::unique_ptr<TimingMemory>> Create(int threads, size_t bytes);
+  // threads: 0 for one a core. bytes: more than the caches hold; at most a quarter of the free memory is taken, and
+  // filled with small numbers. The errors of ThreadCount and of the allocation.
+  static absl::StatusOr<std::unique_ptr<TimingMemory>> Create(int threads, int64_t bytes);
 
   cpu::ThreadPool* pool() { return &pool_; }
   const cpu::HugeBuffer& weights() const { return weights_; }

@@ -15,7 +15,7 @@ using ::testing::HasSubstr;
 kernels::Problem P(const std::string& text) { return *kernels::ParseProblem(text); }
 
 TEST(LinearTimerTest, TimesWhatTheSpaceHolds) {
-  const auto memory = TimingMemory::Create(2, size_t{1} << 16);
+  const auto memory = TimingMemory::Create(2, int64_t{1} << 16);
   ASSERT_TRUE(memory.ok()) << memory.status();
   const kernels::DeviceLimits cpu = kernels::CpuLimits("C");
   for (const char* text :
@@ -34,7 +34,7 @@ TEST(LinearTimerTest, TimesWhatTheSpaceHolds) {
 }
 
 TEST(LinearTimerTest, OtherProblemsAreRefused) {
-  const auto memory = TimingMemory::Create(1, size_t{1} << 16);
+  const auto memory = TimingMemory::Create(1, int64_t{1} << 16);
   const auto error = [&](const std::string& text) {
     const absl::Status status = CreateLinearTimer(P(text), memory->get()).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

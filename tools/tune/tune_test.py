@@ -13,13 +13,25 @@ TUNE = Path(__file__).parent / "tune_without_models"
 SMALL = "linear/f32/m=1,n=48,k=32"
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One for all: the CPU is measured once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
+def home(tmp_path: Path, cache: Path) -> Path:
+    (tmp_path / "cache").symlink_to(cache)
     return tmp_path
 
 
-def tune(*arguments: str | Path, home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "BUILD_WORKING_DIRECTORY": str(home), "XDG_CACHE_HOME": str(home / "cache")}
+def tune(*arguments: str | Path, home: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "BUILD_WORKING_DIRECTORY": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        **variables,
+    }
     return subprocess.run([TUNE, *arguments], capture_output=True, text=True, env=environment, check=False)
 
 
@@ -47,18 +59,20 @@ def test_the_space_is_printed_with_reasons(home: Path) -> None:
     assert "cublaslt is not available here" in tune(
         "--shapes", "linear/bf16/m=64,n=3072,k=768", "--dry-run", "--device", "h200", "--tactics=all", home=home
     ).stdout  # fmt: skip
-    on_ampere = tuned("--shapes", "linear/bf16/m=65,n=3072,k=768", "--dry-run", "--device=a100", home=home)
+    on_ampere = tuned(
+        "--shapes", "linear/bf16/m=65,n=3072,k=768", "--dry-run", "--device=a100", "--database=my.json", home=home
+    )
     assert on_ampere["problems"][0]["candidates"] == []
     assert {row["tactic"]: row["reason"] for row in on_ampere["problems"][0]["refused"]} == {
         "cuda.gemm_skinny": "m is 65; it takes at most 64",
         "cuda.gemm_sm90": "it needs compute capability 9.0; NVIDIA A100 SXM 80 GB has 8.0",
         "cublaslt.matmul": "it is cublaslt's, not ours",
     }
-    assert not (home / "cache" / "flashflow" / "tuning.json").exists()
+    assert not (home / "my.json").exists()
 
 
 def test_what_is_tuned_is_kept_and_not_tuned_again(home: Path) -> None:
-    first = tuned("--shapes", SMALL, "--threads=1", "--budget=300", home=home)
+    first = tuned("--shapes", SMALL, "--threads=1", "--memory-mib=8", "--budget=300", home=home)
     (problem,) = first["problems"]
     assert problem["problem"] == SMALL and problem["candidates"] > 10 and problem["us"] > 0
     assert problem["stop"] in ("settled", "near the floor")
@@ -69,23 +83,35 @@ def test_what_is_tuned_is_kept_and_not_tuned_again(home: Path) -> None:
     assert entry["device"].endswith(", 1 thread") and entry["device"] == first["device"]
     assert entry["source"] == "measured" and entry["samples"] >= 3 and entry["us"] == problem["us"]
 
-    again = tune("--shapes", SMALL, "--threads=1", home=home)
+    again = tune("--shapes", SMALL, "--threads=1", "--memory-mib=8", home=home)
     assert again.returncode == 0, again.stderr
     assert again.stdout == "" and "0 tuned, 0 of them faster than the default; 1 known already" in again.stderr
     # Another size of the same bucket is known too, one of another is not; nor is one on another number of threads.
     text = "linear/f32/m=3,n=48,k=32"
-    more = tune("--shapes", f"{text};{text.replace('m=3', 'm=4')}", "--threads=1", "--database=my.json", home=home)
+    more = tune(
+        "--shapes",
+        f"{text};{text.replace('m=3', 'm=4')}",
+        "--threads=1",
+        "--memory-mib=8",
+        "--database=my.json",
+        home=home,
+    )
     assert more.returncode == 0, more.stderr
     assert "2 tuned" in more.stderr and "round  1" in more.stderr
     assert len(json.loads((home / "my.json").read_text())["entries"]) == 1
-    assert "1 tuned" in tune("--shapes", SMALL, "--threads=1", "--force", home=home).stderr
+    assert "1 tuned" in tune("--shapes", SMALL, "--threads=1", "--memory-mib=8", "--force", home=home).stderr
 
 
 def test_out_of_time_is_said_and_nothing_is_kept(home: Path) -> None:
-    assert tune("--shapes", SMALL, "--threads=1", home=home).returncode == 0  # measures the CPU, once
-    done = tune("--shapes", SMALL, "--threads=1", "--budget=1e-9", "--database=my.json", home=home)
+    done = tune("--shapes", SMALL, "--threads=1", "--memory-mib=8", "--budget=1e-9", "--database=my.json", home=home)
     assert done.returncode == 0 and "1 left for want of time" in done.stderr
     assert not (home / "my.json").exists()
+
+
+def test_without_a_gpu_the_reason_is_said(home: Path) -> None:
+    hidden = tune("--shapes=linear/bf16/m=64,n=64,k=64", "--device=cuda", home=home, CUDA_VISIBLE_DEVICES="")
+    assert hidden.returncode == 1 and hidden.stderr.count("\n") == 1
+    assert hidden.stderr.startswith(("tune: there is no GPU to time on: ", "tune: this build has no CUDA: "))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +131,8 @@ def test_out_of_time_is_said_and_nothing_is_kept(home: Path) -> None:
         (["--shapes=linear/bf16/m=1,n=8,k=8", "--threads=-1"], "threads is -1"),
         (["--shapes=linear/bf16/m=1,n=8,k=8", "--budget=0"], "--budget must be above 0"),
         (["--shapes=linear/bf16/m=1,n=8,k=8", "--tactics=mine"], 'expected "ours" or "all"'),
-        (["--shapes=linear/i8/m=1,n=8,k=8", "--threads=1"], "cpu.linear.panel16 refused: it does not take i8"),
+        (["--shapes=linear/i8/m=1,n=8,k=8"], "cpu.linear.panel16 refused: it does not take i8"),
+        (["--shapes=linear/f32/m=1,n=8,k=8", "--memory-mib=0"], "--memory-mib must be 1 to"),
         (["stray"], 'what is "stray"?'),
     ],
 )
