@@ -71,7 +71,7 @@ TEST(TunedTacticsTest, WhatThisBuildCannotUseIsNamed) {
   EXPECT_EQ(warning(One({}, "C", 2)), where + "this build has no kernel cpu.linear.panel16 of version 2");
 }
 
-// Every entry that we ship can run on its device, and one that rests on the model says what the model says.
+// Every entry that we ship was measured and can run on its device.
 TEST(TunedTacticsTest, WhatIsShippedRuns) {
   EXPECT_GT(ShippedTuning().entries().size(), 0u);
   const auto spec = analysis::BuiltinDeviceSpec("h200");
@@ -96,13 +96,9 @@ TEST(TunedTacticsTest, WhatIsShippedRuns) {
     const auto chosen = kernels::ChooseTactic(*problem, *device, kernels::TacticsFilter::kOurs, {}, &tuned);
     ASSERT_TRUE(chosen.ok()) << chosen.status();
     EXPECT_TRUE(chosen->tuned);
-    const auto model = kernels::ChooseTactic(*problem, *device, kernels::TacticsFilter::kOurs, {}, nullptr);
-    if (record.source == "model") {
-      EXPECT_EQ(chosen->tactic.config, model->tactic.config);
-    } else {
-      EXPECT_EQ(record.source, "measured");
-      EXPECT_GT(record.samples, 0);
-    }
+    EXPECT_EQ(record.source, "measured");
+    EXPECT_GT(record.samples, 2);
+    EXPECT_GT(record.us, record.floor_us);
   }
 }
 

@@ -43,7 +43,7 @@ struct TuningRecord {
   double us = 0, default_us = 0, floor_us = 0;  // of the tactic, of the default in the same rounds, and at least; 0:
                                                 // not known
   int64_t samples = 0;
-  std::string source;  // "measured", or what else the config rests on: "model"
+  std::string source;  // what the config rests on: "measured"
   friend bool operator==(const TuningRecord&, const TuningRecord&) = default;
 };
 

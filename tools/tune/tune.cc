@@ -43,9 +43,10 @@ ABSL_FLAG(std::vector<std::string>, tokens, (std::vector<std::string>{"1", "8", 
 ABSL_FLAG(std::string, shapes, "",
           "problems to tune, separated by semicolons: linear/bf16/m=1,n=2304,k=768;fused_linear/f32/m=8,n=3072,k=768,"
           "gated");
-ABSL_FLAG(std::string, device, "cpu",
-          "cpu, or cuda: this machine's GPU, of which it takes --shapes alone; with --dry-run also a100, h100, h200 or a "
-          "device spec like those in compiler/analysis/data");
+ABSL_FLAG(
+    std::string, device, "cpu",
+    "cpu, or cuda: this machine's GPU, of which it takes --shapes alone; with --dry-run also a100, h100, h200 or a "
+    "device spec like those in compiler/analysis/data");
 ABSL_FLAG(int, threads, 0, "of the CPU; 0: one a core. Tuning is kept for each number of threads by itself");
 ABSL_FLAG(int64_t, memory_mib, 1024,
           "memory whose layers take turns, so that each run finds its weights in no cache: more than the caches hold");
@@ -205,7 +206,8 @@ runtime::TuningRecord RecordOf(const kernels::Tactic& best, const TuneResult& re
   for (size_t i = 0; i < best.config.size(); ++i) {
     const kernels::Parameter& parameter = best.spec->parameters[i];
     // Of a kernel that chooses by a model no value is the default.
-    if (best.spec->cost != nullptr || best.config[i] != parameter.default_value) record.config[std::string(parameter.name)] = best.config[i];
+    if (best.spec->cost != nullptr || best.config[i] != parameter.default_value)
+      record.config[std::string(parameter.name)] = best.config[i];
   }
   return record;
 }
@@ -270,8 +272,7 @@ void PrintResult(const Job& job, const TuneResult& result, double floor_us) {
 }
 
 // Tunes job after job and keeps each result at once: a run that is cut off goes on where it was.
-absl::Status TuneAll(const std::vector<Job>& jobs, const Bench& bench, const std::string& path,
-                     ordered_json* results) {
+absl::Status TuneAll(const std::vector<Job>& jobs, const Bench& bench, const std::string& path, ordered_json* results) {
   const TuningDatabase known = TuningDatabase::Load(path);
   const double budget_s = absl::GetFlag(FLAGS_budget);
   const auto start = Clock::now();
