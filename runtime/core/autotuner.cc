@@ -47,7 +47,7 @@ class Tuning {
       if (!times_[0].status.ok()) return times_[0].status;
       return absl::DeadlineExceededError("the budget is over before anything was run");
     }
-    if (stop == TuneStop::kSettled && winner_ != 0) stop = Confirm();
+    if (stop != TuneStop::kBudget && winner_ != 0 && times_[0].status.ok() && !Confirm()) stop = TuneStop::kBudget;
     return Result(stop);
   }
 
@@ -116,18 +116,15 @@ class Tuning {
     return TuneStop::kSettled;
   }
 
-  // The best against the default. Where the default fails there is nothing to beat.
-  TuneStop Confirm() {
-    if (!times_[0].status.ok()) return TuneStop::kSettled;
+  // The best against the default; false where time was up.
+  bool Confirm() {
     running_ = {0, winner_};
     for (size_t i : running_) samples_[i].clear();
-    confirmed_ = 0;
     for (int i = 0; i < options_.confirming_rounds; ++i) {
-      if (!Round()) return TuneStop::kBudget;
+      if (!Round()) return false;
       if (running_.size() < 2) break;
-      ++confirmed_;
     }
-    return TuneStop::kSettled;
+    return true;
   }
 
   TuneResult Result(TuneStop stop) {
@@ -136,13 +133,15 @@ class Tuning {
     result.rounds = rounds_;
     result.best = winner_;
     if (winner_ != 0 && times_[0].status.ok()) {
-      // Of the confirming rounds; of a race that ended near the floor, its own.
-      const size_t common = std::min(samples_[0].size(), samples_[winner_].size());
+      // Of the confirming rounds, in which each was timed once.
+      const size_t rounds = std::min(samples_[0].size(), samples_[winner_].size());
       std::vector<double> ratios;
-      for (size_t i = 0; i < common; ++i) ratios.push_back(samples_[winner_][i] / samples_[0][i]);
+      for (size_t i = 0; i < rounds; ++i) ratios.push_back(samples_[winner_][i] / samples_[0][i]);
+      const auto wins = static_cast<size_t>(std::ranges::count_if(ratios, [](double ratio) { return ratio < 1; }));
       result.ratio = ratios.empty() ? 1 : Median(std::move(ratios));
-      const bool compared = stop == TuneStop::kNearFloor || (stop == TuneStop::kSettled && confirmed_ >= 3);
-      if (!compared || result.ratio > 1 - options_.least_gain) {
+      const double most = 1 - options_.least_gain;
+      if (stop == TuneStop::kBudget || rounds < 3 || wins * 5 < rounds * 4 || result.ratio > most ||
+          times_[winner_].median_us > times_[0].median_us * most) {
         result.best = 0;
         result.ratio = 1;
       }
@@ -163,7 +162,6 @@ class Tuning {
   std::vector<size_t> running_;               // ascending
   size_t winner_ = 0;
   int rounds_ = 0;
-  int confirmed_ = 0;  // confirming rounds that timed both
 };
 
 }  // namespace

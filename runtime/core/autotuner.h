@@ -68,8 +68,9 @@ struct TuneResult {
 
 // The first candidate is the default: what runs where nothing is tuned. Rounds time every candidate still in the race
 // once, in turn forwards and backwards, so that what disturbs the machine disturbs all; a candidate leaves when its
-// median is well above the best. The winner meets the default once more, alone, in rounds of their own: only if it
-// wins those by `least_gain` does it replace it, since the best of many noisy figures is too good to be true.
+// median is well above the best, and the race ends early when the best is near the floor. The winner meets the default
+// once more, alone, in rounds of their own: only if it wins four of five of those, and by `least_gain`, does it replace
+// it, since the best of many noisy figures is too good to be true.
 //
 // InvalidArgument for no candidates; if every candidate fails, the default's error.
 absl::StatusOr<TuneResult> Autotune(absl::Span<const kernels::Tactic> candidates, const TuneOptions& options,

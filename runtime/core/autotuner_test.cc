@@ -102,6 +102,20 @@ TEST_F(AutotunerTest, LuckIsNotAGain) {
   EXPECT_EQ(result.stop, TuneStop::kSettled);
 }
 
+// On a machine that is busy otherwise some rounds are won by much; too few of them are no gain.
+TEST_F(AutotunerTest, SomeWonRoundsAreNotAGain) {
+  int won = 0;
+  timer_.time = [&](int64_t id, int run) {
+    const int confirming = run - options_.rounds;
+    if (confirming < 0) return id == 0 ? 10.0 : 9.0;
+    return id == 0 ? 10.0 : (confirming < won ? 5.0 : 10.5);
+  };
+  for (won = 0; won <= options_.confirming_rounds; ++won) {
+    timer_.runs.assign(16, 0);
+    EXPECT_EQ(Tuned(2).best, won >= 8 ? 1u : 0u) << won << " of 9 rounds";
+  }
+}
+
 // What slows the machine down for a while slows all down: ratios within a round stand.
 TEST_F(AutotunerTest, RatiosAreOfTheSameRound) {
   timer_.time = [](int64_t id, int run) { return (id == 0 ? 10.0 : 9.0) * (1 + run % 5); };
@@ -115,8 +129,15 @@ TEST_F(AutotunerTest, StopsNearTheFloor) {
   options_.floor_us = 7.6;  // 95% of 8
   TuneResult result = Tuned(3);
   EXPECT_EQ(result.stop, TuneStop::kNearFloor);
-  EXPECT_EQ(result.rounds, 3);
+  EXPECT_EQ(result.rounds, 3 + options_.confirming_rounds);
   EXPECT_EQ(result.best, 1u);
+  // Three lucky samples near the floor are no gain either.
+  timer_.runs.assign(16, 0);
+  timer_.time = [](int64_t id, int run) { return id == 1 && run < 3 ? 8.0 : 10.0; };
+  result = Tuned(3);
+  EXPECT_EQ(result.stop, TuneStop::kNearFloor);
+  EXPECT_EQ(result.best, 0u);
+  Take({10, 8, 9});
   options_.floor_us = 7.59;
   EXPECT_EQ(Tuned(3).stop, TuneStop::kSettled);
   options_.floor_us = 9.7;  // the default is near it already
