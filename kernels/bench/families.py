@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from kernels.bench import attention, gemm, mlp, norm, softmax
+from kernels.bench import attention, gemm, gemm_s8, mlp, norm, softmax
 from kernels.bench.case import Case
 from kernels.bench.library import Libraries
 
@@ -10,6 +10,7 @@ FAMILIES: dict[str, Callable[[Libraries], Iterable[Case]]] = {
     "attention": attention.cases,
     "mlp": mlp.cases,
     "gemm": gemm.cases,
+    "gemm_s8": gemm_s8.cases,
     "norm": norm.cases,
     "softmax": softmax.cases,
 }

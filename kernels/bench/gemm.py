@@ -13,7 +13,7 @@ ACTIVATIONS = {
     "gelu_erf": 2,
     "silu": 3,
 }  # as kernels/cuda/testing/c_api_gemm.cc numbers them
-FEW_ROWS = 64  # up to here the kernel for few rows
+CHOOSE = -3  # the kernel by the shape, as kernels/cuda/testing/c_api_gemm.cc numbers them
 
 MANY_ROWS_SHAPES = (  # m, n, k, activation
     (8192, 3072, 768, "gelu_tanh"),
@@ -36,11 +36,10 @@ def product(
     out: torch.Tensor,
     activation: str,
 ) -> Call:
-    """out = activation(x w^T + bias) + residual, by the kernel for this number of rows."""
+    """out = activation(x w^T + bias) + residual."""
     (m, k), n = x.shape, w.shape[0]
-    tile = -1 if m <= FEW_ROWS else 0
     kind = ACTIVATIONS[activation]
-    return lambda: library.call("ff_gemm", x, w, bias, residual, out, m, n, k, kind, False, False, tile)
+    return lambda: library.call("ff_gemm", x, w, bias, residual, out, m, n, k, kind, False, False, CHOOSE)
 
 
 def _ours(library: Library, activation: str, with_residual: bool = False) -> Bind:

@@ -6,6 +6,8 @@
 
 #include <cstdint>
 
+#include "kernels/cuda/dtype.h"
+
 namespace flashflow::cuda {
 
 enum class Activation {
@@ -23,8 +25,16 @@ enum class Activation {
 //
 //   d[i, j] = round(act(sum_k a[i, k] * w[j, k] + bias[j]) * (sum_k a[i, k] * w[n + j, k] + bias[n + j]))
 //
-// All matrices are row-major, `ld*` elements from row to row. a, w and bias are bf16, residual is bf16, d is bf16 or
-// f32. d may be the residual itself; no other operands may overlap d.
+// All matrices are row-major, `ld*` elements from row to row. d may be the residual itself; no other operands may
+// overlap d. By `dtype`, that of a and w:
+//
+//   kBf16, kF16, kF32: bias and residual are of that type, d too or f32 (`f32_output`)
+//   kS8: a and w hold codes of quantize.h, a_scale[m] and w_scale[n] (or [2n]) their scales; bias is f32, residual and
+//        d are bf16, or d f32. With fl rounding to f32, the terms above are
+//
+//          sum_k a[i, k] * w[j, k] + bias[j] = fl(fl(float(sum in s32) * fl(a_scale[i] * w_scale[j])) + bias[j])
+//
+//        and d is exact where there is no activation: the same on every machine. k is at most 131,072.
 struct GemmArgs {
   const void* a = nullptr;         // [m, k]
   const void* w = nullptr;         // [n, k], or [2n, k] where gated: a linear layer's weight as PyTorch keeps it
@@ -36,20 +46,25 @@ struct GemmArgs {
   Activation activation = Activation::kNone;
   bool gated = false;
   bool f32_output = false;
+  Dtype dtype = Dtype::kBf16;
+  const float* a_scale = nullptr;
+  const float* w_scale = nullptr;
 };
 
 // How one launch of the sm_90a kernel is tiled; the default lets GemmSm90 choose from the shape.
 struct GemmSm90Config {
-  int tile_n = 0;  // 128, 160 or 192; 0 to choose
+  int tile_n = 0;  // 128, 160 (bf16 alone) or 192; 0 to choose
 };
 
-// The Hopper kernel: bf16 wgmma fed by the copy engine, tiles of 128 x tile_n. The order of each sum depends on k
-// alone: an element's bits depend neither on m, n nor on the tile.
+// The Hopper kernel: wgmma fed by the copy engine, tiles of 128 x tile_n. The order of each sum depends on k alone: an
+// element's bits depend neither on m, n nor on the tile.
 //
 // Supports (else cudaErrorNotSupported):
+//   dtype kBf16, kF16 and kS8
 //   residual where neither gated nor f32_output nor activated; gated with kSilu only, f32_output with kNone only
 //   a, w, residual, d 16-byte aligned; lda, ldw, ld_residual and ldd times the element size multiples of 16 bytes
-//   k and n multiples of 8, since the copy engine's bounds are exact to 16 bytes only; n of 4 where f32_output
+//   k and n multiples of 8 (k of 16 for kS8), since the copy engine's bounds are exact to 16 bytes only; n of 4 where
+//   f32_output
 // Launches on `stream`; allocates nothing and does not wait. An error of the launch is returned.
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream);
 
@@ -59,10 +74,41 @@ cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStr
 // On Hopper it reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
 //
 // Supports (else cudaErrorNotSupported):
-//   m <= 64, m <= 32 where gated; k, lda and ldw multiples of 8; a and w 16-byte aligned; any n, ld_residual and ldd
+//   dtype kBf16, kF16 and kS8
+//   m <= 64, m <= 32 where gated; k, lda and ldw multiples of 16 bytes; a and w 16-byte aligned; any n, ld_residual and
+//   ldd
 //   compute capability 8.0 or higher
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
+
+// How GemmRowsSm90 shares out one product; the default chooses from n and k.
+struct GemmRowsSm90Config {
+  int split_k = 0;    // multiprocessors that share a sum: 1, 2, 4 or 8; 0 to choose
+  int tile_rows = 0;  // of w: 64, or 128 (with split_k 1); 0 to choose
+};
+
+// The Hopper kernel for up to 64 rows of `a`: 64 or 128 rows of `w` are the first operand of wgmma, `a` is the second,
+// and a cluster shares k. The order of a sum depends on k and split_k alone, so by default on n and k: a row's bits do
+// not depend on m.
+//
+// It reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
+//
+// Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
+// activation with any output; m <= 64; not gated.
+// Launches on `stream`; allocates nothing and does not wait.
+cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
+
+// The kernel that takes every epilogue on every GPU from compute capability 8.0 up: mma.sync fed by asynchronous
+// copies; f32 by fused multiply-adds, never TF32. The order of a sum depends on k alone.
+//
+// Supports (else cudaErrorNotSupported): k, lda and ldw multiples of 16 bytes, a and w 16-byte aligned; f32 of any
+// alignment of elements. Launches on `stream`; allocates nothing and does not wait.
+cudaError_t GemmPortable(const GemmArgs& args, cudaStream_t stream);
+
+// The fastest of the above that this GPU has and that takes `args`, by the shape: what holds for all of them holds. A
+// row's bits may depend on m, as another kernel is chosen; to have the same bits at any m, call GemmSm90 or
+// GemmPortable throughout.
+cudaError_t Gemm(const GemmArgs& args, cudaStream_t stream);
 
 }  // namespace flashflow::cuda
 

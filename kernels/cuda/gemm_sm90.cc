@@ -6,15 +6,20 @@
 namespace flashflow::cuda {
 namespace gemm_sm90 {
 
-// Defined a width a file, gemm_sm90_n*.cu.
-template <int kTileN>
+// Defined a pair a file, gemm_sm90_*.cu.
+template <Dtype kDtype, int kTileN>
 cudaError_t LaunchTile(const GemmArgs& args, int sms, cudaStream_t stream);
-template <>
-cudaError_t LaunchTile<128>(const GemmArgs& args, int sms, cudaStream_t stream);
-template <>
-cudaError_t LaunchTile<160>(const GemmArgs& args, int sms, cudaStream_t stream);
-template <>
-cudaError_t LaunchTile<192>(const GemmArgs& args, int sms, cudaStream_t stream);
+#define FF_DECLARE(DTYPE, TILE_N) \
+  template <>                     \
+  cudaError_t LaunchTile<DTYPE, TILE_N>(const GemmArgs& args, int sms, cudaStream_t stream);
+FF_DECLARE(Dtype::kBf16, 128)
+FF_DECLARE(Dtype::kBf16, 160)
+FF_DECLARE(Dtype::kBf16, 192)
+FF_DECLARE(Dtype::kF16, 128)
+FF_DECLARE(Dtype::kF16, 192)
+FF_DECLARE(Dtype::kS8, 128)
+FF_DECLARE(Dtype::kS8, 192)
+#undef FF_DECLARE
 
 }  // namespace gemm_sm90
 
@@ -28,7 +33,7 @@ int ChooseTileN(const GemmArgs& args, int sms) {
   int best = 0;
   int64_t best_cost = 0;
   for (int tile_n : {192, 160, 128}) {
-    if (args.gated && tile_n == 160) continue;
+    if (tile_n == 160 && (args.gated || args.dtype != Dtype::kBf16)) continue;
     const int64_t columns = args.gated ? tile_n / 2 : tile_n;
     const int64_t tiles = CeilDiv(args.m, 256) * CeilDiv(args.n, columns);
     const int64_t cost = CeilDiv(tiles, std::max(1, sms / 2)) * (tile_n + 16);
@@ -40,6 +45,8 @@ int ChooseTileN(const GemmArgs& args, int sms) {
   return best;
 }
 
+constexpr int kMostK = 131072;  // 2^17 products of at most 2^14 - 2^8 + 1 fit 32 bits with a sign
+
 bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 }  // namespace
@@ -47,10 +54,14 @@ bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) 
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream) {
   if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
   if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
+  if (args.dtype == Dtype::kF32) return cudaErrorNotSupported;
+  const bool s8 = args.dtype == Dtype::kS8;
+  if (s8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
   const int64_t step_d = args.f32_output ? 4 : 8;
-  if (!Aligned(args.a) || !Aligned(args.w) || !Aligned(args.d) || !Aligned(args.residual) || args.lda % 8 != 0 ||
-      args.ldw % 8 != 0 || args.ldd % step_d != 0 || (args.residual != nullptr && args.ld_residual % 8 != 0) ||
-      args.k % 8 != 0 || args.n % step_d != 0 || reinterpret_cast<uintptr_t>(args.bias) % 4 != 0) {
+  const int64_t step_k = s8 ? 16 : 8;
+  if (!Aligned(args.a) || !Aligned(args.w) || !Aligned(args.d) || !Aligned(args.residual) || args.lda % step_k != 0 ||
+      args.ldw % step_k != 0 || args.ldd % step_d != 0 || (args.residual != nullptr && args.ld_residual % 8 != 0) ||
+      args.k % step_k != 0 || args.n % step_d != 0 || (s8 && args.k > kMostK)) {
     return cudaErrorNotSupported;
   }
 
@@ -60,15 +71,25 @@ cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStr
   if (cudaError_t error = cudaDeviceGetAttribute(&sms, cudaDevAttrMultiProcessorCount, device)) return error;
   if (major != 9) return cudaErrorNotSupported;
 
-  switch (config.tile_n != 0 ? config.tile_n : ChooseTileN(args, sms)) {
-    case 128:
-      return gemm_sm90::LaunchTile<128>(args, sms, stream);
-    case 160:
-      return gemm_sm90::LaunchTile<160>(args, sms, stream);
-    case 192:
-      return gemm_sm90::LaunchTile<192>(args, sms, stream);
+  const int tile_n = config.tile_n != 0 ? config.tile_n : ChooseTileN(args, sms);
+  const auto launch = [&]<Dtype kDtype>() {
+    switch (tile_n) {
+      case 128:
+        return gemm_sm90::LaunchTile<kDtype, 128>(args, sms, stream);
+      case 192:
+        return gemm_sm90::LaunchTile<kDtype, 192>(args, sms, stream);
+      default:
+        return tile_n == 160 ? cudaErrorNotSupported : cudaErrorInvalidValue;
+    }
+  };
+  switch (args.dtype) {
+    case Dtype::kBf16:
+      if (tile_n == 160) return gemm_sm90::LaunchTile<Dtype::kBf16, 160>(args, sms, stream);
+      return launch.operator()<Dtype::kBf16>();
+    case Dtype::kF16:
+      return launch.operator()<Dtype::kF16>();
     default:
-      return cudaErrorInvalidValue;
+      return launch.operator()<Dtype::kS8>();
   }
 }
 

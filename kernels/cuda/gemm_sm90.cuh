@@ -1,9 +1,9 @@
 // The kernel behind GemmSm90. See gemm.h for what it computes.
 //
-// A CTA is persistent and has three warpgroups. One thread of the first streams k-blocks of 64 columns of `a` and `w`
-// through a ring in shared memory. The other two each own whole output tiles, in turn: while one applies its epilogue,
-// the other keeps the tensor cores busy ("ping-pong"). A warpgroup holds a tile of 128 x tile_n in its registers: two
-// products of 64 rows share each block of `w`.
+// A CTA is persistent and has three warpgroups. One thread of the first streams k-blocks of 128 bytes of rows of `a`
+// and `w` through a ring in shared memory. The other two each own whole output tiles, in turn: while one applies its
+// epilogue, the other keeps the tensor cores busy ("ping-pong"). A warpgroup holds a tile of 128 x tile_n in its
+// registers: two products of 64 rows share each block of `w`.
 //
 // Two CTAs form a cluster: they work on tiles one below the other, so that each loads one half of the block of `w` and
 // sends it to both.
@@ -15,7 +15,9 @@
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
+#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/hopper_barrier.cuh"
@@ -26,7 +28,7 @@
 namespace flashflow::cuda::gemm_sm90 {
 
 inline constexpr int kTileM = 128;
-inline constexpr int kTileK = 64;
+inline constexpr int kTileKBytes = 128;
 inline constexpr int kClusterSize = 2;
 inline constexpr int kChunkColumns = 32;  // the epilogue's step
 inline constexpr int kConsumers = 2;      // warpgroups
@@ -34,25 +36,33 @@ inline constexpr int kThreads = (1 + kConsumers) * 128;
 inline constexpr int kRasterRows = 8;  // rows of cluster tiles that are worked on together, for reuse in L2
 
 // What is known when the kernel is compiled.
-template <int kTileN_, Activation kActivation_, bool kGated_, bool kResidual_, bool kF32Output_>
+template <class Element_, int kTileN_, Activation kActivation_, bool kGated_, bool kResidual_, bool kF32Output_>
 struct Traits {
+  using Element = Element_;  // of a and w
+  static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
+  using Sum = std::conditional_t<kInteger, int32_t, float>;
+  using Narrow = std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, and of d unless f32
   static constexpr int kTileN = kTileN_;
   static constexpr Activation kActivation = kActivation_;
   static constexpr bool kGated = kGated_;
   static constexpr bool kResidual = kResidual_;
   static constexpr bool kF32Output = kF32Output_;
 
+  static constexpr int kTileK = kTileKBytes / static_cast<int>(sizeof(Element));
   static constexpr int kOutputColumns = kGated ? kTileN / 2 : kTileN;
   static constexpr int kChunks = kOutputColumns / kChunkColumns;
   static constexpr int kChunkBytes = kTileM * kChunkColumns * (kF32Output ? 4 : 2);
-  static constexpr int kChunkBuffers = kF32Output ? 2 : 4;  // a warpgroup
-  static constexpr int kABytes = kTileM * kTileK * 2;
-  static constexpr int kBBytes = kTileN * kTileK * 2;
+  // A warpgroup's; with four, the scales of s8 would cost a stage.
+  static constexpr int kChunkBuffers = kF32Output ? 2 : kInteger ? 3 : 4;
+  static constexpr int kABytes = kTileM * kTileKBytes;
+  static constexpr int kBBytes = kTileN * kTileKBytes;
   static constexpr int kStageBytes = kABytes + kBBytes;
   static constexpr int kEpilogueBytes = kConsumers * kChunkBuffers * kChunkBytes;
   static constexpr int kMaxSharedBytes = 227 * 1024;
-  static constexpr int kBiasOffset = 256;  // from the barriers
-  static constexpr int kBarrierBytes = kBiasOffset + kConsumers * kTileN * 2;
+  // A column's part in the epilogue: its bias, with s8 its scale and its bias.
+  using Column = std::conditional_t<kInteger, float2, Element>;
+  static constexpr int kColumnsOffset = 256;  // from the barriers
+  static constexpr int kBarrierBytes = kColumnsOffset + kConsumers * kTileN * static_cast<int>(sizeof(Column));
   static constexpr int kStages = (kMaxSharedBytes - kBarrierBytes - kEpilogueBytes) / kStageBytes;
   static constexpr int kSharedBytes = kStages * kStageBytes + kEpilogueBytes + kBarrierBytes;
 
@@ -61,8 +71,10 @@ struct Traits {
 };
 
 struct Params {
-  const __nv_bfloat16* bias;
-  int n;        // columns of d
+  const void* bias;
+  const float* a_scale;
+  const float* w_scale;
+  int m, n;     // of d
   int tiles_m;  // in cluster tiles of 2 * kTileM rows
   int tiles_n;
   int k_blocks;
@@ -95,6 +107,32 @@ __device__ __forceinline__ float Activate(float x) {
   } else {
     return x;
   }
+}
+
+// What the epilogue needs of column `column` of w's rows. Without a bias a s8 sum gets -0, which leaves its bits alone.
+template <class T>
+__device__ __forceinline__ typename T::Column LoadColumn(const Params& params, int column, bool inside) {
+  if constexpr (T::kInteger) {
+    if (!inside) return make_float2(0, 0);
+    return make_float2(params.w_scale[column],
+                       params.bias == nullptr ? -0.0f : static_cast<const float*>(params.bias)[column]);
+  } else {
+    using Element = T::Element;
+    return inside && params.bias != nullptr ? static_cast<const Element*>(params.bias)[column] : Element(0.0f);
+  }
+}
+
+// The linear layer's result in two neighboring columns.
+template <class Element>
+__device__ __forceinline__ float2 Linear(const float* sum, const Element* columns, float) {
+  const float2 bias = UnpackPair<Element>(*reinterpret_cast<const uint32_t*>(columns));
+  return make_float2(sum[0] + bias.x, sum[1] + bias.y);
+}
+// Step by step as gemm.h has it: nothing may be contracted.
+__device__ __forceinline__ float2 Linear(const int32_t* sum, const float2* columns, float row_scale) {
+  const float4 c = *reinterpret_cast<const float4*>(columns);  // scale, bias, scale, bias
+  return make_float2(__fadd_rn(__fmul_rn(__int2float_rn(sum[0]), __fmul_rn(row_scale, c.x)), c.y),
+                     __fadd_rn(__fmul_rn(__int2float_rn(sum[1]), __fmul_rn(row_scale, c.z)), c.w));
 }
 
 template <class T>
@@ -150,8 +188,8 @@ __global__ void __launch_bounds__(kThreads, 1)
           const uint32_t stage = stages + ring.stage * T::kStageBytes;
           const uint32_t half = stage + T::kABytes + rank * (T::kBBytes / kClusterSize);
           BarrierArriveExpect(full(ring.stage), T::kStageBytes);
-          TensorLoad2d(stage, &map_a, full(ring.stage), block * kTileK, row_a);
-          TensorLoad2dMulticast(half, &map_w, full(ring.stage), block * kTileK, row_w, (1 << kClusterSize) - 1);
+          TensorLoad2d(stage, &map_a, full(ring.stage), block * T::kTileK, row_a);
+          TensorLoad2dMulticast(half, &map_w, full(ring.stage), block * T::kTileK, row_w, (1 << kClusterSize) - 1);
           ring.Next();
         }
       }
@@ -164,8 +202,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     const int lane = thread % 32;
     const bool leader = thread == 0;
     const uint32_t buffers = chunks + consumer * T::kChunkBuffers * T::kChunkBytes;
-    __nv_bfloat16* bias =
-        reinterpret_cast<__nv_bfloat16*>(shared + (barriers - stages) + T::kBiasOffset) + consumer * T::kTileN;
+    using Column = T::Column;
+    using Narrow = T::Narrow;
+    Column* columns =
+        reinterpret_cast<Column*>(shared + (barriers - stages) + T::kColumnsOffset) + consumer * T::kTileN;
     uint32_t residual_parity = 0;  // a bit a buffer
 
     RingPosition<T::kStages> ring;
@@ -196,15 +236,22 @@ __global__ void __launch_bounds__(kThreads, 1)
         __syncwarp();
       }
 
-      // This tile's columns of the bias; the turn's barrier makes them visible.
+      // This tile's columns; the turn's barrier makes them visible.
       for (int i = thread; i < T::kTileN; i += 128) {
         const int half = i / T::kOutputColumns;  // 1 only where gated
         const int column = column_d + i - half * T::kOutputColumns;
-        const bool inside = params.bias != nullptr && column < params.n;
-        bias[i] = inside ? params.bias[half * params.n + column] : __nv_bfloat16(0.0f);
+        columns[i] = LoadColumn<T>(params, half * params.n + column, column < params.n);
+      }
+      float row_scale[2][2] = {};  // of the rows of d that this thread holds
+      if constexpr (T::kInteger) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = row_d + i / 2 * 64 + warp * 16 + lane / 4 + i % 2 * 8;
+          if (row < params.m) row_scale[i / 2][i % 2] = params.a_scale[row];
+        }
       }
       await_turn();
-      float accumulator[2][T::kTileN / 2];
+      typename T::Sum accumulator[2][T::kTileN / 2];
       uint32_t previous = 0;
       for (int block = 0; block < params.k_blocks; ++block) {
         BarrierWait(full(ring.stage), ring.parity);
@@ -213,11 +260,12 @@ __global__ void __launch_bounds__(kThreads, 1)
         const uint64_t b = TileDescriptor(stage + T::kABytes);
         WgmmaFence();
 #pragma unroll
-        for (int k = 0; k < kTileK / 16; ++k) {
+        for (int k = 0; k < kTileKBytes / 32; ++k) {
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            // A step of 16 columns is 32 bytes, one of 64 rows 8 KB; descriptors count units of 16 bytes.
-            WgmmaShared<T::kTileN>::Run(accumulator[half], a + half * 512 + 2 * k, b + 2 * k, block > 0 || k > 0);
+            // 64 rows are 8 KB; descriptors count units of 16 bytes.
+            WgmmaShared<T::kTileN, typename T::Element>::Run(accumulator[half], a + half * 512 + 2 * k, b + 2 * k,
+                                                             block > 0 || k > 0);
           }
         }
         WgmmaCommit();
@@ -250,33 +298,39 @@ __global__ void __launch_bounds__(kThreads, 1)
           NamedBarrierSync(1 + consumer, 128);
         }
 
-        // The whole chunk's arithmetic first, in place: independent work hides the latency of each step.
+        // Arithmetic for many elements at once, so that independent work hides the latency of each step: for the whole
+        // chunk, or for s8, whose scales take registers, for half of it.
         constexpr int kElements = kChunkColumns / 2;
+        constexpr int kAtOnce = T::kInteger ? kElements / 2 : kElements;
+        float values[2][kElements];
+        const auto compute = [&](int first) {
 #pragma unroll
-        for (int i = 0; i < kElements; i += 2) {
-          // A thread's columns are two in each group of eight; elements i and i + 1 are in row 0 or 8 of the same two.
-          const __nv_bfloat16* at = bias + chunk * kChunkColumns + i / 4 * 8 + 2 * (lane % 4);
-          const float2 shift = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at));
-          float2 shift_up = {};
-          if constexpr (T::kGated) {
-            shift_up = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162*>(at + T::kOutputColumns));
-          }
+          for (int i = first; i < first + kAtOnce; i += 2) {
+            // A thread's columns are two in each group of eight; elements i and i + 1 are in row 0 or 8 of the same
+            // two.
+            const Column* at = columns + chunk * kChunkColumns + i / 4 * 8 + 2 * (lane % 4);
 #pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            float* x = accumulator[half] + chunk * kElements + i;
-            x[0] = Activate<T::kActivation>(x[0] + shift.x);
-            x[1] = Activate<T::kActivation>(x[1] + shift.y);
-            if constexpr (T::kGated) {
-              x[0] *= x[T::kTileN / 4] + shift_up.x;
-              x[1] *= x[T::kTileN / 4 + 1] + shift_up.y;
+            for (int half = 0; half < 2; ++half) {
+              const auto* sum = accumulator[half] + chunk * kElements + i;
+              const float scale = row_scale[half][i / 2 % 2];
+              const float2 z = Linear(sum, at, scale);
+              float* x = values[half] + i;
+              x[0] = Activate<T::kActivation>(z.x);
+              x[1] = Activate<T::kActivation>(z.y);
+              if constexpr (T::kGated) {
+                const float2 up = Linear(sum + T::kTileN / 4, at + T::kOutputColumns, scale);
+                x[0] *= up.x;
+                x[1] *= up.y;
+              }
             }
           }
-        }
+        };
 #pragma unroll
         for (int pair = 0; pair < kChunkColumns / 16; ++pair) {
+          if (pair * 8 % kAtOnce == 0) compute(pair * 8);
 #pragma unroll
           for (int half = 0; half < 2; ++half) {
-            float* x = accumulator[half] + chunk * kElements + pair * 8;  // 16 columns of 16 rows: one stmatrix
+            float* x = values[half] + pair * 8;  // 16 columns of 16 rows: one stmatrix
             const int row = half * 64 + warp * 16;
             if constexpr (T::kF32Output) {
 #pragma unroll
@@ -294,12 +348,13 @@ __global__ void __launch_bounds__(kThreads, 1)
                 LoadMatrix4(address, residual);
 #pragma unroll
                 for (int i = 0; i < 4; ++i) {
-                  x[2 * i] += __uint_as_float(residual[i] << 16);
-                  x[2 * i + 1] += __uint_as_float(residual[i] & 0xffff0000u);
+                  const float2 added = UnpackPair<Narrow>(residual[i]);
+                  x[2 * i] += added.x;
+                  x[2 * i + 1] += added.y;
                 }
               }
-              StoreMatrix4(address, PackBf16(x[0], x[1]), PackBf16(x[2], x[3]), PackBf16(x[4], x[5]),
-                           PackBf16(x[6], x[7]));
+              StoreMatrix4(address, PackPair<Narrow>(x[0], x[1]), PackPair<Narrow>(x[2], x[3]),
+                           PackPair<Narrow>(x[4], x[5]), PackPair<Narrow>(x[6], x[7]));
             }
           }
         }
@@ -336,10 +391,10 @@ template <class T>
 cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
   const int rows_w = args.gated ? 2 * args.n : args.n;
   const auto encode = [](const void* data, int64_t rows, int64_t columns, int64_t stride, int box_rows, int box_columns,
-                         int swizzle, bool is_f32, CUtensorMap* map) {
+                         int swizzle, Dtype dtype, CUtensorMap* map) {
     TensorMapDesc desc;
     desc.data = data;
-    desc.is_f32 = is_f32;
+    desc.dtype = dtype;
     desc.rank = 2;
     desc.extents[0] = columns;
     desc.extents[1] = rows;
@@ -350,30 +405,36 @@ cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
     desc.swizzle_bytes = swizzle;
     return EncodeTensorMap(desc, map);
   };
+  constexpr Dtype kElement = kDtypeOf<typename T::Element>;
+  constexpr Dtype kNarrow = kDtypeOf<typename T::Narrow>;
   CUtensorMap map_a, map_w, map_d, map_residual;
-  if (cudaError_t error = encode(args.a, args.m, args.k, args.lda, kTileM, kTileK, 128, false, &map_a)) return error;
-  if (cudaError_t error = encode(args.w, rows_w, args.k, args.ldw, T::kTileN / 2, kTileK, 128, false, &map_w)) {
+  if (cudaError_t error = encode(args.a, args.m, args.k, args.lda, kTileM, T::kTileK, 128, kElement, &map_a))
+    return error;
+  if (cudaError_t error = encode(args.w, rows_w, args.k, args.ldw, T::kTileN / 2, T::kTileK, 128, kElement, &map_w)) {
     return error;
   }
   constexpr int kSwizzleD = T::kF32Output ? 128 : 64;
-  if (cudaError_t error =
-          encode(args.d, args.m, args.n, args.ldd, kTileM, kChunkColumns, kSwizzleD, T::kF32Output, &map_d)) {
+  if (cudaError_t error = encode(args.d, args.m, args.n, args.ldd, kTileM, kChunkColumns, kSwizzleD,
+                                 T::kF32Output ? Dtype::kF32 : kNarrow, &map_d)) {
     return error;
   }
   map_residual = map_d;
   if constexpr (T::kResidual) {
-    if (cudaError_t error =
-            encode(args.residual, args.m, args.n, args.ld_residual, kTileM, kChunkColumns, 64, false, &map_residual)) {
+    if (cudaError_t error = encode(args.residual, args.m, args.n, args.ld_residual, kTileM, kChunkColumns, 64, kNarrow,
+                                   &map_residual)) {
       return error;
     }
   }
 
   Params params;
-  params.bias = static_cast<const __nv_bfloat16*>(args.bias);
+  params.bias = args.bias;
+  params.a_scale = args.a_scale;
+  params.w_scale = args.w_scale;
+  params.m = args.m;
   params.n = args.n;
   params.tiles_m = (args.m + kClusterSize * kTileM - 1) / (kClusterSize * kTileM);
   params.tiles_n = (args.n + T::kOutputColumns - 1) / T::kOutputColumns;
-  params.k_blocks = (args.k + kTileK - 1) / kTileK;
+  params.k_blocks = (args.k + T::kTileK - 1) / T::kTileK;
   params.second_half = args.gated ? args.n : T::kTileN / 2;
   params.step_n = T::kOutputColumns;
 
@@ -382,36 +443,37 @@ cudaError_t Launch(const GemmArgs& args, int sms, cudaStream_t stream) {
                           map_a, map_w, map_d, map_residual, params);
 }
 
-// Picks the kernel of one tile width; cudaErrorNotSupported where there is none. One file a width defines it.
-template <int kTileN>
+// Picks the kernel of one element type and tile width; cudaErrorNotSupported where there is none. One file a pair
+// defines it.
+template <Dtype kDtype, int kTileN>
 cudaError_t LaunchTile(const GemmArgs& args, int sms, cudaStream_t stream);
 
-template <int kTileN>
+template <class Element, int kTileN>
 cudaError_t LaunchTileOf(const GemmArgs& args, int sms, cudaStream_t stream) {
   using enum Activation;
   if (args.gated) {
     if constexpr (kTileN / 2 % kChunkColumns == 0) {
       if (args.activation == kSilu && args.residual == nullptr && !args.f32_output) {
-        return Launch<Traits<kTileN, kSilu, true, false, false>>(args, sms, stream);
+        return Launch<Traits<Element, kTileN, kSilu, true, false, false>>(args, sms, stream);
       }
     }
     return cudaErrorNotSupported;
   }
   if (args.f32_output) {
     if (args.activation != kNone || args.residual != nullptr) return cudaErrorNotSupported;
-    return Launch<Traits<kTileN, kNone, false, false, true>>(args, sms, stream);
+    return Launch<Traits<Element, kTileN, kNone, false, false, true>>(args, sms, stream);
   }
   if (args.residual != nullptr) {
     if (args.activation != kNone) return cudaErrorNotSupported;
-    return Launch<Traits<kTileN, kNone, false, true, false>>(args, sms, stream);
+    return Launch<Traits<Element, kTileN, kNone, false, true, false>>(args, sms, stream);
   }
   switch (args.activation) {
     case kNone:
-      return Launch<Traits<kTileN, kNone, false, false, false>>(args, sms, stream);
+      return Launch<Traits<Element, kTileN, kNone, false, false, false>>(args, sms, stream);
     case kGeluTanh:
-      return Launch<Traits<kTileN, kGeluTanh, false, false, false>>(args, sms, stream);
+      return Launch<Traits<Element, kTileN, kGeluTanh, false, false, false>>(args, sms, stream);
     case kGeluErf:
-      return Launch<Traits<kTileN, kGeluErf, false, false, false>>(args, sms, stream);
+      return Launch<Traits<Element, kTileN, kGeluErf, false, false, false>>(args, sms, stream);
     case kSilu:
       return cudaErrorNotSupported;
   }

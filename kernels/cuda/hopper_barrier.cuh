@@ -172,8 +172,13 @@ __device__ __forceinline__ uint32_t ClusterRank() {
   return rank;
 }
 
+__device__ __forceinline__ void ClusterArrive() {
+  asm volatile("barrier.cluster.arrive.release.aligned;" ::: "memory");
+}
+__device__ __forceinline__ void ClusterWait() { asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory"); }
 __device__ __forceinline__ void ClusterSync() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+  ClusterArrive();
+  ClusterWait();
 }
 
 // Each warpgroup gives registers back to the CTA's pool, or takes from it; kRegisters is a multiple of 8 in [24, 256].

@@ -1,9 +1,9 @@
-// Hopper's warpgroup matrix instruction, bf16 x bf16 -> f32, and the shared-memory layouts that it reads.
+// Hopper's warpgroup matrix instruction, bf16 or f16 -> f32 and s8 -> s32, and the shared-memory layouts that it reads.
 // Device code, sm_90a only.
 //
-// D[64, N] (+)= A[64, 16] * B[16, N] is issued by the 128 threads of a warpgroup and runs asynchronously. Of D, thread
-// t holds N/2 floats: with row = 16 * (t / 32) + (t % 32) / 4 and column = 2 * (t % 4), d[4j + i] is the element (row +
-// 8 * (i / 2), 8j + column + i % 2).
+// D[64, N] (+)= A[64, K] * B[K, N], K being 32 bytes (16 elements of bf16), is issued by the 128 threads of a warpgroup
+// and runs asynchronously. Of D, thread t holds N/2 sums: with row = 16 * (t / 32) + (t % 32) / 4 and column = 2 * (t %
+// 4), d[4j + i] is the element (row + 8 * (i / 2), 8j + column + i % 2).
 //
 // Tiles lie in shared memory as rows of 128 bytes (64 bf16), 1,024-byte aligned, in the copy engine's 128-byte swizzle:
 // the 16-byte unit u of row r is stored at unit u ^ (r % 8). A wider tile is a sequence of such column blocks.
@@ -11,6 +11,7 @@
 #define KERNELS_CUDA_HOPPER_WGMMA_CUH_
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 
 #include <cstdint>
 
@@ -43,6 +44,11 @@ __device__ __forceinline__ void KeepInRegisters(float (&d)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(d[i])::"memory");
 }
+template <int kCount>
+__device__ __forceinline__ void KeepInRegisters(int32_t (&d)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(d[i])::"memory");
+}
 
 // Eight operands each: their places in the instruction's text, and their constraints.
 #define FF_P0 "%0,%1,%2,%3,%4,%5,%6,%7"
@@ -57,38 +63,55 @@ __device__ __forceinline__ void KeepInRegisters(float (&d)[kCount]) {
 #define FF_P9 "%72,%73,%74,%75,%76,%77,%78,%79"
 #define FF_P10 "%80,%81,%82,%83,%84,%85,%86,%87"
 #define FF_P11 "%88,%89,%90,%91,%92,%93,%94,%95"
-#define FF_D(i)                                                                                                       \
-  "+f"(d[8 * i]), "+f"(d[8 * i + 1]), "+f"(d[8 * i + 2]), "+f"(d[8 * i + 3]), "+f"(d[8 * i + 4]), "+f"(d[8 * i + 5]), \
-      "+f"(d[8 * i + 6]), "+f"(d[8 * i + 7])
+#define FF_D(C, i)                                                                                                   \
+  C(d[8 * i]), C(d[8 * i + 1]), C(d[8 * i + 2]), C(d[8 * i + 3]), C(d[8 * i + 4]), C(d[8 * i + 5]), C(d[8 * i + 6]), \
+      C(d[8 * i + 7])
 
-#define FF_P_32 FF_P0 "," FF_P1 "," FF_P2 "," FF_P3
+#define FF_P_4 "%0,%1,%2,%3"
+#define FF_P_8 FF_P0
+#define FF_P_16 FF_P0 "," FF_P1
+#define FF_P_32 FF_P_16 "," FF_P2 "," FF_P3
 #define FF_P_64 FF_P_32 "," FF_P4 "," FF_P5 "," FF_P6 "," FF_P7
 #define FF_P_80 FF_P_64 "," FF_P8 "," FF_P9
 #define FF_P_96 FF_P_80 "," FF_P10 "," FF_P11
-#define FF_D_32 FF_D(0), FF_D(1), FF_D(2), FF_D(3)
-#define FF_D_64 FF_D_32, FF_D(4), FF_D(5), FF_D(6), FF_D(7)
-#define FF_D_80 FF_D_64, FF_D(8), FF_D(9)
-#define FF_D_96 FF_D_80, FF_D(10), FF_D(11)
+#define FF_D_4(C) C(d[0]), C(d[1]), C(d[2]), C(d[3])
+#define FF_D_8(C) FF_D(C, 0)
+#define FF_D_16(C) FF_D(C, 0), FF_D(C, 1)
+#define FF_D_32(C) FF_D_16(C), FF_D(C, 2), FF_D(C, 3)
+#define FF_D_64(C) FF_D_32(C), FF_D(C, 4), FF_D(C, 5), FF_D(C, 6), FF_D(C, 7)
+#define FF_D_80(C) FF_D_64(C), FF_D(C, 8), FF_D(C, 9)
+#define FF_D_96(C) FF_D_80(C), FF_D(C, 10), FF_D(C, 11)
 
-// d = (accumulate ? d : 0) + A * B, A and B in shared memory, the rows of both along K (A is [64, K], B is [N, K]).
-template <int kN>
+// d = (accumulate ? d : 0) + A * B, A and B in shared memory, the rows of both along K (A is [64, K], B is [N, K]), for
+// the 32 bytes of K at the descriptors: 16 elements of bf16 or f16 with f32 sums, or 32 of int8_t with int32_t sums.
+template <int kN, class Element = __nv_bfloat16>
 struct WgmmaShared;
 
-#define FF_WGMMA_SHARED(N, COUNT, A, B, ACCUMULATE)                                                            \
-  template <>                                                                                                  \
-  struct WgmmaShared<N> {                                                                                      \
-    static __device__ __forceinline__ void Run(float (&d)[COUNT], uint64_t a, uint64_t b, bool accumulate) {   \
-      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ACCUMULATE ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N \
-                   "k16.f32.bf16.bf16 {" FF_P_##COUNT "}, " A ", " B ", p, 1, 1, 0, 0;\n}\n"                   \
-                   : FF_D_##COUNT                                                                              \
-                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                       \
-    }                                                                                                          \
+#define FF_FLOAT(x) "+f"(x)
+#define FF_INTEGER(x) "+r"(x)
+#define FF_WGMMA_SHARED_OF(N, COUNT, A, B, ACCUMULATE, ELEMENT, SUM, CONSTRAINT, TYPES, SIGNS)                       \
+  template <>                                                                                                        \
+  struct WgmmaShared<N, ELEMENT> {                                                                                   \
+    static __device__ __forceinline__ void Run(SUM (&d)[COUNT], uint64_t a, uint64_t b, bool accumulate) {           \
+      asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, " ACCUMULATE ", 0;\nwgmma.mma_async.sync.aligned.m64n" #N TYPES \
+                   " {" FF_P_##COUNT "}, " A ", " B ", p" SIGNS ";\n}\n"                                             \
+                   : FF_D_##COUNT(CONSTRAINT)                                                                        \
+                   : "l"(a), "l"(b), "r"(static_cast<int>(accumulate)));                                             \
+    }                                                                                                                \
   };
+#define FF_WGMMA_SHARED(N, COUNT, A, B, ACCUMULATE)                                                                   \
+  FF_WGMMA_SHARED_OF(N, COUNT, A, B, ACCUMULATE, __nv_bfloat16, float, FF_FLOAT, "k16.f32.bf16.bf16", ", 1, 1, 0, 0") \
+  FF_WGMMA_SHARED_OF(N, COUNT, A, B, ACCUMULATE, __half, float, FF_FLOAT, "k16.f32.f16.f16", ", 1, 1, 0, 0")          \
+  FF_WGMMA_SHARED_OF(N, COUNT, A, B, ACCUMULATE, int8_t, int32_t, FF_INTEGER, "k32.s32.s8.s8", "")
+FF_WGMMA_SHARED(8, 4, "%4", "%5", "%6")
+FF_WGMMA_SHARED(16, 8, "%8", "%9", "%10")
+FF_WGMMA_SHARED(32, 16, "%16", "%17", "%18")
 FF_WGMMA_SHARED(64, 32, "%32", "%33", "%34")
 FF_WGMMA_SHARED(128, 64, "%64", "%65", "%66")
 FF_WGMMA_SHARED(160, 80, "%80", "%81", "%82")
 FF_WGMMA_SHARED(192, 96, "%96", "%97", "%98")
 #undef FF_WGMMA_SHARED
+#undef FF_WGMMA_SHARED_OF
 
 // d += A * B, A in registers and B in shared memory with its rows along N (B is [K, N]). With the d of a product above
 // rounded in place, a[i] = bf16x2(d[8k + 2i], d[8k + 2i + 1]) is the A of its columns [16k, 16k + 16).
@@ -102,7 +125,7 @@ struct WgmmaRegisters;
                                                uint64_t b) {                                                          \
       asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k16.f32.bf16.bf16 {" FF_P_##COUNT                          \
                    "}, {" A0 "," A1 "," A2 "," A3 "}, " B ", 1, 1, 1, 1;\n"                                           \
-                   : FF_D_##COUNT                                                                                     \
+                   : FF_D_##COUNT(FF_FLOAT)                                                                           \
                    : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b));                                                     \
     }                                                                                                                 \
   };
@@ -122,11 +145,19 @@ FF_WGMMA_REGISTERS(128, 64, "%64", "%65", "%66", "%67", "%68")
 #undef FF_P9
 #undef FF_P10
 #undef FF_P11
+#undef FF_P_4
+#undef FF_P_8
+#undef FF_P_16
 #undef FF_P_32
 #undef FF_P_64
 #undef FF_P_80
 #undef FF_P_96
+#undef FF_FLOAT
+#undef FF_INTEGER
 #undef FF_D
+#undef FF_D_4
+#undef FF_D_8
+#undef FF_D_16
 #undef FF_D_32
 #undef FF_D_64
 #undef FF_D_80

@@ -4,6 +4,8 @@
 
 #include <cuda_runtime.h>
 
+#include <cstdint>
+
 namespace flashflow::cuda {
 
 struct Sum {
@@ -28,6 +30,19 @@ __device__ __forceinline__ float RowReduce(float value, float* scratch, Operatio
     value = lane < kThreads / 32 ? scratch[lane] : Operation::kIdentity;
 #pragma unroll
     for (int offset = 16; offset > 0; offset /= 2) value = operation(value, __shfl_xor_sync(~0u, value, offset));
+  }
+  return value;
+}
+
+// The same for the greatest of unsigned integers.
+template <int kThreads>
+__device__ __forceinline__ uint32_t RowMost(uint32_t value, uint32_t* scratch) {
+  value = __reduce_max_sync(~0u, value);
+  if constexpr (kThreads > 32) {
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    if (lane == 0) scratch[warp] = value;
+    __syncthreads();
+    value = __reduce_max_sync(~0u, lane < kThreads / 32 ? scratch[lane] : 0);
   }
   return value;
 }

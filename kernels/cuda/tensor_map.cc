@@ -17,13 +17,27 @@ EncodeFunction FindEncode() {
   return reinterpret_cast<EncodeFunction>(function);
 }
 
+CUtensorMapDataType DriverType(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF32:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT32;
+    case Dtype::kF16:
+      return CU_TENSOR_MAP_DATA_TYPE_FLOAT16;
+    case Dtype::kBf16:
+      return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
+    case Dtype::kS8:
+      return CU_TENSOR_MAP_DATA_TYPE_UINT8;  // copied as they are: the sign is of no matter
+  }
+  return CU_TENSOR_MAP_DATA_TYPE_UINT8;
+}
+
 }  // namespace
 
 cudaError_t EncodeTensorMap(const TensorMapDesc& desc, CUtensorMap* map) {
   static const EncodeFunction encode = FindEncode();
   if (encode == nullptr) return cudaErrorNotSupported;
 
-  const uint64_t element_bytes = desc.is_f32 ? 4 : 2;
+  const uint64_t element_bytes = ElementBytes(desc.dtype);
   uint64_t stride_bytes[3];
   for (int i = 1; i < desc.rank; ++i) {
     // A dimension of one element is never stepped along, whatever stride the caller has for it.
@@ -33,11 +47,11 @@ cudaError_t EncodeTensorMap(const TensorMapDesc& desc, CUtensorMap* map) {
     stride_bytes[i - 1] = stride;
   }
   const cuuint32_t element_strides[4] = {1, 1, 1, 1};
-  const CUresult result = encode(map, desc.is_f32 ? CU_TENSOR_MAP_DATA_TYPE_FLOAT32 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
-                                 static_cast<cuuint32_t>(desc.rank), const_cast<void*>(desc.data), desc.extents,
-                                 stride_bytes, desc.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
-                                 desc.swizzle_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
-                                 CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(map, DriverType(desc.dtype), static_cast<cuuint32_t>(desc.rank), const_cast<void*>(desc.data),
+             desc.extents, stride_bytes, desc.box, element_strides, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             desc.swizzle_bytes == 128 ? CU_TENSOR_MAP_SWIZZLE_128B : CU_TENSOR_MAP_SWIZZLE_64B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <functional>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
@@ -14,16 +15,31 @@ namespace {
 
 using Bf16 = __nv_bfloat16;
 
+template <class T>
+constexpr Dtype kDtype = std::is_same_v<T, Bf16>     ? Dtype::kBf16
+                         : std::is_same_v<T, __half> ? Dtype::kF16
+                                                     : Dtype::kF32;
+
+// A bound on the relative error of rounding to T.
+template <class T>
+constexpr double kHalfUnit = std::is_same_v<T, Bf16>     ? 0x1p-8
+                             : std::is_same_v<T, __half> ? 0x1p-11
+                                                         : 0x1p-24;
+
+template <class Element>
 struct Operands {
-  const Bf16 *a, *w, *bias, *residual;
+  const Element *a, *w, *bias, *residual;
   int m, n, k;
   int64_t lda, ldw, ld_residual, ldd;
   Activation activation;
   bool gated, f32_output;
 };
 
-// An f32 sum of k products, in steps of 16 that may truncate, against the exact one.
-__device__ double SumError(int k, double absolute) { return (k / 16 + 16) * 0x1p-23 * absolute; }
+// An f32 sum of k products, in steps of 16 that may truncate, or of one that rounds, against the exact one.
+template <class Element>
+__device__ double SumError(int k, double absolute) {
+  return (sizeof(Element) == 4 ? (k + 1) * 0x1p-24 : (k / 16 + 16) * 0x1p-23) * absolute;
+}
 
 __device__ double ActivateExactly(Activation activation, double x) {
   switch (activation) {
@@ -40,7 +56,8 @@ __device__ double ActivateExactly(Activation activation, double x) {
 }
 
 // One thread an element of d, the padding between rows included (tolerance -1: must not be written).
-__global__ void OracleKernel(Operands p, double* expected, double* tolerance) {
+template <class Element>
+__global__ void OracleKernel(Operands<Element> p, double* expected, double* tolerance) {
   const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
   if (index >= p.m * p.ldd) return;
   const int64_t i = index / p.ldd, j = index % p.ldd;
@@ -50,31 +67,34 @@ __global__ void OracleKernel(Operands p, double* expected, double* tolerance) {
   }
   double sum[2] = {0, 0}, absolute[2] = {0, 0};
   for (int part = 0; part < (p.gated ? 2 : 1); ++part) {
-    const Bf16* a = p.a + i * p.lda;
-    const Bf16* w = p.w + (part * int64_t{p.n} + j) * p.ldw;
+    const Element* a = p.a + i * p.lda;
+    const Element* w = p.w + (part * int64_t{p.n} + j) * p.ldw;
     for (int k = 0; k < p.k; ++k) {
-      const double product = double{__bfloat162float(a[k])} * double{__bfloat162float(w[k])};
+      const double product =
+          static_cast<double>(static_cast<float>(a[k])) * static_cast<double>(static_cast<float>(w[k]));
       sum[part] += product;
       absolute[part] += fabs(product);
     }
     if (p.bias != nullptr) {
-      const double bias = __bfloat162float(p.bias[part * p.n + j]);
+      const double bias = static_cast<float>(p.bias[part * p.n + j]);
       sum[part] += bias;
       absolute[part] += fabs(bias);
     }
   }
   // The activations' slopes are at most 1.13; their approximations are good to 2^-19 of |x|.
   double value = ActivateExactly(p.activation, sum[0]);
-  double error = 1.13 * SumError(p.k, absolute[0]);
+  double error = 1.13 * SumError<Element>(p.k, absolute[0]);
   if (p.activation != Activation::kNone) error += 0x1p-19 * fabs(sum[0]);
   if (p.gated) {
-    error = error * fabs(sum[1]) + SumError(p.k, absolute[1]) * (fabs(value) + error);
+    error = error * fabs(sum[1]) + SumError<Element>(p.k, absolute[1]) * (fabs(value) + error);
     value *= sum[1];
   }
-  if (p.residual != nullptr) value += __bfloat162float(p.residual[i * p.ld_residual + j]);
+  if (p.residual != nullptr) value += static_cast<float>(p.residual[i * p.ld_residual + j]);
   expected[index] = value;
   // Rounded to nearest: half a unit in the last place.
-  tolerance[index] = (p.f32_output ? 0x1p-24 : 0x1p-8) * fabs(value) + 2 * error + 1e-30;
+  const bool f16_output = !p.f32_output && std::is_same_v<Element, __half>;
+  tolerance[index] = (p.f32_output ? 0x1p-24 : kHalfUnit<Element>)*fabs(value) + 2 * error +
+                     (f16_output ? 0x1p-25 : 1e-30);  // half a unit of subnormals
 }
 
 struct Case {
@@ -87,16 +107,19 @@ struct Case {
 using Kernel = std::function<cudaError_t(const GemmArgs&)>;
 
 // Runs each of `kernels`: the first must be right, and the others must give its bits.
-template <class Output>
+template <class Element, class Output>
 void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Report& report) {
   char where[200];
-  std::snprintf(where, sizeof(where), "gemm m %d n %d k %d act %d bias %d residual %d gated %d f32 %d pad %d", test.m,
-                test.n, test.k, static_cast<int>(test.activation), test.bias, test.residual, test.gated,
+  std::snprintf(where, sizeof(where), "gemm %s m %d n %d k %d act %d bias %d residual %d gated %d f32 %d pad %d",
+                sizeof(Element) == 4              ? "f32"
+                : std::is_same_v<Element, __half> ? "f16"
+                                                  : "bf16",
+                test.m, test.n, test.k, static_cast<int>(test.activation), test.bias, test.residual, test.gated,
                 test.f32_output, test.pad);
   const int rows_w = test.gated ? 2 * test.n : test.n;
   const auto pitch = [&](int columns) { return (columns + 7) / 8 * 8 + test.pad; };
   const int64_t lda = pitch(test.k), ldd = pitch(test.n);
-  GuardedBuffer<Bf16> a(test.m * lda), w(rows_w * lda), bias(rows_w), residual(test.m * ldd);
+  GuardedBuffer<Element> a(test.m * lda), w(rows_w * lda), bias(rows_w), residual(test.m * ldd);
   GuardedBuffer<Output> d(test.m * ldd), again(test.m * ldd);
   Fill(a, seed + 1, 1.0f);
   Fill(w, seed + 2, 4.0f / std::sqrt(static_cast<float>(test.k)));
@@ -117,24 +140,25 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   args.activation = test.activation;
   args.gated = test.gated;
   args.f32_output = test.f32_output;
+  args.dtype = kDtype<Element>;
 
   double *expected = nullptr, *tolerance = nullptr;
   FF_CUDA_OK(cudaMalloc(&expected, d.size() * sizeof(double)));
   FF_CUDA_OK(cudaMalloc(&tolerance, d.size() * sizeof(double)));
-  const Operands operands = {a.data(),
-                             w.data(),
-                             static_cast<const Bf16*>(args.bias),
-                             static_cast<const Bf16*>(args.residual),
-                             test.m,
-                             test.n,
-                             test.k,
-                             lda,
-                             lda,
-                             ldd,
-                             ldd,
-                             test.activation,
-                             test.gated,
-                             test.f32_output};
+  const Operands<Element> operands = {a.data(),
+                                      w.data(),
+                                      static_cast<const Element*>(args.bias),
+                                      static_cast<const Element*>(args.residual),
+                                      test.m,
+                                      test.n,
+                                      test.k,
+                                      lda,
+                                      lda,
+                                      ldd,
+                                      ldd,
+                                      test.activation,
+                                      test.gated,
+                                      test.f32_output};
   OracleKernel<<<(d.size() + 127) / 128, 128>>>(operands, expected, tolerance);
   FF_CUDA_OK(cudaGetLastError());
 
@@ -170,7 +194,7 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
     report.Expect(SameBytes(d.data(), again.data(), test.n * sizeof(Output)), "bits depend on the other rows", where);
     args.m = test.m;
   }
-  if constexpr (sizeof(Output) == 2) {
+  if constexpr (std::is_same_v<Output, Element>) {
     if (test.residual) {  // in place
       args.d = residual.data();
       report.Expect(kernels[0](args) == cudaSuccess, "in place is refused", where);
@@ -182,22 +206,21 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   cudaFree(tolerance);
 }
 
-}  // namespace
-
-void TestGemm(Report& report) {
+// Every epilogue, and the sizes at the edges of tiles, for `run(case)`.
+template <class Element>
+void TestElement(Report& report, uint64_t seed) {
   using enum Activation;
-  uint64_t seed = 1000;
   const auto run = [&](const Case& test) {
     seed += 10;
     std::vector<Kernel> kernels;
     for (int tile_n : {0, 128, 160, 192}) {
-      if (test.gated && tile_n == 160) continue;
+      if (tile_n == 160 && (test.gated || kDtype<Element> != Dtype::kBf16)) continue;
       kernels.push_back([=](const GemmArgs& args) { return GemmSm90(args, {tile_n}, nullptr); });
     }
     if (test.f32_output) {
-      Run<float>(test, seed, kernels, report);
+      Run<Element, float>(test, seed, kernels, report);
     } else {
-      Run<Bf16>(test, seed, kernels, report);
+      Run<Element, Element>(test, seed, kernels, report);
     }
   };
   // Every edge of the tiles, n and k off the tile and off the swizzle.
@@ -227,21 +250,18 @@ void TestGemm(Report& report) {
   run({.m = 8200, .n = 1000, .k = 8, .activation = kSilu, .gated = true});
   run({.m = 2048, .n = 3072, .k = 768, .activation = kGeluTanh, .bias = true});
   run({.m = 2048, .n = 768, .k = 3072, .bias = true, .residual = true});
-
-  GemmArgs bad;
-  report.Expect(GemmSm90(bad, {}, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "gemm");
 }
 
-void TestGemmSkinny(Report& report) {
+template <class Element>
+void TestElementSkinny(Report& report, uint64_t seed) {
   using enum Activation;
-  uint64_t seed = 3000;
   const auto run = [&](const Case& test) {
     seed += 10;
     const Kernel kernel = [](const GemmArgs& args) { return GemmSkinny(args, nullptr); };
     if (test.f32_output) {
-      Run<float>(test, seed, {kernel, kernel}, report);
+      Run<Element, float>(test, seed, {kernel, kernel}, report);
     } else {
-      Run<Bf16>(test, seed, {kernel, kernel}, report);
+      Run<Element, Element>(test, seed, {kernel, kernel}, report);
     }
   };
   for (int m : {1, 2, 7, 8, 9, 15, 16, 17, 32, 33, 63, 64}) {
@@ -257,6 +277,99 @@ void TestGemmSkinny(Report& report) {
     run({.m = m, .n = 575, .k = 576, .activation = kSilu, .gated = true});
     run({.m = m, .n = 17001, .k = 200, .activation = kSilu, .bias = true, .gated = true});
   }
+}
+
+// Each number of slices of k has its own order of sums; its bits do not depend on the rows of w a tile.
+template <class Element>
+void TestElementRows(Report& report, uint64_t seed) {
+  using enum Activation;
+  const auto run = [&](const Case& test) {
+    for (int split : {0, 1, 2, 4, 8}) {
+      seed += 10;
+      std::vector<Kernel> kernels;
+      for (int tile_rows : {0, 64, 128}) {
+        if (tile_rows == 128 && split != 1) continue;
+        kernels.push_back([=](const GemmArgs& args) { return GemmRowsSm90(args, {split, tile_rows}, nullptr); });
+      }
+      if (test.f32_output) {
+        Run<Element, float>(test, seed, kernels, report);
+      } else {
+        Run<Element, Element>(test, seed, kernels, report);
+      }
+    }
+  };
+  for (int m : {1, 7, 8, 9, 16, 17, 33, 63, 64}) {
+    for (int n : {1, 63, 65, 127, 1000}) run({.m = m, .n = n, .k = 1032, .bias = n != 65, .pad = n == 63 ? 8 : 0});
+    // Fewer blocks of k than slices, one, and more than a ring holds.
+    for (int k : {8, 72, 200, 6400}) run({.m = m, .n = 320, .k = k, .bias = true, .residual = true});
+    for (Activation activation : {kGeluTanh, kGeluErf, kSilu}) {
+      run({.m = m, .n = 775, .k = 768, .activation = activation, .bias = true, .residual = m % 2 == 0});
+    }
+    run({.m = m, .n = 775, .k = 768, .bias = true, .residual = true, .f32_output = false, .pad = 8});
+    run({.m = m, .n = 17001, .k = 136, .f32_output = true});
+  }
+}
+
+// Chained sums of f32, whose every step rounds, have k of them.
+template <class Element>
+void TestElementPortable(Report& report, uint64_t seed) {
+  using enum Activation;
+  const auto run = [&](const Case& test) {
+    seed += 10;
+    const Kernel kernel = [](const GemmArgs& args) { return GemmPortable(args, nullptr); };
+    if (test.f32_output) {
+      Run<Element, float>(test, seed, {kernel, kernel}, report);
+    } else {
+      Run<Element, Element>(test, seed, {kernel, kernel}, report);
+    }
+  };
+  for (int m : {1, 7, 63, 65, 127, 129, 1023}) {
+    for (int n : {1, 63, 65, 127, 1000}) run({.m = m, .n = n, .k = 72, .bias = n != 65, .pad = n == 63 ? 8 : 0});
+    for (Activation activation : {kNone, kGeluTanh, kGeluErf, kSilu}) {
+      run({.m = m, .n = 200, .k = 520, .activation = activation, .bias = true, .residual = true});
+      run({.m = m, .n = 135, .k = 200, .activation = activation, .bias = true, .residual = true, .gated = true});
+    }
+    for (int k : {8, 136, 1032}) run({.m = m, .n = 130, .k = k, .f32_output = true});
+  }
+}
+
+}  // namespace
+
+void TestGemmPortable(Report& report) {
+  TestElementPortable<Bf16>(report, 40000);
+  TestElementPortable<__half>(report, 50000);
+  TestElementPortable<float>(report, 60000);
+  GemmArgs bad;
+  report.Expect(GemmPortable(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "portable gemm");
+
+  // What is chosen by itself, by the shapes at which the choice changes.
+  using enum Activation;
+  const Kernel chosen = [](const GemmArgs& args) { return Gemm(args, nullptr); };
+  for (int m : {2, 8, 9, 64, 65, 200}) {
+    Run<float, float>({.m = m, .n = 200, .k = 72, .activation = kSilu, .gated = true}, 70000 + m, {chosen}, report);
+  }
+  for (bool gated : {false, true}) {
+    Run<Bf16, Bf16>({.m = 1, .n = 200, .k = 72, .activation = kSilu, .gated = gated}, 71000, {chosen}, report);
+  }
+}
+
+void TestGemm(Report& report) {
+  TestElement<Bf16>(report, 1000);
+  TestElement<__half>(report, 2000);
+  GemmArgs bad;
+  report.Expect(GemmSm90(bad, {}, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "gemm");
+}
+
+void TestGemmRows(Report& report) {
+  TestElementRows<Bf16>(report, 8000);
+  TestElementRows<__half>(report, 20000);
+  GemmArgs bad;
+  report.Expect(GemmRowsSm90(bad, {}, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "gemm rows");
+}
+
+void TestGemmSkinny(Report& report) {
+  TestElementSkinny<Bf16>(report, 3000);
+  TestElementSkinny<__half>(report, 6000);
   GemmArgs bad;
   report.Expect(GemmSkinny(bad, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "skinny gemm");
 }

@@ -3,6 +3,7 @@
 #define KERNELS_CUDA_TESTING_GUARDED_BUFFER_CUH_
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
@@ -77,12 +78,20 @@ __device__ inline float RandomUniform(uint64_t seed, uint64_t index, float scale
   return (static_cast<float>(x >> 40) * 0x1p-23f - 1.0f) * scale;
 }
 
-static __global__ void FillKernel(__nv_bfloat16* data, int64_t count, uint64_t seed, float scale) {
+// Rounded to T; where T is int8_t, to the nearest integer in [-127, 127].
+template <class T>
+__global__ void FillKernel(T* data, int64_t count, uint64_t seed, float scale) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x) {
-    data[i] = __float2bfloat16(RandomUniform(seed, i, scale));
+    const float x = RandomUniform(seed, i, scale);
+    if constexpr (sizeof(T) == 1) {
+      data[i] = static_cast<T>(max(-127, min(127, __float2int_rn(x))));
+    } else {
+      data[i] = static_cast<T>(x);
+    }
   }
 }
-inline void Fill(const GuardedBuffer<__nv_bfloat16>& buffer, uint64_t seed, float scale) {
+template <class T>
+void Fill(const GuardedBuffer<T>& buffer, uint64_t seed, float scale) {
   FillKernel<<<256, 256>>>(buffer.data(), buffer.size(), seed, scale);
   FF_CUDA_OK(cudaGetLastError());
 }
@@ -105,7 +114,7 @@ __global__ void CompareKernel(const T* got, const double* expected, const double
       if constexpr (sizeof(T) == 4) {
         good = __float_as_uint(got[i]) == 0xffffffffu;
       } else {
-        good = __bfloat16_as_ushort(got[i]) == 0xffffu;
+        good = reinterpret_cast<const uint16_t*>(got)[i] == 0xffffu;
       }
     } else {
       const double error = fabs(static_cast<double>(static_cast<float>(got[i])) - expected[i]);

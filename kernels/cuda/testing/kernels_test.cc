@@ -20,8 +20,12 @@ int main(int argc, char** argv) {
   } suites[] = {
       {"gemm", flashflow::cuda::testing::TestGemm},
       {"gemm_skinny", flashflow::cuda::testing::TestGemmSkinny},
+      {"gemm_rows", flashflow::cuda::testing::TestGemmRows},
+      {"gemm_portable", flashflow::cuda::testing::TestGemmPortable},
+      {"gemm_s8", flashflow::cuda::testing::TestGemmS8},
       {"attention", flashflow::cuda::testing::TestFusedAttention},
       {"norm", flashflow::cuda::testing::TestNorm},
+      {"quantize", flashflow::cuda::testing::TestQuantize},
       {"softmax", flashflow::cuda::testing::TestSoftmax},
       {"sampling", flashflow::cuda::testing::TestSampling},
   };

@@ -21,8 +21,12 @@ struct Report {
 
 void TestGemm(Report& report);
 void TestGemmSkinny(Report& report);
+void TestGemmRows(Report& report);
+void TestGemmPortable(Report& report);
+void TestGemmS8(Report& report);
 void TestFusedAttention(Report& report);
 void TestNorm(Report& report);
+void TestQuantize(Report& report);
 void TestSoftmax(Report& report);
 void TestSampling(Report& report);
 

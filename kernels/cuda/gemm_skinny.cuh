@@ -1,80 +1,68 @@
 // The kernel behind GemmSkinny. See gemm.h for what it computes.
 //
-// A team of warps multiplies all rows of `a` with 8 rows of `w` and splits k between its warps, in steps of 32 columns;
-// their sums meet in shared memory. Within a step the columns are permuted, alike for both operands, so that each
-// thread's part of two mma fragments is 16 contiguous bytes of one row, loaded straight to registers. Teams are sized
-// so that a thread can have all of its loads of `w` in flight at once, from before the end of the kernels ahead in the
-// stream.
+// A team of warps multiplies all rows of `a` with 8 rows of `w` and splits k between its warps, in steps of 64 bytes of
+// a row; their sums meet in shared memory. Within a step the columns are permuted, alike for both operands, so that
+// each thread's part of two mma fragments is 16 contiguous bytes of one row, loaded straight to registers. Teams are
+// sized so that a thread can have all of its loads of `w` in flight at once, from before the end of the kernels ahead
+// in the stream.
+#ifndef KERNELS_CUDA_GEMM_SKINNY_CUH_
+#define KERNELS_CUDA_GEMM_SKINNY_CUH_
+
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
 #include <cstdint>
+#include <type_traits>
 
-#include "kernels/cuda/fast_math.cuh"
+#include "kernels/cuda/activate.cuh"
+#include "kernels/cuda/element.cuh"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/vector.cuh"
 
-namespace flashflow::cuda {
-namespace {
+namespace flashflow::cuda::gemm_skinny {
 
-constexpr int kWarps = 8;
-constexpr int kStepK = 32;    // columns a step
-constexpr int kTileRows = 8;  // of w a warp
+inline constexpr int kWarps = 8;
+inline constexpr int kTileRows = 8;  // of w a warp
 
-// d += a * b, a: 16 x 16 (rows of the input), b: 16 x 8 (rows of the weight, transposed).
-__device__ __forceinline__ void Mma(float (&d)[4], uint32_t a0, uint32_t a1, uint32_t a2, uint32_t a3, uint32_t b0,
-                                    uint32_t b1) {
-  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "r"(b0), "r"(b1));
-}
-
-__device__ __forceinline__ float Activate(Activation activation, float x) {
-  switch (activation) {
-    case Activation::kGeluTanh:
-      return GeluTanh(x);
-    case Activation::kGeluErf:
-      return GeluErf(x);
-    case Activation::kSilu:
-      return Silu(x);
-    default:
-      return x;
-  }
-}
+template <class Element>
+inline constexpr int kStepK = 4 * kPerVector<Element>;  // columns a step
 
 // Loads of 16 bytes of w that a thread has in flight, with 8 * kGroups rows of `a`.
 template <int kGroups>
-constexpr int kLoads = kGroups == 1 ? 12 : 6;
+inline constexpr int kLoads = kGroups == 1 ? 12 : 6;
 
 // kGroups: groups of 8 rows of `a`. kSplit: warps of a team.
-template <int kGroups, int kSplit, bool kGated>
+template <class Element, int kGroups, int kSplit, bool kGated>
 __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p) {
   constexpr int kTilesM = (kGroups + 1) / 2;  // of 16 rows, the second half of one empty where kGroups is 1
   constexpr int kParts = kGated ? 2 : 1;
   constexpr int kAhead = kLoads<kGroups> / kParts;
   constexpr int kTeams = kWarps / kSplit;
-  __shared__ float sums[kWarps][kParts][kTilesM * 16][kTileRows];
+  using Sum = SumOf<Element>;
+  using Narrow = NarrowOf<Element>;
+  __shared__ Sum sums[kWarps][kParts][kTilesM * 16][kTileRows];
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int group = lane / 4, quad = lane % 4;
   const int first_tile = blockIdx.x * kTeams;  // one a team
   const int tile = first_tile + warp / kSplit;
   const int row_w = tile * kTileRows + group;
-  const int steps = (p.k + kStepK - 1) / kStepK;
+  const int steps = (p.k + kStepK<Element> - 1) / kStepK<Element>;
   const int first_step = warp % kSplit;
 
   const auto load_w = [&](int part, int step) {
-    const int column = step * kStepK + quad * kVector;
+    const int column = step * kStepK<Element> + quad * kPerVector<Element>;
     if (row_w >= p.n || column >= p.k) return make_uint4(0, 0, 0, 0);
-    const auto* w = static_cast<const __nv_bfloat16*>(p.w) + (part * int64_t{p.n} + row_w) * p.ldw + column;
+    const auto* w = static_cast<const Element*>(p.w) + (part * int64_t{p.n} + row_w) * p.ldw + column;
     return LoadStreaming(w);
   };
   const auto load_a = [&](int row, int step) {
-    const int column = step * kStepK + quad * kVector;
+    const int column = step * kStepK<Element> + quad * kPerVector<Element>;
     if (row >= p.m || column >= p.k) return make_uint4(0, 0, 0, 0);
-    return *reinterpret_cast<const uint4*>(static_cast<const __nv_bfloat16*>(p.a) + row * p.lda + column);
+    return *reinterpret_cast<const uint4*>(static_cast<const Element*>(p.a) + row * p.lda + column);
   };
 
   LetNextKernelStart();
@@ -86,7 +74,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
   }
   AwaitPreviousKernel();
 
-  float d[kParts][kTilesM][4] = {};
+  Sum d[kParts][kTilesM][4] = {};
   for (int base = first_step; base < steps; base += kAhead * kSplit) {
     // Steps at a time whose part of `a` is loaded together: one latency for all of them.
     constexpr int kBatch = kGroups <= 2 ? kAhead : kGroups == 4 ? 3 : 1;
@@ -110,30 +98,34 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
           for (int m = 0; m < kTilesM; ++m) {
             const uint4 low = a[i][2 * m];
             const uint4 high = 2 * m + 1 < kGroups ? a[i][(2 * m + 1) % kGroups] : make_uint4(0, 0, 0, 0);
-            Mma(d[part][m], low.x, high.x, low.y, high.y, w.x, w.y);
-            Mma(d[part][m], low.z, high.z, low.w, high.w, w.z, w.w);
+            Mma<Element>(d[part][m], low.x, high.x, low.y, high.y, w.x, w.y);
+            Mma<Element>(d[part][m], low.z, high.z, low.w, high.w, w.z, w.w);
           }
         }
       }
     }
   }
 
-  const auto finish = [&](int row, int column, float sum, float sum_up) {
-    if (row >= p.m || column >= p.n) return;
-    const auto* bias = static_cast<const __nv_bfloat16*>(p.bias);
-    if (bias != nullptr) sum += __bfloat162float(bias[column]);
-    float value = Activate(p.activation, sum);
-    if constexpr (kGated) {
-      if (bias != nullptr) sum_up += __bfloat162float(bias[p.n + column]);
-      value *= sum_up;
+  // The linear layer's result in a column of w's rows.
+  const auto linear = [&](int row, int column, Sum sum) {
+    if constexpr (std::is_same_v<Element, int8_t>) {  // step by step as gemm.h has it: nothing may be contracted
+      const float z = __fmul_rn(__int2float_rn(sum), __fmul_rn(p.a_scale[row], p.w_scale[column]));
+      return p.bias == nullptr ? z : __fadd_rn(z, static_cast<const float*>(p.bias)[column]);
+    } else {
+      return p.bias == nullptr ? sum : sum + ToFloat(static_cast<const Element*>(p.bias)[column]);
     }
+  };
+  const auto finish = [&](int row, int column, Sum sum, Sum sum_up) {
+    if (row >= p.m || column >= p.n) return;
+    float value = Activate(p.activation, linear(row, column, sum));
+    if constexpr (kGated) value *= linear(row, p.n + column, sum_up);
     if (p.residual != nullptr) {
-      value += __bfloat162float(static_cast<const __nv_bfloat16*>(p.residual)[row * p.ld_residual + column]);
+      value += ToFloat(static_cast<const Narrow*>(p.residual)[row * p.ld_residual + column]);
     }
     if (p.f32_output) {
       static_cast<float*>(p.d)[row * p.ldd + column] = value;
     } else {
-      static_cast<__nv_bfloat16*>(p.d)[row * p.ldd + column] = __float2bfloat16(value);
+      static_cast<Narrow*>(p.d)[row * p.ldd + column] = FromFloat<Narrow>(value);
     }
   };
 
@@ -150,7 +142,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
   for (int i = threadIdx.x; i < p.m * kColumns; i += kWarps * 32) {
     const int row = i / kColumns, column = i % kColumns;
     const int team = column / kTileRows;
-    float total[2] = {0, 0};
+    Sum total[2] = {0, 0};
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
 #pragma unroll
@@ -160,41 +152,33 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
   }
 }
 
-template <int kGroups, bool kGated>
+template <class Element, int kGroups, bool kGated>
 cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
   const int tiles = (args.n + kTileRows - 1) / kTileRows;
   // By k alone, so that a row's bits do not depend on m: with few rows, all of a thread's loads are in flight at once.
-  const int steps = (args.k + kStepK - 1) / kStepK;
+  const int steps = (args.k + kStepK<Element> - 1) / kStepK<Element>;
   const auto launch = [&](auto kernel, int split) {
     const int teams = kWarps / split;
     return LaunchOverlapped(kernel, (tiles + teams - 1) / teams, 1, kWarps * 32, 0, stream, args);
   };
-  if (steps <= 2 * kLoads<1>) return launch(SkinnyKernel<kGroups, 2, kGated>, 2);
-  if (steps <= 4 * kLoads<1>) return launch(SkinnyKernel<kGroups, 4, kGated>, 4);
-  return launch(SkinnyKernel<kGroups, 8, kGated>, 8);
+  if (steps <= 2 * kLoads<1>) return launch(SkinnyKernel<Element, kGroups, 2, kGated>, 2);
+  if (steps <= 4 * kLoads<1>) return launch(SkinnyKernel<Element, kGroups, 4, kGated>, 4);
+  return launch(SkinnyKernel<Element, kGroups, 8, kGated>, 8);
 }
 
-template <bool kGated>
+// Picks the kernel of one element type. One file a type defines it.
+template <Dtype kDtype>
+cudaError_t LaunchElement(const GemmArgs& args, cudaStream_t stream);
+
+template <class Element, bool kGated>
 cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
-  if (args.m <= 8) return Launch<1, kGated>(args, stream);
-  if (args.m <= 16) return Launch<2, kGated>(args, stream);
-  if (args.m <= 32) return Launch<4, kGated>(args, stream);
-  if constexpr (!kGated) return Launch<8, kGated>(args, stream);
+  if (args.m <= 8) return Launch<Element, 1, kGated>(args, stream);
+  if (args.m <= 16) return Launch<Element, 2, kGated>(args, stream);
+  if (args.m <= 32) return Launch<Element, 4, kGated>(args, stream);
+  if constexpr (!kGated) return Launch<Element, 8, kGated>(args, stream);
   return cudaErrorNotSupported;
 }
 
-bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+}  // namespace flashflow::cuda::gemm_skinny
 
-}  // namespace
-
-cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream) {
-  if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
-  if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
-  if (args.m > 64 || args.k % kVector != 0 || args.lda % kVector != 0 || args.ldw % kVector != 0 || !Aligned(args.a) ||
-      !Aligned(args.w)) {
-    return cudaErrorNotSupported;
-  }
-  return args.gated ? LaunchRows<true>(args, stream) : LaunchRows<false>(args, stream);
-}
-
-}  // namespace flashflow::cuda
+#endif  // KERNELS_CUDA_GEMM_SKINNY_CUH_

@@ -1,0 +1,79 @@
+#include <algorithm>
+#include <cstdint>
+
+#include "kernels/cuda/gemm.h"
+
+namespace flashflow::cuda {
+namespace gemm_rows_sm90 {
+
+// Defined a type a file, gemm_rows_sm90_*.cu.
+template <Dtype kDtype>
+cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
+#define FF_DECLARE(DTYPE) \
+  template <>             \
+  cudaError_t LaunchElement<DTYPE>(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
+FF_DECLARE(Dtype::kBf16)
+FF_DECLARE(Dtype::kF16)
+FF_DECLARE(Dtype::kS8)
+#undef FF_DECLARE
+
+}  // namespace gemm_rows_sm90
+
+namespace {
+
+constexpr int kMostK = 131072;  // 2^17 products of at most 2^14 - 2^8 + 1 fit 32 bits with a sign
+
+bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
+
+// By n and k alone, so that a row's bits do not depend on m. The constants are those of an H200, whatever the GPU: the
+// order of a sum must not depend on it either.
+GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
+  constexpr int kMultiprocessors = 132;
+  if (config.tile_rows == 0) {
+    config.tile_rows = config.split_k <= 1 && (args.n + 63) / 64 > 4 * kMultiprocessors ? 128 : 64;
+  }
+  if (config.split_k == 0) {
+    const int tiles = (args.n + config.tile_rows - 1) / config.tile_rows;
+    config.split_k = 1;
+    // Up to two CTAs a multiprocessor, each with at least 384 columns.
+    while (config.tile_rows == 64 && config.split_k < 8 && tiles * config.split_k * 2 <= 2 * kMultiprocessors &&
+           args.k >= config.split_k * 768) {
+      config.split_k *= 2;
+    }
+  }
+  return config;
+}
+
+}  // namespace
+
+cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
+  if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
+  if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
+  const GemmRowsSm90Config chosen = Choose(args, config);
+  if ((chosen.tile_rows != 64 && chosen.tile_rows != 128) ||
+      (chosen.split_k != 1 && chosen.split_k != 2 && chosen.split_k != 4 && chosen.split_k != 8)) {
+    return cudaErrorInvalidValue;
+  }
+  if (args.dtype == Dtype::kF32 || args.gated || args.m > 64) return cudaErrorNotSupported;
+  const bool s8 = args.dtype == Dtype::kS8;
+  if (s8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
+  const int step = s8 ? 16 : 8;
+  if (args.k % step != 0 || args.lda % step != 0 || args.ldw % step != 0 || !Aligned(args.a) || !Aligned(args.w) ||
+      (s8 && args.k > kMostK)) {
+    return cudaErrorNotSupported;
+  }
+  int device = 0, major = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return error;
+  if (major != 9) return cudaErrorNotSupported;
+  switch (args.dtype) {
+    case Dtype::kBf16:
+      return gemm_rows_sm90::LaunchElement<Dtype::kBf16>(args, chosen, stream);
+    case Dtype::kF16:
+      return gemm_rows_sm90::LaunchElement<Dtype::kF16>(args, chosen, stream);
+    default:
+      return gemm_rows_sm90::LaunchElement<Dtype::kS8>(args, chosen, stream);
+  }
+}
+
+}  // namespace flashflow::cuda

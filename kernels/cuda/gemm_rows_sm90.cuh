@@ -1,0 +1,362 @@
+// The kernel behind GemmRowsSm90. See gemm.h for what it computes.
+//
+// A CTA owns 64 or 128 rows of `w`, a warpgroup 64 of them, and one slice of k. One thread streams blocks of 128 bytes
+// of rows of `w` and `a` through a ring in shared memory, as much of `w` as the ring holds before the kernels ahead in
+// the stream have ended. The CTAs of a cluster have the same rows of `w` and one slice of k each; at the end each CTA
+// adds up, in the order of the slices, its share of the rows of `a`, reading the others' sums from their shared memory.
+#ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
+#define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
+
+#include <cuda.h>
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels/cuda/element.cuh"
+#include "kernels/cuda/fast_math.cuh"
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/hopper_barrier.cuh"
+#include "kernels/cuda/hopper_wgmma.cuh"
+#include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/tensor_map.h"
+
+namespace flashflow::cuda::gemm_rows_sm90 {
+
+inline constexpr int kBlockBytes = 128;  // of k
+
+template <class Element_, int kRowsA_, int kTileRows_, int kSplit_>
+struct Traits {
+  using Element = Element_;
+  static constexpr int kRowsA = kRowsA_;        // rows of `a`, padded
+  static constexpr int kTileRows = kTileRows_;  // rows of `w`
+  static constexpr int kSplit = kSplit_;        // CTAs of a cluster
+  static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
+  using Sum = std::conditional_t<kInteger, int32_t, float>;
+  using Sum4 = std::conditional_t<kInteger, int4, float4>;
+  using Narrow = std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, and of d unless f32
+
+  static constexpr int kConsumers = kTileRows / 64 * 128;  // threads
+  static constexpr int kThreads = kConsumers + 32;
+  static constexpr int kWBytes = kTileRows * kBlockBytes;
+  static constexpr int kStageBytes = kWBytes + kRowsA * kBlockBytes;
+  static constexpr int kBarrierBytes = 512;
+  static constexpr int kMostBytes = 113 * 1024;  // two CTAs a multiprocessor
+  static constexpr int kStages = (kMostBytes - kBarrierBytes) / kStageBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kBarrierBytes;
+  // The sums take the ring's place: [kRowsA][kPitch], padded so that a warp's writes fall in different banks.
+  static constexpr int kPitch = kTileRows + 4;
+  // A thread finishes the same four columns of kFinished rows, kFinishStep apart.
+  static constexpr int kVectors = kTileRows / 4;
+  static constexpr int kFinishStep = kConsumers / kVectors * kSplit;
+  static constexpr int kFinished = (kRowsA + kFinishStep - 1) / kFinishStep;
+  static_assert(kRowsA * kPitch * 4 <= kStages * kStageBytes);
+  static_assert(2 * 8 * kStages <= kBarrierBytes);
+};
+
+struct Params {
+  GemmArgs args;
+  int k_blocks;
+};
+
+__device__ __forceinline__ uint32_t InCluster(uint32_t shared, uint32_t rank) {
+  uint32_t address;
+  asm("mapa.shared::cluster.u32 %0, %1, %2;" : "=r"(address) : "r"(shared), "r"(rank));
+  return address;
+}
+__device__ __forceinline__ uint4 LoadCluster(uint32_t address) {
+  uint4 v;
+  asm volatile("ld.shared::cluster.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(address)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ void Add(float (&sum)[4], const uint4& v) {
+  sum[0] += __uint_as_float(v.x);
+  sum[1] += __uint_as_float(v.y);
+  sum[2] += __uint_as_float(v.z);
+  sum[3] += __uint_as_float(v.w);
+}
+__device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
+  sum[0] += static_cast<int32_t>(v.x);
+  sum[1] += static_cast<int32_t>(v.y);
+  sum[2] += static_cast<int32_t>(v.z);
+  sum[3] += static_cast<int32_t>(v.w);
+}
+
+template <class T>
+__global__ void __launch_bounds__(T::kThreads, 2)
+    RowsKernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w,
+               const __grid_constant__ Params params) {
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+  using namespace hopper;
+  using Element = T::Element;
+  using Narrow = T::Narrow;
+  using Sum = T::Sum;
+  extern __shared__ __align__(1024) uint8_t shared[];
+  const uint32_t stages = SharedAddress(shared);
+  const uint32_t barriers = stages + T::kStages * T::kStageBytes;
+  const auto full = [&](uint32_t stage) { return barriers + 8 * stage; };
+  const auto empty = [&](uint32_t stage) { return barriers + 8 * (T::kStages + stage); };
+
+  const GemmArgs& p = params.args;
+  const uint32_t rank = ClusterRank();
+  const int tile = blockIdx.x / T::kSplit;
+  const int first_block = static_cast<int>(int64_t{params.k_blocks} * rank / T::kSplit);
+  const int blocks = static_cast<int>(int64_t{params.k_blocks} * (rank + 1) / T::kSplit) - first_block;
+  const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
+
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < T::kStages; ++stage) {
+      BarrierInit(full(stage), 1);
+      BarrierInit(empty(stage), T::kConsumers / 32);
+    }
+    BarrierInitFence();
+    PrefetchTensorMap(&map_w);
+    PrefetchTensorMap(&map_a);
+  }
+  __syncthreads();
+  LetNextKernelStart();
+
+  if (warp == T::kConsumers / 32) {
+    if (threadIdx.x % 32 == 0) {
+      constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(Element));
+      const auto load_w = [&](int block, uint32_t stage) {
+        BarrierArriveExpect(full(stage), T::kStageBytes);
+        TensorLoad2d(stages + stage * T::kStageBytes, &map_w, full(stage), (first_block + block) * kBlock,
+                     tile * T::kTileRows);
+      };
+      const auto load_a = [&](int block, uint32_t stage) {
+        TensorLoad2d(stages + stage * T::kStageBytes + T::kWBytes, &map_a, full(stage), (first_block + block) * kBlock,
+                     0);
+      };
+      const int ahead = min(blocks, T::kStages);
+      for (int block = 0; block < ahead; ++block) load_w(block, block);
+      AwaitPreviousKernel();
+      for (int block = 0; block < ahead; ++block) load_a(block, block);
+      RingPosition<T::kStages> ring;
+      for (int block = ahead; block < blocks; ++block) {
+        BarrierWait(empty(ring.stage), ring.parity);
+        load_w(block, ring.stage);
+        load_a(block, ring.stage);
+        ring.Next();
+      }
+    }
+    __syncwarp();
+    ClusterSync();
+    ClusterArrive();
+  } else {
+    const int lane = threadIdx.x % 32;
+    const int within = threadIdx.x % T::kVectors * 4;
+    const int column = tile * T::kTileRows + within;
+    const int first_row = rank + threadIdx.x / T::kVectors * T::kSplit;
+    const auto row_of = [&](int i) { return first_row + i * T::kFinishStep; };
+    float bias[4] = {-0.0f, -0.0f, -0.0f, -0.0f};  // which leaves a sum's bits alone
+    float w_scale[4] = {};
+#pragma unroll
+    for (int i = 0; i < 4; ++i) {
+      if (column + i >= p.n) break;
+      using Bias = std::conditional_t<T::kInteger, float, Element>;
+      if (p.bias != nullptr) bias[i] = ToFloat(static_cast<const Bias*>(p.bias)[column + i]);
+      if constexpr (T::kInteger) w_scale[i] = p.w_scale[column + i];
+    }
+    AwaitPreviousKernel();
+    float added[T::kFinished][4] = {};
+    float row_scale[T::kFinished] = {};
+#pragma unroll
+    for (int i = 0; i < T::kFinished; ++i) {
+      if (row_of(i) >= p.m) break;
+      if constexpr (T::kInteger) row_scale[i] = p.a_scale[row_of(i)];
+      if (p.residual == nullptr) continue;
+      const Narrow* residual = static_cast<const Narrow*>(p.residual) + row_of(i) * p.ld_residual + column;
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if (column + j < p.n) added[i][j] = ToFloat(residual[j]);
+      }
+    }
+
+    Sum sums[T::kRowsA / 2];
+    if (blocks == 0) {
+#pragma unroll
+      for (int i = 0; i < T::kRowsA / 2; ++i) sums[i] = 0;
+    }
+    RingPosition<T::kStages> ring;
+    uint32_t previous = 0;
+    const uint32_t half = warp / 4 * 64 * kBlockBytes;
+    for (int block = 0; block < blocks; ++block) {
+      BarrierWait(full(ring.stage), ring.parity);
+      const uint32_t stage = stages + ring.stage * T::kStageBytes;
+      const uint64_t w = TileDescriptor(stage + half);
+      const uint64_t a = TileDescriptor(stage + T::kWBytes);
+      WgmmaFence();
+#pragma unroll
+      for (int k = 0; k < kBlockBytes / 32; ++k) {
+        WgmmaShared<T::kRowsA, Element>::Run(sums, w + 2 * k, a + 2 * k, block > 0 || k > 0);
+      }
+      WgmmaCommit();
+      WgmmaWait<1>();
+      if (block > 0 && lane == 0) BarrierArrive(empty(previous));
+      previous = ring.stage;
+      ring.Next();
+    }
+    WgmmaWait<0>();
+    KeepInRegisters(sums);
+
+    NamedBarrierSync(1, T::kConsumers);  // no product reads the ring any more
+    Sum* mine = reinterpret_cast<Sum*>(shared);
+#pragma unroll
+    for (int i = 0; i < T::kRowsA / 2; ++i) {
+      const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      mine[row * T::kPitch + warp * 16 + lane / 4 + i / 2 % 2 * 8] = sums[i];
+    }
+    ClusterSync();
+
+    // All of a thread's shared-memory reads at once: one latency.
+    uint4 parts[T::kFinished][T::kSplit];
+#pragma unroll
+    for (int i = 0; i < T::kFinished; ++i) {
+      // Rows past `a` are read as well: they are there, up to kRowsA.
+      const int row = min(row_of(i), T::kRowsA - 1);
+#pragma unroll
+      for (int part = 0; part < T::kSplit; ++part) {
+        parts[i][part] = LoadCluster(InCluster(stages + (row * T::kPitch + within) * 4, part));
+      }
+    }
+    float value[T::kFinished][4];
+#pragma unroll
+    for (int i = 0; i < T::kFinished; ++i) {
+      Sum total[4] = {};
+#pragma unroll
+      for (int part = 0; part < T::kSplit; ++part) Add(total, parts[i][part]);
+#pragma unroll
+      for (int j = 0; j < 4; ++j) {
+        if constexpr (T::kInteger) {  // step by step as gemm.h has it: nothing may be contracted
+          value[i][j] = __fadd_rn(__fmul_rn(__int2float_rn(total[j]), __fmul_rn(row_scale[i], w_scale[j])), bias[j]);
+        } else {
+          value[i][j] = total[j] + bias[j];
+        }
+      }
+    }
+    ClusterArrive();
+    const auto activate = [&](auto function) {
+#pragma unroll
+      for (int i = 0; i < T::kFinished; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) value[i][j] = function(value[i][j]);
+      }
+    };
+    switch (p.activation) {
+      case Activation::kNone:
+        break;
+      case Activation::kGeluTanh:
+        activate(GeluTanh);
+        break;
+      case Activation::kGeluErf:
+        activate(GeluErf);
+        break;
+      case Activation::kSilu:
+        activate(Silu);
+        break;
+    }
+    if (p.residual != nullptr) {
+#pragma unroll
+      for (int i = 0; i < T::kFinished; ++i) {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) value[i][j] += added[i][j];
+      }
+    }
+    const bool vectors = column + 4 <= p.n && p.ldd % 4 == 0 && reinterpret_cast<uintptr_t>(p.d) % 16 == 0;
+    const auto store = [&]<class Output>(Output* d, const float (&x)[4]) {
+      if (vectors) {
+        if constexpr (sizeof(Output) == 4) {
+          *reinterpret_cast<float4*>(d) = make_float4(x[0], x[1], x[2], x[3]);
+        } else {
+          *reinterpret_cast<uint2*>(d) = make_uint2(PackPair<Output>(x[0], x[1]), PackPair<Output>(x[2], x[3]));
+        }
+      } else {
+#pragma unroll
+        for (int j = 0; j < 4; ++j) {
+          if (column + j < p.n) d[j] = FromFloat<Output>(x[j]);
+        }
+      }
+    };
+#pragma unroll
+    for (int i = 0; i < T::kFinished; ++i) {
+      if (row_of(i) >= p.m) break;
+      const int64_t at = row_of(i) * p.ldd + column;
+      if (p.f32_output) {
+        store(static_cast<float*>(p.d) + at, value[i]);
+      } else {
+        store(static_cast<Narrow*>(p.d) + at, value[i]);
+      }
+    }
+  }
+  // A CTA stays while others may still read its sums.
+  ClusterWait();
+#else
+  __trap();  // compiled for an architecture without wgmma: GemmRowsSm90 launches it on Hopper alone
+#endif
+}
+
+template <class T>
+cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
+  constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(typename T::Element));
+  const auto encode = [&](const void* data, int64_t rows, int64_t stride, int box_rows, CUtensorMap* map) {
+    TensorMapDesc desc;
+    desc.data = data;
+    desc.dtype = args.dtype;
+    desc.rank = 2;
+    desc.extents[0] = args.k;
+    desc.extents[1] = rows;
+    desc.strides[0] = 1;
+    desc.strides[1] = stride;
+    desc.box[0] = kBlock;
+    desc.box[1] = box_rows;
+    return EncodeTensorMap(desc, map);
+  };
+  CUtensorMap map_a, map_w;
+  if (cudaError_t error = encode(args.a, args.m, args.lda, T::kRowsA, &map_a)) return error;
+  if (cudaError_t error = encode(args.w, args.n, args.ldw, T::kTileRows, &map_w)) return error;
+  Params params;
+  params.args = args;
+  params.k_blocks = (args.k + kBlock - 1) / kBlock;
+  const int tiles = (args.n + T::kTileRows - 1) / T::kTileRows;
+  return LaunchOverlapped(RowsKernel<T>, tiles * T::kSplit, T::kSplit, T::kThreads, T::kSharedBytes, stream, map_a,
+                          map_w, params);
+}
+
+// Picks the kernel of one element type. One file a type defines it.
+template <Dtype kDtype>
+cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
+
+template <class Element, int kTileRows, int kSplit>
+cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
+  if (args.m <= 8) return Launch<Traits<Element, 8, kTileRows, kSplit>>(args, stream);
+  if (args.m <= 16) return Launch<Traits<Element, 16, kTileRows, kSplit>>(args, stream);
+  if (args.m <= 32) return Launch<Traits<Element, 32, kTileRows, kSplit>>(args, stream);
+  return Launch<Traits<Element, 64, kTileRows, kSplit>>(args, stream);
+}
+
+template <class Element>
+cudaError_t LaunchElementOf(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
+  if (config.tile_rows == 128) {
+    return config.split_k == 1 ? LaunchRows<Element, 128, 1>(args, stream) : cudaErrorNotSupported;
+  }
+  switch (config.split_k) {
+    case 1:
+      return LaunchRows<Element, 64, 1>(args, stream);
+    case 2:
+      return LaunchRows<Element, 64, 2>(args, stream);
+    case 4:
+      return LaunchRows<Element, 64, 4>(args, stream);
+    default:
+      return LaunchRows<Element, 64, 8>(args, stream);
+  }
+}
+
+}  // namespace flashflow::cuda::gemm_rows_sm90
+
+#endif  // KERNELS_CUDA_GEMM_ROWS_SM90_CUH_

@@ -1,0 +1,200 @@
+// The products of 8-bit codes against integer sums on the device, exactly where no activation follows.
+#include <cmath>
+#include <cstdint>
+#include <cstdio>
+#include <functional>
+#include <type_traits>
+#include <vector>
+
+#include "kernels/cuda/gemm.h"
+#include "kernels/cuda/testing/guarded_buffer.cuh"
+#include "kernels/cuda/testing/report.h"
+
+namespace flashflow::cuda::testing {
+namespace {
+
+using Bf16 = __nv_bfloat16;
+
+__device__ double ActivateExactly(Activation activation, double x) {
+  switch (activation) {
+    case Activation::kNone:
+      return x;
+    case Activation::kGeluTanh:
+      return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+    case Activation::kGeluErf:
+      return 0.5 * x * (1 + erf(x * 0.7071067811865476));
+    case Activation::kSilu:
+      return x / (1 + exp(-x));
+  }
+  return 0;
+}
+
+// One thread an element of d, the padding between rows included (tolerance -1: must not be written).
+__global__ void OracleKernel(GemmArgs p, double* expected, double* tolerance) {
+  const int64_t index = blockIdx.x * int64_t{blockDim.x} + threadIdx.x;
+  if (index >= p.m * p.ldd) return;
+  const int64_t i = index / p.ldd, j = index % p.ldd;
+  if (j >= p.n) {
+    tolerance[index] = -1;
+    return;
+  }
+  float z[2] = {0, 0};
+  for (int part = 0; part < (p.gated ? 2 : 1); ++part) {
+    const int64_t row_w = part * int64_t{p.n} + j;
+    const int8_t* a = static_cast<const int8_t*>(p.a) + i * p.lda;
+    const int8_t* w = static_cast<const int8_t*>(p.w) + row_w * p.ldw;
+    int64_t sum = 0;
+    for (int k = 0; k < p.k; ++k) sum += int64_t{a[k]} * w[k];
+    z[part] = __fmul_rn(static_cast<float>(sum), __fmul_rn(p.a_scale[i], p.w_scale[row_w]));
+    if (p.bias != nullptr) z[part] = __fadd_rn(z[part], static_cast<const float*>(p.bias)[row_w]);
+  }
+  const float added =
+      p.residual == nullptr ? 0.0f : __bfloat162float(static_cast<const Bf16*>(p.residual)[i * p.ld_residual + j]);
+  if (p.activation == Activation::kNone && !p.gated) {
+    const float value = p.residual == nullptr ? z[0] : __fadd_rn(z[0], added);
+    expected[index] = p.f32_output ? value : __bfloat162float(__float2bfloat16(value));
+    tolerance[index] = 0;
+    return;
+  }
+  const double factor = p.gated ? z[1] : 1.0;
+  const double value = ActivateExactly(p.activation, z[0]) * factor + added;
+  expected[index] = value;
+  tolerance[index] = (p.f32_output ? 0x1p-23 : 0x1p-8) * (fabs(value) + fabs(added)) + 0x1p-18 * fabs(z[0] * factor);
+}
+
+struct Case {
+  int m, n, k;
+  Activation activation = Activation::kNone;
+  bool bias = false, residual = false, gated = false, f32_output = false;
+  int pad = 0;
+  float magnitude = 127.0f;  // of the codes
+};
+
+using Kernel = std::function<cudaError_t(const GemmArgs&)>;
+
+template <class Output>
+void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Report& report) {
+  char where[200];
+  std::snprintf(where, sizeof(where), "s8 gemm m %d n %d k %d act %d bias %d residual %d gated %d f32 %d pad %d",
+                test.m, test.n, test.k, static_cast<int>(test.activation), test.bias, test.residual, test.gated,
+                test.f32_output, test.pad);
+  const int rows_w = test.gated ? 2 * test.n : test.n;
+  const int64_t lda = test.k + 2 * test.pad, ldd = (test.n + 7) / 8 * 8 + test.pad;
+  GuardedBuffer<int8_t> a(test.m * lda), w(rows_w * lda);
+  GuardedBuffer<float> a_scale(test.m), w_scale(rows_w), bias(rows_w);
+  GuardedBuffer<Bf16> residual(test.m * ldd);
+  GuardedBuffer<Output> d(test.m * ldd), again(test.m * ldd);
+  Fill(a, seed + 1, test.magnitude);
+  Fill(w, seed + 2, test.magnitude);
+  // Signed scales take the same path and test more; their product with a sum is about 1.
+  Fill(a_scale, seed + 3, 0.01f);
+  Fill(w_scale, seed + 4, 0.01f / std::sqrt(static_cast<float>(test.k)));
+  Fill(bias, seed + 5, 1.0f);
+  Fill(residual, seed + 6, 2.0f);
+  GemmArgs args;
+  args.dtype = Dtype::kS8;
+  args.a = a.data();
+  args.w = w.data();
+  args.a_scale = a_scale.data();
+  args.w_scale = w_scale.data();
+  args.bias = test.bias ? bias.data() : nullptr;
+  args.residual = test.residual ? residual.data() : nullptr;
+  args.m = test.m;
+  args.n = test.n;
+  args.k = test.k;
+  args.lda = args.ldw = lda;
+  args.ldd = args.ld_residual = ldd;
+  args.activation = test.activation;
+  args.gated = test.gated;
+  args.f32_output = test.f32_output;
+
+  double *expected = nullptr, *tolerance = nullptr;
+  FF_CUDA_OK(cudaMalloc(&expected, d.size() * sizeof(double)));
+  FF_CUDA_OK(cudaMalloc(&tolerance, d.size() * sizeof(double)));
+  OracleKernel<<<(d.size() + 127) / 128, 128>>>(args, expected, tolerance);
+  FF_CUDA_OK(cudaGetLastError());
+  bool first = true;
+  for (const Kernel& kernel : kernels) {
+    GuardedBuffer<Output>& out = first ? d : again;
+    out.Poison();
+    args.d = out.data();
+    const cudaError_t error = kernel(args);
+    report.Expect(error == cudaSuccess, cudaGetErrorString(error), where);
+    FF_CUDA_OK(cudaDeviceSynchronize());
+    const Mismatch mismatch = Compare(out.data(), expected, tolerance, out.size());
+    char what[160];
+    std::snprintf(what, sizeof(what), "%llu elements differ, first at (%lld, %lld), worst ratio %g", mismatch.bad,
+                  static_cast<long long>(mismatch.first / ldd), static_cast<long long>(mismatch.first % ldd),
+                  mismatch.worst);
+    report.Expect(mismatch.bad == 0, what, where);
+    report.Expect(first || SameBytes(d.data(), again.data(), d.size() * sizeof(Output)),
+                  "bits depend on how the product is shared out", where);
+    report.Expect(out.GuardsIntact() && a.GuardsIntact() && w.GuardsIntact() && residual.GuardsIntact(),
+                  "a guard band was written to", where);
+    first = false;
+  }
+  cudaFree(expected);
+  cudaFree(tolerance);
+}
+
+}  // namespace
+
+void TestGemmS8(Report& report) {
+  using enum Activation;
+  uint64_t seed = 90000;
+  const auto run_with = [&](const Case& test, const std::vector<Kernel>& kernels) {
+    seed += 10;
+    if (test.f32_output) {
+      Run<float>(test, seed, kernels, report);
+    } else {
+      Run<Bf16>(test, seed, kernels, report);
+    }
+  };
+  std::vector<Kernel> many = {[](const GemmArgs& args) { return GemmPortable(args, nullptr); },
+                              [](const GemmArgs& args) { return Gemm(args, nullptr); }};
+  for (int tile_n : {0, 128, 192}) {
+    many.push_back([=](const GemmArgs& args) { return GemmSm90(args, {tile_n}, nullptr); });
+  }
+  for (int m : {1, 7, 63, 65, 127, 128, 129, 255, 1023}) {
+    for (int n : {8, 64, 120, 200, 1000}) run_with({.m = m, .n = n, .k = 144, .bias = true}, many);
+  }
+  for (int k : {16, 112, 128, 144, 272, 640, 1024, 3072}) run_with({.m = 130, .n = 328, .k = k, .pad = 8}, many);
+  run_with({.m = 130, .n = 328, .k = 16384, .magnitude = 1e9f}, many);  // all codes +-127
+  for (int m : {1, 100, 1023, 4200}) {
+    for (Activation activation : {kNone, kGeluTanh, kGeluErf}) {
+      run_with({.m = m, .n = 776, .k = 384, .activation = activation, .bias = true, .pad = 16}, many);
+    }
+    run_with({.m = m, .n = 776, .k = 384, .bias = true, .residual = true, .pad = 16}, many);
+    run_with({.m = m, .n = 776, .k = 384, .residual = true}, many);
+    run_with({.m = m, .n = 776, .k = 384, .bias = true, .f32_output = true, .pad = 8}, many);
+    run_with({.m = m, .n = 776, .k = 384, .f32_output = true}, many);
+    run_with({.m = m, .n = 776, .k = 384, .activation = kSilu, .gated = true}, many);
+    run_with({.m = m, .n = 1536, .k = 576, .activation = kSilu, .bias = true, .gated = true, .pad = 8}, many);
+  }
+  // One block of k a tile, several tiles a warpgroup.
+  run_with({.m = 8200, .n = 1000, .k = 16, .activation = kGeluErf, .bias = true}, many);
+  run_with({.m = 8200, .n = 1000, .k = 16, .residual = true}, many);
+  run_with({.m = 8200, .n = 1000, .k = 16, .f32_output = true}, many);
+  run_with({.m = 2048, .n = 3072, .k = 768, .activation = kGeluTanh, .bias = true}, many);
+
+  // The kernels for few rows: sums are exact, so all of them give the same bits.
+  for (int m : {1, 7, 8, 9, 16, 17, 33, 63, 64}) {
+    std::vector<Kernel> few = {[](const GemmArgs& args) { return GemmSkinny(args, nullptr); }};
+    std::vector<Kernel> exact = few;
+    for (int split : {0, 1, 2, 4, 8}) {
+      for (int tile_rows : {64, 128}) {
+        if (tile_rows == 128 && split > 1) continue;
+        exact.push_back([=](const GemmArgs& args) { return GemmRowsSm90(args, {split, tile_rows}, nullptr); });
+      }
+    }
+    for (int n : {1, 63, 65, 1000}) {
+      for (int k : {16, 144, 768}) run_with({.m = m, .n = n, .k = k, .bias = n != 65, .pad = n == 63 ? 8 : 0}, exact);
+    }
+    run_with({.m = m, .n = 775, .k = 3088, .bias = true, .residual = true}, exact);
+    run_with({.m = m, .n = 775, .k = 3088, .bias = true, .residual = true, .f32_output = true}, exact);
+    run_with({.m = m, .n = 775, .k = 1024, .activation = kGeluTanh, .bias = true, .residual = true}, exact);
+    if (m <= 32) run_with({.m = m, .n = 575, .k = 576, .activation = kSilu, .bias = true, .gated = true}, few);
+  }
+}
+
+}  // namespace flashflow::cuda::testing
