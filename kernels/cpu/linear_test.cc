@@ -259,6 +259,22 @@ TYPED_TEST(LinearTest, ConfigsChangeNoBits) {
   }
 }
 
+// A gated layer's blocks pass through a thread's scratch, whatever rows the config asks for.
+TYPED_TEST(LinearTest, GatedBlocksFitTheScratch) {
+  std::mt19937 random(6);
+  std::normal_distribution<float> normal;
+  const Operands<TypeParam> operands(700, 1600, 3, [&] { return normal(random); });
+  ThreadPool pool(1);
+  Guarded<float> expected(static_cast<size_t>(operands.m * operands.n / 2));
+  LinearProblem problem = operands.Problem(0, operands.m, true, expected.data());
+  problem.gated = true;
+  Linear(problem, &pool);
+  Guarded<float> y(expected.size());
+  problem.y = y.data();
+  Linear(problem, &pool, {.block_rows = 1000});
+  EXPECT_TRUE(SameBits(y, expected));
+}
+
 TYPED_TEST(LinearTest, EmptyProblems) {
   ThreadPool pool(2);
   const Operands<TypeParam> no_depth(3, 17, 0, [] { return 1.0f; });
