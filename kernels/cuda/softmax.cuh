@@ -100,10 +100,17 @@ struct Running {
   }
 };
 
+// Blocks a multiprocessor: as many as 2,048 threads allow, of which consumer GPUs have 1,536.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 1200
+inline constexpr int kLongBlocks = 1;
+#else
+inline constexpr int kLongBlocks = 2;
+#endif
+
 // A block a row, of any length and alignment. Elements before the first and after the last 16-byte boundary go one by
 // one.
 template <class Element>
-__global__ void __launch_bounds__(kLongThreads, 2) LongKernel(const SoftmaxArgs p) {
+__global__ void __launch_bounds__(kLongThreads, kLongBlocks) LongKernel(const SoftmaxArgs p) {
   constexpr int kElements = kPerVector<Element>;
   __shared__ float scratch[2][32];
   LetNextKernelStart();
