@@ -40,6 +40,7 @@ class Replay:
                 call()
             self._end.record()
             self._end.synchronize()
+        self._calls = calls  # what they captured beside the operands is the graph's too
         call_us = self._start.elapsed_time(self._end) * 1000 / len(calls[:3])
         self._count = calls_in_graph(call_us, len(calls))
         self._graph = torch.cuda.CUDAGraph()

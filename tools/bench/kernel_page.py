@@ -32,6 +32,7 @@ _FACTS = (
     "commit",
     "clocks before",
     "clocks after",
+    "ended early",
 )
 
 

@@ -104,7 +104,14 @@ def run(options: Options, log: Callable[[str], None]) -> Report:
     machine["clocks before"] = clocks()
     results = []
     for number, case in enumerate(cases, 1):
-        times = timing.measure(case, options.repeats, log, lambda variant: variant not in options.without)
+        try:
+            times = timing.measure(case, options.repeats, log, lambda variant: variant not in options.without)
+        except RuntimeError as error:  # such as an illegal access: CUDA can do nothing more in this process
+            machine["ended early"] = (
+                f"{case.kernel} {case.shape}: {(str(error).strip() or repr(error)).splitlines()[0]}"
+            )
+            log(f"ended early at {machine['ended early']}")
+            break
         roles = (
             dict.fromkeys(case.ours, "ours") | dict.fromkeys(case.peers, "peer") | dict.fromkeys(case.others, "other")
         )
@@ -157,7 +164,8 @@ class Outputs:
 def run_command(options: Options, outputs: Outputs, from_json: Path | None = None, only_list: bool = False) -> int:
     """What the command line does, in the order: measure (or read `from_json`), write, print. Gives the exit status.
 
-    2, with one sentence on stderr, where this machine has no GPU or the options name no case.
+    1 where a kernel's failure ended the run early: what was measured before is kept. 2, with one sentence on stderr,
+    where this machine has no GPU or the options name no case.
     """
     try:
         if only_list:
@@ -180,7 +188,7 @@ def run_command(options: Options, outputs: Outputs, from_json: Path | None = Non
     except (NoGpuError, NoChartsError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
+    return 1 if "ended early" in report.machine else 0
 
 
 def main(argv: list[str] | None = None) -> int:

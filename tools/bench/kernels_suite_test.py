@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from kernels.bench import timing
 from tools.bench import kernels_suite
 from tools.bench.kernel_results import Report, Result, Timing, Variant
 
@@ -105,3 +106,27 @@ def test_a_file_that_is_no_report_is_refused(capsys, report):
     report.write_text("{}")
     assert kernels_suite.main(["--from-json", str(report)]) == 2
     assert "not a report" in lines_of(capsys)[1][0]
+
+
+def test_a_kernel_that_crashes_leaves_what_was_measured_before(capsys, monkeypatch, tmp_path):
+    measured = []
+
+    def measure(case, rounds, log, wanted):
+        measured.append(case.shape)
+        if len(measured) == 3:
+            raise RuntimeError("CUDA error: an illegal memory access\nmore")
+        names = [name for name in case.variants() if wanted(name)]
+        return {name: {"cold": [1.0 + i, 3.0, 2.0]} for i, name in enumerate(names)}
+
+    monkeypatch.setattr(timing, "measure", measure)
+    monkeypatch.setattr(kernels_suite, "describe_machine", lambda commit: {"device": "NVIDIA H200", "commit": commit})
+    (tmp_path / "library.so").touch()
+    report = tmp_path / "report.json"
+    words = ["--kernels", "norm", "--without", "eager", "--library", tmp_path / "library.so", "--json", report]
+    assert kernels_suite.main([str(word) for word in words]) == 1
+    found = Report.from_json(report.read_text())
+    assert [result.shape for result in found.results] == measured[:2]
+    assert found.machine["ended early"] == f"norm {measured[2]}: CUDA error: an illegal memory access"
+    assert list(found.results[0].variants) == ["ours", "inductor", "copy"]
+    assert found.results[0].best("ours", "cold") == ("ours", 2.0)
+    assert found.results[0].floor_us == pytest.approx(5.85, abs=0.01)
