@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterable
 
-from kernels.bench import attention, gemm, gemm_s8, mlp, norm, softmax
+from kernels.bench import attention, gemm, gemm_s8, mlp, norm, paged, softmax
 from kernels.bench.case import Case
 from kernels.bench.library import Libraries
 
 FAMILIES: dict[str, Callable[[Libraries], Iterable[Case]]] = {
     "attention": attention.cases,
+    "paged": paged.cases,
     "mlp": mlp.cases,
     "gemm": gemm.cases,
     "gemm_s8": gemm_s8.cases,

@@ -16,6 +16,7 @@
 #include <cuda_bf16.h>
 #include <cuda_runtime.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <type_traits>
 
@@ -32,30 +33,36 @@ inline constexpr int kBlockKeys = 128;
 inline constexpr int kWarpgroupQueries = 64;
 inline constexpr int kBlockColumns = 64;  // of a tile in shared memory: 128 bytes
 
-template <int kHeadDim_, int kWarpgroups_, int kStages_, bool kCausal_>
+enum class MaskKind { kNone, kCausal, kWindow };  // kWindow: causal, and the last keys only
+
+template <int kHeadDim_, int kWarpgroups_, int kStages_, MaskKind kMask>
 struct Traits {
-  static constexpr int kHeadDim = kHeadDim_;        // padded
+  static constexpr int kHeadDim = kHeadDim_;        // a multiple of 16
   static constexpr int kWarpgroups = kWarpgroups_;  // that compute
   static constexpr int kStages = kStages_;          // of each ring
-  static constexpr bool kCausal = kCausal_;
+  static constexpr bool kCausal = kMask != MaskKind::kNone;
+  static constexpr bool kWindow = kMask == MaskKind::kWindow;
 
   static constexpr int kThreads = (1 + kWarpgroups) * 128;
   static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32;
   static constexpr int kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
   static constexpr int kTileQueries = kWarpgroups * kWarpgroupQueries;
-  static constexpr int kColumnBlocks = kHeadDim / kBlockColumns;
-  static constexpr int kQueryBytes = kWarpgroupQueries * kHeadDim * 2;  // of one warpgroup
-  static constexpr int kKeyBytes = kBlockKeys * kHeadDim * 2;           // of one block of keys, or of values
+  // Columns past head_dim are zeros that the copy engine makes up. No product reads whole 16 of them.
+  static constexpr int kColumnBlocks = (kHeadDim + kBlockColumns - 1) / kBlockColumns;
+  static constexpr int kRowBytes = kColumnBlocks * kBlockColumns * 2;
+  static constexpr int kQueryBytes = kWarpgroupQueries * kRowBytes;  // of one warpgroup
+  static constexpr int kKeyBytes = kBlockKeys * kRowBytes;           // of one block of keys, or of values
   static constexpr int kQuerySlots = 2;  // the next tile's queries arrive while this tile's are in use
   static constexpr int kRingBytes = kStages * kKeyBytes;
   static constexpr int kBarriers = 4 * kStages + 2 * kQuerySlots * kWarpgroups;
   static constexpr int kSharedBytes = kWarpgroups * kQuerySlots * kQueryBytes + 2 * kRingBytes + 8 * kBarriers;
-  static_assert(kHeadDim % kBlockColumns == 0);
+  static_assert(kHeadDim % 16 == 0);
   static_assert(kSharedBytes <= 227 * 1024);
 };
 
 struct Params {
   int heads, queries_per_kv_head, q_tokens, kv_tokens;
+  int window;       // of Traits with one
   int query_tiles;  // a head
   int band_tiles;   // neighboring tiles of a head that are handed out one after another and share keys in L2
   int all_heads;    // batch * heads
@@ -91,13 +98,23 @@ __device__ __forceinline__ int KeyBlocks(const Params& params, int end) {
   return min(all, (end + params.kv_tokens - params.q_tokens + kBlockKeys - 1) / kBlockKeys);
 }
 
+// The first block of keys that queries from `query` on may see.
+template <class T>
+__device__ __forceinline__ int FirstKeyBlock(const Params& params, int query) {
+  if (!T::kWindow) return 0;
+  return max(0, max(0, query) + 1 + params.kv_tokens - params.q_tokens - params.window) / kBlockKeys;
+}
+
 // The maximum that probabilities are relative to follows the true one only when that has grown by more than a factor of
 // 2^kLazyGrowth: they then stay far below overflow, and most blocks leave older sums as they are.
 inline constexpr float kLazyGrowth = 8.0f;
 
+// The maximum of a row that has seen no key. Finite, so that a block in which it sees none either leaves it as it is.
+inline constexpr float kNothingSeen = -1e30f;
+
 // The running softmax of a thread's two rows: query rows lane / 4 and that + 8 of its warp's 16.
 struct RowState {
-  float max[2] = {-INFINITY, -INFINITY};  // of the raw scores, or less by up to kLazyGrowth
+  float max[2] = {kNothingSeen, kNothingSeen};  // of the raw scores, or less by up to kLazyGrowth
   float sum[2] = {0, 0};                  // this thread's columns only
 };
 
@@ -133,11 +150,13 @@ __device__ __forceinline__ void Softmax(float (&s)[kBlockKeys / 2], RowState& ro
 }
 
 // Sets to -inf what a thread's two rows may not see: key columns, counted from the block's first, at or past
-// limit[row].
-__device__ __forceinline__ void Mask(float (&s)[kBlockKeys / 2], const int (&limit)[2]) {
+// limit[row], and with a window those before limit[row] - window.
+template <class T>
+__device__ __forceinline__ void Mask(float (&s)[kBlockKeys / 2], const int (&limit)[2], int window) {
 #pragma unroll
   for (int i = 0; i < kBlockKeys / 2; ++i) {
-    if (8 * (i / 4) + i % 2 >= limit[i / 2 % 2]) s[i] = -INFINITY;
+    const int column = 8 * (i / 4) + i % 2, end = limit[i / 2 % 2];
+    if (column >= end || (T::kWindow && column < end - window)) s[i] = -INFINITY;
   }
 }
 
@@ -206,7 +225,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         const Tile tile = Locate<T>(params, index);
         const int kv_head = tile.head / params.queries_per_kv_head;
         const auto load = [&](uint32_t to, const CUtensorMap* map, uint32_t barrier, int rows, int token, int head) {
-          BarrierArriveExpect(barrier, rows * T::kHeadDim * 2);
+          BarrierArriveExpect(barrier, rows * T::kRowBytes);
 #pragma unroll
           for (int block = 0; block < T::kColumnBlocks; ++block) {
             TensorLoad4d(to + block * rows * kBlockColumns * 2, map, barrier, block * kBlockColumns, token, head,
@@ -220,7 +239,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         }
         slot.Next();
         const int blocks = KeyBlocks<T>(params, tile.query + T::kTileQueries);
-        for (int block = 0; block < blocks; ++block) {
+        for (int block = FirstKeyBlock<T>(params, tile.query); block < blocks; ++block) {
           BarrierWait(k_empty(ring.stage), ring.parity ^ 1);
           load(ring_k + ring.stage * T::kKeyBytes, &map_k, k_full(ring.stage), kBlockKeys, block * kBlockKeys, kv_head);
           BarrierWait(v_empty(ring.stage), ring.parity ^ 1);
@@ -253,11 +272,17 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       const Tile tile = Locate<T>(params, index);
       const int first_query = tile.query + warpgroup * kWarpgroupQueries;
       const int all_blocks = KeyBlocks<T>(params, tile.query + T::kTileQueries);
-      const int blocks = first_query >= 0 ? KeyBlocks<T>(params, first_query + kWarpgroupQueries) : 0;
+      const int first_block = FirstKeyBlock<T>(params, tile.query);
+      const int blocks = first_query >= 0 ? KeyBlocks<T>(params, first_query + kWarpgroupQueries) : first_block;
       // Blocks that every one of the warpgroup's queries sees whole.
       const int open_keys =
           T::kCausal ? min(params.kv_tokens, first_query + 1 + params.kv_tokens - params.q_tokens) : params.kv_tokens;
       const int open_blocks = min(blocks, open_keys / kBlockKeys);
+      const int first_open_block =
+          T::kWindow ? (max(0, first_query + kWarpgroupQueries + params.kv_tokens - params.q_tokens - params.window) +
+                        kBlockKeys - 1) /
+                           kBlockKeys
+                     : 0;
 
       const uint32_t q_shared = query_slot(warpgroup, slot.stage);
       BarrierWait(q_full(warpgroup, slot.stage), slot.parity);
@@ -306,14 +331,14 @@ __global__ void __launch_bounds__(T::kThreads, 1)
                                          : params.kv_tokens;
           limit[i] = visible - block * kBlockKeys - 2 * (lane % 4);
         }
-        Mask(s, limit);
+        Mask<T>(s, limit, params.window);
       };
       const auto round_probabilities = [&]() {
 #pragma unroll
         for (int i = 0; i < kBlockKeys / 4; ++i) p[i] = PackBf16(s[2 * i], s[2 * i + 1]);
       };
 
-      if (blocks > 0) {
+      if (blocks > first_block) {
 #pragma unroll
         for (int i = 0; i < T::kHeadDim / 2; ++i) o[i] = 0;
         BarrierWait(k_full(ring.stage), ring.parity);
@@ -328,10 +353,10 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         WgmmaWait<0>();
         KeepInRegisters(s);
         release(k_empty(ring.stage));
-        if (open_blocks == 0) mask(0);
+        if (open_blocks <= first_block || first_block < first_open_block) mask(first_block);
         Softmax(s, rows, rescale, params.scale_log2);
         round_probabilities();
-        if (blocks > 1) await_next_keys();
+        if (blocks > first_block + 1) await_next_keys();
 
         const auto step = [&](int block, auto masked) {
           const RingPosition<T::kStages> before = ring;
@@ -358,7 +383,10 @@ __global__ void __launch_bounds__(T::kThreads, 1)
           }
           round_probabilities();
         };
-        int block = 1;
+        int block = first_block + 1;
+        if constexpr (T::kWindow) {
+          for (; block < min(first_open_block, blocks); ++block) step(block, std::true_type());
+        }
         for (; block < open_blocks; ++block) step(block, std::false_type());
         for (; block < blocks; ++block) step(block, std::true_type());
 
@@ -384,7 +412,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
       }
 
       // The queries are no longer needed: their slot takes the output, in the same layout.
-      if (blocks > 0) {
+      if (blocks > first_block) {
         float inverse[2];
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
@@ -425,6 +453,66 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   __trap();  // compiled for an architecture without wgmma: FusedAttentionSm90 launches it on Hopper alone
 #endif
 }
+
+inline cudaError_t Encode(const AttentionTensor& tensor, const AttentionArgs& args, int tokens, int heads,
+                          int box_tokens, CUtensorMap* map) {
+  TensorMapDesc desc;
+  desc.data = tensor.data;
+  desc.rank = 4;
+  desc.extents[0] = args.head_dim;
+  desc.extents[1] = tokens;
+  desc.extents[2] = heads;
+  desc.extents[3] = args.batch;
+  desc.strides[0] = 1;
+  desc.strides[1] = tensor.token_stride;
+  desc.strides[2] = tensor.head_stride;
+  desc.strides[3] = tensor.batch_stride;
+  desc.box[0] = kBlockColumns;
+  desc.box[1] = box_tokens;
+  desc.box[2] = desc.box[3] = 1;
+  desc.swizzle_bytes = 128;
+  return EncodeTensorMap(desc, map);
+}
+
+template <class T>
+cudaError_t LaunchTraits(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  CUtensorMap map_q, map_k, map_v, map_o;
+  if (cudaError_t error = Encode(args.q, args, args.q_tokens, args.heads, kWarpgroupQueries, &map_q)) return error;
+  if (cudaError_t error = Encode(args.k, args, args.kv_tokens, args.kv_heads, kBlockKeys, &map_k)) return error;
+  if (cudaError_t error = Encode(args.v, args, args.kv_tokens, args.kv_heads, kBlockKeys, &map_v)) return error;
+  if (cudaError_t error = Encode(args.o, args, args.q_tokens, args.heads, kWarpgroupQueries, &map_o)) return error;
+
+  Params params;
+  params.heads = args.heads;
+  params.queries_per_kv_head = args.heads / args.kv_heads;
+  params.q_tokens = args.q_tokens;
+  params.kv_tokens = args.kv_tokens;
+  params.window = args.window;
+  params.query_tiles = (args.q_tokens + T::kTileQueries - 1) / T::kTileQueries;
+  params.all_heads = args.batch * args.heads;
+  params.scale_log2 = args.scale * kLog2E;
+  // Strictly longest first is the most even. It also has every head's keys and values in use at once, so where those
+  // exceed half of L2, some tiles of each head share them: more where a tile has few queries to use a block of keys
+  // for.
+  const int64_t kv_bytes = int64_t{4} * args.batch * args.kv_heads * args.kv_tokens * args.head_dim;
+  params.band_tiles = kv_bytes <= l2_bytes / 2 ? 1 : 8 / T::kWarpgroups;
+
+  return LaunchOverlapped(FusedAttentionKernel<T>, std::min(params.query_tiles * params.all_heads, sms), 1,
+                          T::kThreads, T::kSharedBytes, stream, map_q, map_k, map_v, map_o, params);
+}
+
+template <int kHeadDim, int kWarpgroups, int kStages>
+cudaError_t LaunchShape(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  if (args.window > 0) {
+    return LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kWindow>>(args, sms, l2_bytes, stream);
+  }
+  return args.causal ? LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kCausal>>(args, sms, l2_bytes, stream)
+                     : LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kNone>>(args, sms, l2_bytes, stream);
+}
+
+// Defined a head_dim a file, fused_attention_sm90_*.cu; args.head_dim is at most kHeadDim.
+template <int kHeadDim>
+cudaError_t Launch(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
 
 }  // namespace flashflow::cuda::attention_sm90
 

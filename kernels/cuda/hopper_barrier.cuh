@@ -41,6 +41,18 @@ __device__ __forceinline__ void BarrierArriveCluster(uint32_t barrier, uint32_t 
       : "memory");
 }
 
+// The same, after this thread's earlier accesses, those to the other CTA's shared memory among them.
+__device__ __forceinline__ void BarrierReleaseCluster(uint32_t barrier, uint32_t rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 remote;\n"
+      "mapa.shared::cluster.u32 remote, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [remote];\n"
+      "}\n" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+
 // Arrives and adds `bytes` that copies will report to this phase.
 __device__ __forceinline__ void BarrierArriveExpect(uint32_t barrier, uint32_t bytes) {
   asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes) : "memory");

@@ -71,6 +71,8 @@ __device__ __forceinline__ void KeepInRegisters(int32_t (&d)[kCount]) {
 #define FF_P_8 FF_P0
 #define FF_P_16 FF_P0 "," FF_P1
 #define FF_P_32 FF_P_16 "," FF_P2 "," FF_P3
+#define FF_P_40 FF_P_32 "," FF_P4
+#define FF_P_48 FF_P_40 "," FF_P5
 #define FF_P_64 FF_P_32 "," FF_P4 "," FF_P5 "," FF_P6 "," FF_P7
 #define FF_P_80 FF_P_64 "," FF_P8 "," FF_P9
 #define FF_P_96 FF_P_80 "," FF_P10 "," FF_P11
@@ -78,6 +80,8 @@ __device__ __forceinline__ void KeepInRegisters(int32_t (&d)[kCount]) {
 #define FF_D_8(C) FF_D(C, 0)
 #define FF_D_16(C) FF_D(C, 0), FF_D(C, 1)
 #define FF_D_32(C) FF_D_16(C), FF_D(C, 2), FF_D(C, 3)
+#define FF_D_40(C) FF_D_32(C), FF_D(C, 4)
+#define FF_D_48(C) FF_D_40(C), FF_D(C, 5)
 #define FF_D_64(C) FF_D_32(C), FF_D(C, 4), FF_D(C, 5), FF_D(C, 6), FF_D(C, 7)
 #define FF_D_80(C) FF_D_64(C), FF_D(C, 8), FF_D(C, 9)
 #define FF_D_96(C) FF_D_80(C), FF_D(C, 10), FF_D(C, 11)
@@ -130,6 +134,8 @@ struct WgmmaRegisters;
     }                                                                                                                 \
   };
 FF_WGMMA_REGISTERS(64, 32, "%32", "%33", "%34", "%35", "%36")
+FF_WGMMA_REGISTERS(80, 40, "%40", "%41", "%42", "%43", "%44")
+FF_WGMMA_REGISTERS(96, 48, "%48", "%49", "%50", "%51", "%52")
 FF_WGMMA_REGISTERS(128, 64, "%64", "%65", "%66", "%67", "%68")
 #undef FF_WGMMA_REGISTERS
 
@@ -149,6 +155,8 @@ FF_WGMMA_REGISTERS(128, 64, "%64", "%65", "%66", "%67", "%68")
 #undef FF_P_8
 #undef FF_P_16
 #undef FF_P_32
+#undef FF_P_40
+#undef FF_P_48
 #undef FF_P_64
 #undef FF_P_80
 #undef FF_P_96
@@ -159,6 +167,8 @@ FF_WGMMA_REGISTERS(128, 64, "%64", "%65", "%66", "%67", "%68")
 #undef FF_D_8
 #undef FF_D_16
 #undef FF_D_32
+#undef FF_D_40
+#undef FF_D_48
 #undef FF_D_64
 #undef FF_D_80
 #undef FF_D_96

@@ -10,9 +10,9 @@ using flashflow::cuda::AttentionArgs;
 
 extern "C" {
 
-// [batch, heads, tokens, head_dim], contiguous.
+// bf16 [batch, heads, tokens, head_dim], contiguous. kernel: 90, 80, or 0 for the fastest that takes it.
 int ff_attention(void* q, void* k, void* v, void* o, int batch, int heads, int kv_heads, int q_tokens, int kv_tokens,
-                 int head_dim, float scale, int causal, void* stream) {
+                 int head_dim, float scale, int causal, int window, int kernel, void* stream) {
   AttentionArgs args;
   const auto tensor = [&](void* data, int count, int tokens) {
     return flashflow::cuda::AttentionTensor{data, int64_t{count} * tokens * head_dim, head_dim,
@@ -30,7 +30,11 @@ int ff_attention(void* q, void* k, void* v, void* o, int batch, int heads, int k
   args.head_dim = head_dim;
   args.scale = scale;
   args.causal = causal != 0;
-  return FusedAttentionSm90(args, static_cast<cudaStream_t>(stream));
+  args.window = window;
+  const auto run = kernel == 90   ? flashflow::cuda::FusedAttentionSm90
+                   : kernel == 80 ? flashflow::cuda::FusedAttentionSm80
+                                  : flashflow::cuda::FusedAttention;
+  return run(args, static_cast<cudaStream_t>(stream));
 }
 
 }  // extern "C"

@@ -24,6 +24,8 @@ int main(int argc, char** argv) {
       {"gemm_portable", flashflow::cuda::testing::TestGemmPortable},
       {"gemm_s8", flashflow::cuda::testing::TestGemmS8},
       {"attention", flashflow::cuda::testing::TestFusedAttention},
+      {"paged_attention", flashflow::cuda::testing::TestPagedAttention},
+      {"rope_append", flashflow::cuda::testing::TestRopeAppend},
       {"norm", flashflow::cuda::testing::TestNorm},
       {"quantize", flashflow::cuda::testing::TestQuantize},
       {"softmax", flashflow::cuda::testing::TestSoftmax},

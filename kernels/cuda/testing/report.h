@@ -25,6 +25,8 @@ void TestGemmRows(Report& report);
 void TestGemmPortable(Report& report);
 void TestGemmS8(Report& report);
 void TestFusedAttention(Report& report);
+void TestPagedAttention(Report& report);
+void TestRopeAppend(Report& report);
 void TestNorm(Report& report);
 void TestQuantize(Report& report);
 void TestSoftmax(Report& report);

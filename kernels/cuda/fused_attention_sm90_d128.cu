@@ -1,0 +1,10 @@
+#include "kernels/cuda/fused_attention_sm90.cuh"
+
+namespace flashflow::cuda::attention_sm90 {
+
+template <>
+cudaError_t Launch<128>(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  return LaunchShape<128, 2, 2>(args, sms, l2_bytes, stream);
+}
+
+}  // namespace flashflow::cuda::attention_sm90
