@@ -61,8 +61,9 @@ __global__ void __launch_bounds__(kThreads) FusedAttentionKernel(const __grid_co
     for (int i = 0; i < kBlockKeys * kChunks / kThreads; ++i) {
       const int index = i * kThreads + threadIdx.x;
       const int key = block * kBlockKeys + index / kChunks, chunk = index % kChunks;
-      const bool valid = key < end && chunk * 8 < params.head_dim;
-      const auto [k, v] = KeyAndValue<E, kPaged>(params, span, row, min(key, end - 1), kv_head);
+      // What no query of the tile sees may lie nowhere: zeros in its place.
+      const bool valid = key >= begin && key < end && chunk * 8 < params.head_dim;
+      const auto [k, v] = KeyAndValue<E, kPaged>(params, span, row, max(begin, min(key, end - 1)), kv_head);
       const uint32_t offset = to + Layout::Offset(index / kChunks, chunk);
       CopyAsync16(offset, k + (valid ? chunk * 8 : 0), valid);
       CopyAsync16(offset + kBlockBytes, v + (valid ? chunk * 8 : 0), valid);
