@@ -64,7 +64,9 @@ def _decode_peer(backend: SDPBackend) -> Bind:
 
 
 def _rope(library: Library) -> Bind:
-    def bind(qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor) -> Call:
+    def bind(
+        qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
+    ) -> Call:
         tokens, heads_and_kv, dim = qkv.shape
         kv_heads = cache.shape[2]
         sizes = (tokens, tokens, table[2].shape[1], heads_and_kv - 2 * kv_heads, kv_heads, dim, PAGE)

@@ -1,9 +1,8 @@
-// A block a query. A key is read by eight lanes, 16 keys at a time by the block; each eight lanes have a softmax of their
-// own over every sixteenth key, and these are joined in order at the end.
-#include "kernels/cuda/attention_plain.h"
-
+// A block a query. A key is read by eight lanes, 16 keys at a time by the block; each eight lanes have a softmax of
+// their own over every sixteenth key, and these are joined in order at the end.
 #include <cstdint>
 
+#include "kernels/cuda/attention_plain.h"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -12,9 +11,9 @@ namespace flashflow::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-constexpr int kLanes = 8;                // that share a key
+constexpr int kLanes = 8;  // that share a key
 constexpr int kTeams = kThreads / kLanes;
-constexpr int kChunk = 8;                // channels that a lane reads at once
+constexpr int kChunk = 8;  // channels that a lane reads at once
 constexpr int kMaxHeadDim = 256;
 
 template <class E>
@@ -111,8 +110,8 @@ __global__ void __launch_bounds__(kThreads) PlainAttentionKernel(const __grid_co
   float all_max = -INFINITY, all_sum = 0;
   for (int i = 0; i < kTeams; ++i) all_max = fmaxf(all_max, team_max[i]);
   for (int i = 0; i < kTeams; ++i) all_sum += team_sum[i] * exp2f((team_max[i] - all_max) * params.scale_log2);
-  E* to = static_cast<E*>(params.o.data) + span.first_output + query * params.o.token_stride +
-          head * params.o.head_stride;
+  E* to =
+      static_cast<E*>(params.o.data) + span.first_output + query * params.o.token_stride + head * params.o.head_stride;
   for (int channel = threadIdx.x; channel < params.head_dim; channel += kThreads) {
     float value = 0;
     for (int i = 0; i < kTeams; ++i) {

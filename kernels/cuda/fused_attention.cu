@@ -1,10 +1,9 @@
-#include "kernels/cuda/fused_attention.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/attention_params.cuh"
 #include "kernels/cuda/attention_plain.h"
 #include "kernels/cuda/fast_math.cuh"
+#include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/fused_attention_sm80.cuh"
 #include "kernels/cuda/paged_attention.h"
 
@@ -79,7 +78,7 @@ cudaError_t Check(const AttentionArgs& args, int most_head_dim) {
     if (!Aligned(*tensor, args.dtype)) return cudaErrorNotSupported;
   }
   return args.head_dim % 8 == 0 && args.head_dim <= most_head_dim && args.dtype != Dtype::kS8 ? cudaSuccess
-                                                                                               : cudaErrorNotSupported;
+                                                                                              : cudaErrorNotSupported;
 }
 
 cudaError_t Attribute(cudaDeviceAttr attribute, int* value) {

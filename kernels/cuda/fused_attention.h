@@ -34,7 +34,7 @@ struct AttentionArgs {
   float scale = 0;  // positive; usually 1 / sqrt(head_dim)
   bool causal = true;
   int window = 0;
-  const int32_t* q_start = nullptr;   // [batch + 1] in device memory, both or neither
+  const int32_t* q_start = nullptr;  // [batch + 1] in device memory, both or neither
   const int32_t* kv_start = nullptr;
 };
 
@@ -50,11 +50,12 @@ cudaError_t FusedAttention(const AttentionArgs& args, cudaStream_t stream);
 //   all counts >= 1; heads a multiple of kv_heads
 cudaError_t FusedAttentionSm90(const AttentionArgs& args, cudaStream_t stream);
 
-// For compute capability 8.0 and up. bf16 and f16; alignments, strides and head_dim as above; rows of unequal length too.
+// For compute capability 8.0 and up. bf16 and f16; alignments, strides and head_dim as above; rows of unequal length
+// too.
 cudaError_t FusedAttentionSm80(const AttentionArgs& args, cudaStream_t stream);
 
-// In f32 arithmetic, never TF32, a block a query: for f32, and where nothing else is left. head_dim a multiple of 8 up to
-// 256; pointers and strides of whole 16 bytes; any GPU.
+// In f32 arithmetic, never TF32, a block a query: for f32, and where nothing else is left. head_dim a multiple of 8 up
+// to 256; pointers and strides of whole 16 bytes; any GPU.
 cudaError_t FusedAttentionPlain(const AttentionArgs& args, cudaStream_t stream);
 
 }  // namespace flashflow::cuda

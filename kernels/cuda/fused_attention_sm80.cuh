@@ -3,8 +3,8 @@
 //
 // A block has 64 queries of one head, 16 a warp, and passes over the keys, 64 at a time, with two blocks of keys and
 // values in shared memory: one in use, one on its way. Scores, sums and output stay in registers (after Dao,
-// FlashAttention-2, 2023). Blocks of keys are counted from key 0 and leave a query that sees nothing in them as it is: so
-// its sums do not depend on the queries beside it.
+// FlashAttention-2, 2023). Blocks of keys are counted from key 0 and leave a query that sees nothing in them as it is:
+// so its sums do not depend on the queries beside it.
 #ifndef KERNELS_CUDA_FUSED_ATTENTION_SM80_CUH_
 #define KERNELS_CUDA_FUSED_ATTENTION_SM80_CUH_
 
@@ -88,9 +88,8 @@ __global__ void __launch_bounds__(kThreads) FusedAttentionKernel(const __grid_co
 #pragma unroll
       for (int right = 0; right < 2; ++right) {
         const int channel = 16 * step + 8 * right + 2 * (lane % 4);
-        q[step][half + 2 * right] = query < queries && channel < params.head_dim
-                                        ? *reinterpret_cast<const uint32_t*>(from + channel)
-                                        : 0u;
+        q[step][half + 2 * right] =
+            query < queries && channel < params.head_dim ? *reinterpret_cast<const uint32_t*>(from + channel) : 0u;
       }
     }
   }
@@ -199,8 +198,8 @@ cudaError_t LaunchKernel(const AttentionParams& params, cudaStream_t stream) {
                           size_t{4} * kBlockKeys * TileLayout<kHeadDim>::kRowBytes, stream, params);
 }
 
-// Defined a type a file, fused_attention_sm80_*.cu. params.tiles: blocks of kTileQueries queries. Precondition: head_dim
-// is a multiple of 8 up to 128.
+// Defined a type a file, fused_attention_sm80_*.cu. params.tiles: blocks of kTileQueries queries. Precondition:
+// head_dim is a multiple of 8 up to 128.
 template <class E>
 cudaError_t Launch(const AttentionParams& params, bool paged, cudaStream_t stream);
 

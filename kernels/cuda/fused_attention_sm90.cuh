@@ -115,7 +115,7 @@ inline constexpr float kNothingSeen = -1e30f;
 // The running softmax of a thread's two rows: query rows lane / 4 and that + 8 of its warp's 16.
 struct RowState {
   float max[2] = {kNothingSeen, kNothingSeen};  // of the raw scores, or less by up to kLazyGrowth
-  float sum[2] = {0, 0};                  // this thread's columns only
+  float sum[2] = {0, 0};                        // this thread's columns only
 };
 
 // Turns raw scores into unnormalized probabilities and gives the factors that bring older sums to the new maximum.
@@ -497,8 +497,8 @@ cudaError_t LaunchTraits(const AttentionArgs& args, int sms, int64_t l2_bytes, c
   const int64_t kv_bytes = int64_t{4} * args.batch * args.kv_heads * args.kv_tokens * args.head_dim;
   params.band_tiles = kv_bytes <= l2_bytes / 2 ? 1 : 8 / T::kWarpgroups;
 
-  return LaunchOverlapped(FusedAttentionKernel<T>, std::min(params.query_tiles * params.all_heads, sms), 1,
-                          T::kThreads, T::kSharedBytes, stream, map_q, map_k, map_v, map_o, params);
+  return LaunchOverlapped(FusedAttentionKernel<T>, std::min(params.query_tiles * params.all_heads, sms), 1, T::kThreads,
+                          T::kSharedBytes, stream, map_q, map_k, map_v, map_o, params);
 }
 
 template <int kHeadDim, int kWarpgroups, int kStages>
@@ -506,8 +506,9 @@ cudaError_t LaunchShape(const AttentionArgs& args, int sms, int64_t l2_bytes, cu
   if (args.window > 0) {
     return LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kWindow>>(args, sms, l2_bytes, stream);
   }
-  return args.causal ? LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kCausal>>(args, sms, l2_bytes, stream)
-                     : LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kNone>>(args, sms, l2_bytes, stream);
+  return args.causal
+             ? LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kCausal>>(args, sms, l2_bytes, stream)
+             : LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kNone>>(args, sms, l2_bytes, stream);
 }
 
 // Defined a head_dim a file, fused_attention_sm90_*.cu; args.head_dim is at most kHeadDim.

@@ -7,7 +7,7 @@ cudaError_t Launch<64>(const AttentionArgs& args, int sms, int64_t l2_bytes, cud
   // Three warpgroups share each block of keys; where that leaves multiprocessors idle, two.
   const int64_t warpgroups = (args.q_tokens + kWarpgroupQueries - 1) / kWarpgroupQueries;
   return (warpgroups + 2) / 3 * args.batch * args.heads >= sms ? LaunchShape<64, 3, 4>(args, sms, l2_bytes, stream)
-                                                                      : LaunchShape<64, 2, 4>(args, sms, l2_bytes, stream);
+                                                               : LaunchShape<64, 2, 4>(args, sms, l2_bytes, stream);
 }
 
 }  // namespace flashflow::cuda::attention_sm90

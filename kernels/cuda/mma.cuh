@@ -19,8 +19,9 @@ __device__ __forceinline__ uint32_t ToShared(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// d += A B for A[16, 16] and B[16, 8]. a: the fragments of A's quarters, top left, bottom left, top right, bottom right.
-// b: those of the transposes of B's upper and lower half. d: elements (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2).
+// d += A B for A[16, 16] and B[16, 8]. a: the fragments of A's quarters, top left, bottom left, top right, bottom
+// right. b: those of the transposes of B's upper and lower half. d: elements (lane / 4 + 8 * (i / 2), 2 * (lane % 4) +
+// i % 2).
 template <class E>
 __device__ __forceinline__ void Mma16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   if constexpr (std::is_same_v<E, __nv_bfloat16>) {
@@ -61,11 +62,10 @@ __device__ __forceinline__ uint32_t Transpose(uint32_t fragment) {
   return transposed;
 }
 
-// Copies 16 bytes to shared memory without waiting, or, where !valid, writes zeros and reads nothing. Both addresses are
-// 16-byte aligned.
+// Copies 16 bytes to shared memory without waiting, or, where !valid, writes zeros and reads nothing. Both addresses
+// are 16-byte aligned.
 __device__ __forceinline__ void CopyAsync16(uint32_t shared, const void* global, bool valid) {
-  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared), "l"(global),
-               "r"(valid ? 16 : 0)
+  asm volatile("cp.async.cg.shared.global.L2::128B [%0], [%1], 16, %2;" ::"r"(shared), "l"(global), "r"(valid ? 16 : 0)
                : "memory");
 }
 // Closes the group of this thread's copies since the last commit.
@@ -76,8 +76,8 @@ __device__ __forceinline__ void CopyWait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Rows of kHeadDim elements of 16 bits in shared memory. Eight rows' chunks of 16 bytes in a column must lie in different
-// banks: where a row is of whole 128 bytes, chunks change places by the row, else rows are padded.
+// Rows of kHeadDim elements of 16 bits in shared memory. Eight rows' chunks of 16 bytes in a column must lie in
+// different banks: where a row is of whole 128 bytes, chunks change places by the row, else rows are padded.
 template <int kHeadDim>
 struct TileLayout {
   static constexpr bool kSwizzled = kHeadDim % 64 == 0;

@@ -1,11 +1,10 @@
-#include "kernels/cuda/paged_attention.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/attention_params.cuh"
 #include "kernels/cuda/attention_plain.h"
 #include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/paged_attention.cuh"
+#include "kernels/cuda/paged_attention.h"
 
 namespace flashflow::cuda {
 namespace paged_attention {
@@ -14,8 +13,7 @@ template <>
 cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, bool cluster,
                                              cudaStream_t stream);
 template <>
-cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, bool cluster,
-                                      cudaStream_t stream);
+cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, bool cluster, cudaStream_t stream);
 
 }  // namespace paged_attention
 
@@ -29,14 +27,15 @@ constexpr int64_t kShortContext = 256;
 cudaError_t PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream) {
   namespace impl = paged_attention;
   const PagedRows& rows = args.rows;
-  for (const void* pointer : {args.q, static_cast<const void*>(args.o), args.cache,
-                              static_cast<const void*>(rows.row_start), static_cast<const void*>(rows.kv_len),
-                              static_cast<const void*>(rows.block_table)}) {
+  for (const void* pointer :
+       {args.q, static_cast<const void*>(args.o), args.cache, static_cast<const void*>(rows.row_start),
+        static_cast<const void*>(rows.kv_len), static_cast<const void*>(rows.block_table)}) {
     if (pointer == nullptr) return cudaErrorInvalidValue;
   }
   if (rows.rows < 1 || rows.pages_per_row < 1 || args.max_row_tokens < 1 || args.kv_heads < 1 || args.heads < 1 ||
       args.heads % args.kv_heads != 0 || args.page_size < 1 || args.head_dim < 1 || !(args.scale > 0) ||
-      args.window < 0 || (args.blocks_per_row != 0 && args.blocks_per_row != 1 && args.blocks_per_row != impl::kSplits)) {
+      args.window < 0 ||
+      (args.blocks_per_row != 0 && args.blocks_per_row != 1 && args.blocks_per_row != impl::kSplits)) {
     return cudaErrorInvalidValue;
   }
   const int bytes = ElementBytes(args.dtype);

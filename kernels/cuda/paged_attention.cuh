@@ -2,12 +2,14 @@
 //
 // The queries that read one kv head of one row, tokens times heads of its group, are columns: eight a tensor-core tile.
 // Scores are S^T = K q^T, with 16 keys as the tile's rows, so that a lone query wastes tensor-core work, which is
-// plentiful here, and not bytes. The context is cut by position alone: tile u, of 16 slots, belongs to warp u / 2 % 4 of
-// split u / 8 % 8. Each warp of each split takes its tiles in order, with a softmax of its own; then the warps of a split
-// are folded in order, and then the splits. Whether one thread block computes all splits or a cluster of eight one each
-// is a question of speed: the sums are the same ones in the same order. (After Dao et al., Flash-Decoding, 2023.)
+// plentiful here, and not bytes. The context is cut by position alone: tile u, of 16 slots, belongs to warp u / 2 % 4
+// of split u / 8 % 8. Each warp of each split takes its tiles in order, with a softmax of its own; then the warps of a
+// split are folded in order, and then the splits. Whether one thread block computes all splits or a cluster of eight
+// one each is a question of speed: the sums are the same ones in the same order. (After Dao et al., Flash-Decoding,
+// 2023.)
 //
-// Every warp streams its own tiles through its own ring of shared memory, so that in the loop no warp waits for another.
+// Every warp streams its own tiles through its own ring of shared memory, so that in the loop no warp waits for
+// another.
 #ifndef KERNELS_CUDA_PAGED_ATTENTION_CUH_
 #define KERNELS_CUDA_PAGED_ATTENTION_CUH_
 
@@ -78,8 +80,8 @@ __device__ __forceinline__ float Join(float before, float more, const Factors& f
   return __fmaf_rn(before, factors.before, __fmul_rn(more, factors.more));
 }
 
-// A warp's sums over some slots: of column 8 * tile + 2 * (lane % 4) + e, channels 16 * i + lane / 4 (and 8 more) are in
-// o[i][tile][e] (and [e + 2]). Maxima are of raw scores.
+// A warp's sums over some slots: of column 8 * tile + 2 * (lane % 4) + e, channels 16 * i + lane / 4 (and 8 more) are
+// in o[i][tile][e] (and [e + 2]). Maxima are of raw scores.
 template <class T>
 struct Sums {
   float o[T::kHeadDim / 16][T::kColumnTiles][4];
@@ -269,8 +271,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
     const int first_column = column_block * T::kColumns;
     const int columns = min(T::kColumns, tokens * params.group - first_column);
     // Slots [begin, end) are seen by some column.
-    const int begin =
-        params.window > 0 ? max(0, first_slot + first_column / params.group + 1 - params.window) : 0;
+    const int begin = params.window > 0 ? max(0, first_slot + first_column / params.group + 1 - params.window) : 0;
     const int end = columns <= 0 ? 0 : first_slot + (first_column + columns - 1) / params.group + 1;
 
     cursor.first_tile = begin / kTileKeys;
@@ -324,8 +325,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
       for (int step = 0; step < T::kHeadDim / 16; ++step) {
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
-          q[tile][step][half] =
-              column < columns ? *reinterpret_cast<const uint32_t*>(from + 16 * step + 8 * half) : 0u;
+          q[tile][step][half] = column < columns ? *reinterpret_cast<const uint32_t*>(from + 16 * step + 8 * half) : 0u;
         }
       }
 #pragma unroll
@@ -389,7 +389,8 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
 #pragma unroll
       for (int i = 0; i < T::kHeadDim / 16; ++i) {
         uint32_t v[4];
-        LoadTransposedFragments(slot + T::kTileBytes + T::Layout::Offset(lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2), v);
+        LoadTransposedFragments(
+            slot + T::kTileBytes + T::Layout::Offset(lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2), v);
 #pragma unroll
         for (int t = 0; t < T::kColumnTiles; ++t) Mma16x8x16<E>(sums.o[i][t], v, p[t][0], p[t][1]);
       }
@@ -453,11 +454,11 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
                                                                  columns * T::kSumsStride, params.scale_log2);
       const float inverse = 1.0f / joined.sum;
       const int query = first_column + column;
-      E* to = static_cast<E*>(params.o) +
-              (int64_t{first_token + query / params.group} * params.heads + kv_head * params.group +
-               query % params.group) *
-                  T::kHeadDim +
-              channel;
+      E* to =
+          static_cast<E*>(params.o) +
+          (int64_t{first_token + query / params.group} * params.heads + kv_head * params.group + query % params.group) *
+              T::kHeadDim +
+          channel;
       *reinterpret_cast<uint32_t*>(to) = PackPair<E>(joined.o.x * inverse, joined.o.y * inverse);
     }
   }
@@ -468,8 +469,8 @@ cudaError_t LaunchTraits(const Params& params, int columns, cudaStream_t stream)
   using T = Traits<Element, kHeadDim, kColumnTiles, kBlocks>;
   const int64_t blocks = int64_t{params.rows.rows} * params.column_blocks * params.kv_heads * kBlocks;
   if (blocks > INT32_MAX) return cudaErrorNotSupported;
-  const size_t shared_bytes =
-      kWarps * T::kRingBytes + 16 + size_t{kSplits} * (columns < T::kColumns ? columns : T::kColumns) * T::kSumsStride * 4;
+  const size_t shared_bytes = kWarps * T::kRingBytes + 16 +
+                              size_t{kSplits} * (columns < T::kColumns ? columns : T::kColumns) * T::kSumsStride * 4;
   return LaunchOverlapped(PagedAttentionKernel<T>, static_cast<int>(blocks), kBlocks, kThreads, shared_bytes, stream,
                           params);
 }

@@ -14,13 +14,13 @@ namespace flashflow::cuda {
 // o[t, h] = sum over slots s of softmax_s(scale * q[t, h] . k[s]) v[s], over token t's slots 0..p, p being its own, or
 // the last `window` of them if window > 0. Query head h reads key/value head h / (heads / kv_heads).
 struct PagedAttentionArgs {
-  Dtype dtype = Dtype::kBf16;     // of q, o and the cache
-  const void* q = nullptr;        // [tokens, heads, head_dim]
-  int64_t q_stride = 0;           // elements between tokens: q may be part of a merged projection
-  void* o = nullptr;              // [tokens, heads, head_dim], dense
-  const void* cache = nullptr;    // one layer: [pages][2 (k, v)][kv_heads][page_size][head_dim]
+  Dtype dtype = Dtype::kBf16;   // of q, o and the cache
+  const void* q = nullptr;      // [tokens, heads, head_dim]
+  int64_t q_stride = 0;         // elements between tokens: q may be part of a merged projection
+  void* o = nullptr;            // [tokens, heads, head_dim], dense
+  const void* cache = nullptr;  // one layer: [pages][2 (k, v)][kv_heads][page_size][head_dim]
   PagedRows rows;               // pages that hold no visible slot are not looked at
-  int max_row_tokens = 1;  // no row has more tokens
+  int max_row_tokens = 1;       // no row has more tokens
   int heads = 0, kv_heads = 0, head_dim = 0, page_size = 0;
   float scale = 0;  // positive; usually 1 / sqrt(head_dim)
   int window = 0;
@@ -29,8 +29,8 @@ struct PagedAttentionArgs {
 };
 
 // bf16 and f16 on tensor cores where head_dim is 64, 80, 96 or 128, page_size a multiple of 16, and q and the cache are
-// 16-byte aligned with q_stride a multiple of 8: probabilities are rounded to the cache's type for their product with v,
-// everything else is f32. Other cases, and all of f32 (never TF32), take a plain kernel whose arithmetic is f32.
+// 16-byte aligned with q_stride a multiple of 8: probabilities are rounded to the cache's type for their product with
+// v, everything else is f32. Other cases, and all of f32 (never TF32), take a plain kernel whose arithmetic is f32.
 //
 // A token's bits depend on its q and its slots only: not on other rows, on how a prompt is cut into steps, on
 // pages_per_row or on blocks_per_row. (Where later slots of the row hold infinities or NaN, they may spread to it.)
@@ -39,8 +39,8 @@ struct PagedAttentionArgs {
 // overlap the others. Launches on `stream`; allocates nothing and does not wait.
 cudaError_t PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 
-// The same for rows of many tokens, chunks of prompts: keys are read once for 64 queries of a head. A token's bits again
-// depend on its q and its slots only, but are not those of PagedAttention. blocks_per_row is not used.
+// The same for rows of many tokens, chunks of prompts: keys are read once for 64 queries of a head. A token's bits
+// again depend on its q and its slots only, but are not those of PagedAttention. blocks_per_row is not used.
 //
 // Supports (else cudaErrorNotSupported): bf16 and f16; head_dim a multiple of 8 up to 128; q and the cache 16-byte
 // aligned, q_stride a multiple of 8; compute capability 8.0 and up.

@@ -4,7 +4,7 @@ namespace flashflow::cuda::paged_attention {
 
 template <>
 cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, bool cluster,
-                                  cudaStream_t stream) {
+                                             cudaStream_t stream) {
   switch (head_dim) {
     case 64:
       return LaunchHeadDim<__nv_bfloat16, 64>(params, columns, cluster, stream);

@@ -1,9 +1,8 @@
-#include "kernels/cuda/rope_append.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/rope_append.h"
 
 namespace flashflow::cuda {
 namespace {

@@ -17,7 +17,9 @@ using Bf16 = __nv_bfloat16;
 
 // A bound on the relative error of rounding to T.
 template <class T>
-constexpr double kRounding = std::is_same_v<T, Bf16> ? 0x1p-8 : std::is_same_v<T, __half> ? 0x1p-11 : 0x1p-23;
+constexpr double kRounding = std::is_same_v<T, Bf16>     ? 0x1p-8
+                             : std::is_same_v<T, __half> ? 0x1p-11
+                                                         : 0x1p-23;
 
 // A block a query of a head. Scores live in dynamic shared memory, kv_tokens doubles.
 template <class E>
@@ -89,7 +91,8 @@ using Kernel = cudaError_t (*)(const AttentionArgs&, cudaStream_t);
 template <class E>
 void Run(Kernel kernel, const Case& test, uint64_t seed, Report& report) {
   char where[200];
-  std::snprintf(where, sizeof(where), "%s attention batch %d heads %d/%d tokens %d/%d d %d causal %d merged %d mag %g window %d size %zu",
+  std::snprintf(where, sizeof(where),
+                "%s attention batch %d heads %d/%d tokens %d/%d d %d causal %d merged %d mag %g window %d size %zu",
                 kernel == FusedAttentionSm90   ? "sm90"
                 : kernel == FusedAttentionSm80 ? "sm80"
                                                : "plain",
@@ -193,7 +196,8 @@ void RunPacked(const std::vector<int>& q_lengths, const std::vector<int>& kv_len
     args.q_tokens = std::max(args.q_tokens, q_lengths[row]);
     args.kv_tokens = std::max(args.kv_tokens, kv_lengths[row]);
   }
-  const int64_t q_size = int64_t{q_start.back()} * test.heads * d, kv_size = int64_t{kv_start.back()} * test.kv_heads * d;
+  const int64_t q_size = int64_t{q_start.back()} * test.heads * d,
+                kv_size = int64_t{kv_start.back()} * test.kv_heads * d;
   GuardedBuffer<E> q(q_size), k(kv_size), v(kv_size), o(q_size), again(q_size);
   GuardedBuffer<int32_t> q_starts(q_start.size()), kv_starts(kv_start.size());
   FF_CUDA_OK(cudaMemcpy(q_starts.data(), q_start.data(), q_start.size() * 4, cudaMemcpyHostToDevice));
@@ -243,8 +247,8 @@ void RunPacked(const std::vector<int>& q_lengths, const std::vector<int>& kv_len
   alone.k.data = k.data() + kv_skip;
   alone.v.data = v.data() + kv_skip;
   alone.o.data = again.data() + skip;
-  const cudaError_t status = std::is_same_v<E, float> ? FusedAttentionPlain(alone, nullptr)
-                                                      : FusedAttentionSm80(alone, nullptr);
+  const cudaError_t status =
+      std::is_same_v<E, float> ? FusedAttentionPlain(alone, nullptr) : FusedAttentionSm80(alone, nullptr);
   report.Expect(status == cudaSuccess, cudaGetErrorString(status), where);
   FF_CUDA_OK(cudaDeviceSynchronize());
   report.Expect(SameBytes(o.data() + skip, again.data() + skip, (q_size - skip) * sizeof(E)),

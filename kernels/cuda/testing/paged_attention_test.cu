@@ -20,7 +20,9 @@ using Bf16 = __nv_bfloat16;
 
 // A bound on the relative error of rounding to T.
 template <class T>
-constexpr double kRounding = std::is_same_v<T, Bf16> ? 0x1p-8 : std::is_same_v<T, __half> ? 0x1p-11 : 0x1p-23;
+constexpr double kRounding = std::is_same_v<T, Bf16>     ? 0x1p-8
+                             : std::is_same_v<T, __half> ? 0x1p-11
+                                                         : 0x1p-23;
 
 // A block a query of a head. Scores live in dynamic shared memory, a double for each slot.
 template <class E>
@@ -35,8 +37,7 @@ __global__ void OracleKernel(PagedAttentionArgs p, double* expected, double* tol
   const int begin = p.window > 0 ? max(0, end - p.window) : 0;
   const auto at = [&](int slot, int v) {
     const int64_t page = p.rows.block_table[int64_t{row} * p.rows.pages_per_row + slot / p.page_size];
-    return static_cast<const E*>(p.cache) +
-           CacheAt(page, v, kv_head, slot % p.page_size, p.kv_heads, p.page_size, d);
+    return static_cast<const E*>(p.cache) + CacheAt(page, v, kv_head, slot % p.page_size, p.kv_heads, p.page_size, d);
   };
   const E* q = static_cast<const E*>(p.q) + token * p.q_stride + h * d;
   if (threadIdx.x == 0) worst_bits = 0;
@@ -88,10 +89,13 @@ struct Case {
 template <class E>
 void Run(const Case& test, uint64_t seed, Report& report) {
   char where[200];
-  std::snprintf(where, sizeof(where), "paged attention %zu rows (%d/%d, ...) heads %d/%d d %d window %d page %d mag %g %s",
-                test.rows.size(), test.rows[0].tokens, test.rows[0].slots, test.heads, test.kv_heads, test.head_dim,
-                test.window, test.page_size, test.magnitude,
-                std::is_same_v<E, Bf16> ? "bf16" : std::is_same_v<E, __half> ? "f16" : "f32");
+  std::snprintf(where, sizeof(where),
+                "paged attention %zu rows (%d/%d, ...) heads %d/%d d %d window %d page %d mag %g %s", test.rows.size(),
+                test.rows[0].tokens, test.rows[0].slots, test.heads, test.kv_heads, test.head_dim, test.window,
+                test.page_size, test.magnitude,
+                std::is_same_v<E, Bf16>     ? "bf16"
+                : std::is_same_v<E, __half> ? "f16"
+                                            : "f32");
   const int d = test.head_dim;
   std::vector<int> first_needed;
   int most_slots = 0, most_tokens = 0;
@@ -212,7 +216,8 @@ void TestPagedAttention(Report& report) {
     run.operator()<__half>(test);
     run.operator()<float>(test);
   };
-  const std::vector<RowSize> odd = {{1, 1}, {1, 7}, {1, 63}, {1, 64}, {1, 65}, {1, 127}, {1, 129}, {1, 1023}, {1, 2100}};
+  const std::vector<RowSize> odd = {{1, 1},   {1, 7},   {1, 63},   {1, 64},  {1, 65},
+                                    {1, 127}, {1, 129}, {1, 1023}, {1, 2100}};
   for (int d : {64, 80, 96, 128}) {
     all_types({.rows = odd, .heads = 3, .kv_heads = 3, .head_dim = d});
     all_types({.rows = odd, .heads = 9, .kv_heads = 3, .head_dim = d, .window = 100});

@@ -33,8 +33,11 @@ __host__ __device__ inline int64_t CacheAt(int64_t page, int v, int kv_head, int
 class TestRows {
  public:
   TestRows(const std::vector<RowSize>& sizes, const std::vector<int>& first_needed, int page_size, uint64_t seed)
-      : rows_(static_cast<int>(sizes.size())), pages_per_row_(PagesPerRow(sizes, page_size)), row_start_(rows_ + 1),
-        kv_len_(rows_), table_(int64_t{rows_} * pages_per_row_) {
+      : rows_(static_cast<int>(sizes.size())),
+        pages_per_row_(PagesPerRow(sizes, page_size)),
+        row_start_(rows_ + 1),
+        kv_len_(rows_),
+        table_(int64_t{rows_} * pages_per_row_) {
     std::vector<int32_t> start(1, 0), len, table;
     pages_ = 3;  // that nobody has
     for (const RowSize& size : sizes) pages_ += (size.slots + page_size - 1) / page_size;

@@ -18,7 +18,9 @@ namespace {
 using Bf16 = __nv_bfloat16;
 
 template <class T>
-constexpr double kRounding = std::is_same_v<T, Bf16> ? 0x1p-8 : std::is_same_v<T, __half> ? 0x1p-11 : 0x1p-24;
+constexpr double kRounding = std::is_same_v<T, Bf16>     ? 0x1p-8
+                             : std::is_same_v<T, __half> ? 0x1p-11
+                                                         : 0x1p-24;
 
 struct Case {
   std::vector<RowSize> rows;
@@ -30,9 +32,10 @@ struct Case {
 template <class E, class Angle>
 void Run(const Case& test, uint64_t seed, Report& report) {
   char where[160];
-  std::snprintf(where, sizeof(where), "rope append heads %d/%d d %d page %d rotated %d in place %d misalign %d size %zu/%zu",
-                test.heads, test.kv_heads, test.head_dim, test.page_size, test.rotated, test.in_place, test.misalign,
-                sizeof(E), sizeof(Angle));
+  std::snprintf(where, sizeof(where),
+                "rope append heads %d/%d d %d page %d rotated %d in place %d misalign %d size %zu/%zu", test.heads,
+                test.kv_heads, test.head_dim, test.page_size, test.rotated, test.in_place, test.misalign, sizeof(E),
+                sizeof(Angle));
   const int d = test.head_dim;
   const TestRows rows(test.rows, std::vector<int>(test.rows.size(), 0), test.page_size, seed);
   const int tokens = rows.tokens();
@@ -76,8 +79,8 @@ void Run(const Case& test, uint64_t seed, Report& report) {
     double expected = static_cast<float>(from[channel]), bound = 0;
     if (turned && test.rotated) {
       const int half = d / 2;
-      const double partner = channel < half ? -static_cast<float>(from[channel + half])
-                                            : static_cast<float>(from[channel - half]);
+      const double partner =
+          channel < half ? -static_cast<float>(from[channel + half]) : static_cast<float>(from[channel - half]);
       const double a = expected * static_cast<float>(c[token * d + channel]);
       const double b = partner * static_cast<float>(s[token * d + channel]);
       expected = a + b;
@@ -121,7 +124,8 @@ void Run(const Case& test, uint64_t seed, Report& report) {
     touched += std::memcmp(&after[i], &x[i], sizeof(E)) != 0;
   }
   report.Expect(touched == 0, "something else was written to", where);
-  report.Expect(cache.GuardsIntact() && qkv.GuardsIntact() && q_out.GuardsIntact(), "a guard band was written to", where);
+  report.Expect(cache.GuardsIntact() && qkv.GuardsIntact() && q_out.GuardsIntact(), "a guard band was written to",
+                where);
 }
 
 }  // namespace
@@ -138,7 +142,8 @@ void TestRopeAppend(Report& report) {
   const std::vector<RowSize> decode = {{1, 1}, {1, 7}, {1, 64}, {1, 65}, {1, 127}};
   const std::vector<RowSize> mixed = {{0, 3}, {5, 5}, {1, 33}, {0, 9}, {0, 1}, {40, 100}, {1, 1}};
   for (const auto& rows : {decode, mixed}) {
-    for (int d : {64, 80, 96, 128, 2, 10}) run({.rows = rows, .heads = 6, .kv_heads = 2, .head_dim = d, .page_size = 16});
+    for (int d : {64, 80, 96, 128, 2, 10})
+      run({.rows = rows, .heads = 6, .kv_heads = 2, .head_dim = d, .page_size = 16});
     run({.rows = rows, .heads = 3, .kv_heads = 3, .head_dim = 64, .page_size = 5, .in_place = false});
     run({.rows = rows, .heads = 3, .kv_heads = 3, .head_dim = 64, .page_size = 16, .rotated = false});
     run({.rows = rows, .heads = 0, .kv_heads = 4, .head_dim = 64, .page_size = 16, .rotated = false});
