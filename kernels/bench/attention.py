@@ -32,6 +32,18 @@ def _prefill(library: Library, window: int = 0, kernel: int = 0) -> Bind:
     return bind
 
 
+def _masked(window: int) -> Bind:
+    """scaled_dot_product_attention with the window as a mask, by the backend that torch chooses."""
+
+    def bind(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object) -> Call:
+        distance = torch.arange(q.shape[2], device=q.device)
+        distance = distance[:, None] - distance
+        mask = (distance >= 0) & (distance < window)
+        return lambda: torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+    return bind
+
+
 def cases(libraries: Libraries) -> Iterator[Case]:
     """Causal prefill; half of the square's operations count."""
     for b, h, t, d in PREFILL:
@@ -57,7 +69,7 @@ def cases(libraries: Libraries) -> Iterator[Case]:
             f"{b}x{h}x{t}x{d} window {window}",
             lambda b=b, h=h, t=t, d=d: tuple(randn(b, h, t, d) for _ in range(4)),
             ours={name: _prefill(library, window) for name, library in libraries.items()},
-            peers={},
+            peers={"masked": _masked(window)},
             others={
                 "cudnn, no window": torch_peers.attention(SDPBackend.CUDNN_ATTENTION, causal=True),
                 **{f"{name}, sm_80": _prefill(library, window, 80) for name, library in libraries.items()},

@@ -8,11 +8,11 @@ from kernels.bench.library import Libraries
 
 FAMILIES: dict[str, Callable[[Libraries], Iterable[Case]]] = {
     "attention": attention.cases,
-    "paged": paged.cases,
     "mlp": mlp.cases,
     "gemm": gemm.cases,
     "gemm_s8": gemm_s8.cases,
     "norm": norm.cases,
+    "paged": paged.cases,
     "softmax": softmax.cases,
 }
 
