@@ -464,13 +464,20 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
   }
 }
 
+// Dynamic shared memory of a block that has `columns` columns.
+template <class T>
+constexpr size_t SharedBytes(int columns) {
+  return kWarps * T::kRingBytes + 16 + size_t{kSplits} * columns * T::kSumsStride * 4;
+}
+
 template <class Element, int kHeadDim, int kColumnTiles, int kBlocks>
-cudaError_t LaunchTraits(const Params& params, int columns, cudaStream_t stream) {
+cudaError_t LaunchTraits(Params& params, int64_t columns, cudaStream_t stream) {
   using T = Traits<Element, kHeadDim, kColumnTiles, kBlocks>;
-  const int64_t blocks = int64_t{params.rows.rows} * params.column_blocks * params.kv_heads * kBlocks;
+  const int64_t column_blocks = (columns + T::kColumns - 1) / T::kColumns;
+  const int64_t blocks = params.rows.rows * column_blocks * params.kv_heads * kBlocks;
   if (blocks > INT32_MAX) return cudaErrorNotSupported;
-  const size_t shared_bytes = kWarps * T::kRingBytes + 16 +
-                              size_t{kSplits} * (columns < T::kColumns ? columns : T::kColumns) * T::kSumsStride * 4;
+  params.column_blocks = static_cast<int>(column_blocks);
+  const size_t shared_bytes = SharedBytes<T>(static_cast<int>(columns < T::kColumns ? columns : T::kColumns));
   return LaunchOverlapped(PagedAttentionKernel<T>, static_cast<int>(blocks), kBlocks, kThreads, shared_bytes, stream,
                           params);
 }
@@ -478,14 +485,21 @@ cudaError_t LaunchTraits(const Params& params, int columns, cudaStream_t stream)
 // `columns`: the most queries of a row on a kv head. `cluster`: kSplits blocks share a row, else one has it alone.
 template <class Element, int kHeadDim>
 cudaError_t LaunchHeadDim(Params& params, int64_t columns, bool cluster, cudaStream_t stream) {
-  params.column_blocks = static_cast<int>(columns <= 8 ? 1 : (columns + 15) / 16);
-  const int most = static_cast<int>(columns < 16 ? columns : 16);
-  if (columns <= 8) {
-    return cluster ? LaunchTraits<Element, kHeadDim, 1, kSplits>(params, most, stream)
-                   : LaunchTraits<Element, kHeadDim, 1, 1>(params, most, stream);
+  if (cluster) {
+    return columns <= 8 ? LaunchTraits<Element, kHeadDim, 1, kSplits>(params, columns, stream)
+                        : LaunchTraits<Element, kHeadDim, 2, kSplits>(params, columns, stream);
   }
-  return cluster ? LaunchTraits<Element, kHeadDim, 2, kSplits>(params, most, stream)
-                 : LaunchTraits<Element, kHeadDim, 2, 1>(params, most, stream);
+  // Other GPUs than Hopper's have less shared memory. Which of them refuse a head_dim may not depend on the batch, as
+  // bits would then too; eight columns at a time or sixteen have the same bits.
+  using Narrow = Traits<Element, kHeadDim, 1, 1>;
+  using Wide = Traits<Element, kHeadDim, 2, 1>;
+  int device = 0, limit = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&limit, cudaDevAttrMaxSharedMemoryPerBlockOptin, device)) return error;
+  if (SharedBytes<Narrow>(Narrow::kColumns) > static_cast<size_t>(limit)) return cudaErrorNotSupported;
+  return columns <= 8 || SharedBytes<Wide>(Wide::kColumns) > static_cast<size_t>(limit)
+             ? LaunchTraits<Element, kHeadDim, 1, 1>(params, columns, stream)
+             : LaunchTraits<Element, kHeadDim, 2, 1>(params, columns, stream);
 }
 
 // Defined a type a file, paged_attention_*.cu. cudaErrorNotSupported for a head_dim that has no such kernel.

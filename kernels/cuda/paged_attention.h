@@ -28,15 +28,17 @@ struct PagedAttentionArgs {
   int blocks_per_row = 0;
 };
 
-// bf16 and f16 on tensor cores where head_dim is 64, 80, 96 or 128, page_size a multiple of 16, and q and the cache are
-// 16-byte aligned with q_stride a multiple of 8: probabilities are rounded to the cache's type for their product with
-// v, everything else is f32. Other cases, and all of f32 (never TF32), take a plain kernel whose arithmetic is f32.
+// bf16 and f16 on tensor cores where head_dim is 64, 80, 96 or 128, page_size a multiple of 16 (and a block may have
+// the shared memory: 8.6 and 8.9 have it for 64 alone): probabilities are rounded to the cache's type for their product
+// with v, everything else is f32. Other cases, and all of f32 (never TF32), take a plain kernel whose arithmetic is
+// f32.
 //
 // A token's bits depend on its q and its slots only: not on other rows, on how a prompt is cut into steps, on
 // pages_per_row or on blocks_per_row. (Where later slots of the row hold infinities or NaN, they may spread to it.)
 //
-// Supports (else cudaErrorNotSupported): head_dim a multiple of 8 up to 256; compute capability 8.0 and up. o may not
-// overlap the others. Launches on `stream`; allocates nothing and does not wait.
+// Supports (else cudaErrorNotSupported): head_dim a multiple of 8 up to 256; q, o and the cache 16-byte aligned,
+// q_stride of whole 16 bytes; compute capability 8.0 and up. o may not overlap the others. Launches on `stream`;
+// allocates nothing and does not wait.
 cudaError_t PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 
 // The same for rows of many tokens, chunks of prompts: keys are read once for 64 queries of a head. A token's bits

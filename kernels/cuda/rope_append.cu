@@ -1,5 +1,6 @@
 #include <cstdint>
 
+#include "kernels/cuda/chunk.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rope_append.h"
@@ -8,36 +9,6 @@ namespace flashflow::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-// kCount elements, at once where they are more than one.
-template <class E, int kCount>
-__device__ __forceinline__ void Load(const E* from, float (&x)[kCount]) {
-  if constexpr (kCount == 1) {
-    x[0] = ToFloat(*from);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kCount; i += kPerVector<E>) {
-      float part[kPerVector<E>];
-      UnpackVector<E>(*reinterpret_cast<const uint4*>(from + i), part);
-#pragma unroll
-      for (int e = 0; e < kPerVector<E>; ++e) x[i + e] = part[e];
-    }
-  }
-}
-template <class E, int kCount>
-__device__ __forceinline__ void Save(E* to, const float (&x)[kCount]) {
-  if constexpr (kCount == 1) {
-    *to = FromFloat<E>(x[0]);
-  } else {
-#pragma unroll
-    for (int i = 0; i < kCount; i += kPerVector<E>) {
-      float part[kPerVector<E>];
-#pragma unroll
-      for (int e = 0; e < kPerVector<E>; ++e) part[e] = x[i + e];
-      *reinterpret_cast<uint4*>(to + i) = PackVector<E>(part);
-    }
-  }
-}
 
 // The row that owns the token. With one token a row, the usual step, it is the first guess.
 __device__ __forceinline__ int RowOf(const PagedRows& rows, int token) {
@@ -70,16 +41,16 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
   const int part_head = is_q ? head : is_v ? head - args.heads - args.kv_heads : head - args.heads;
   const E* from = static_cast<const E*>(part.data) + token * part.stride + part_head * args.head_dim + channel;
   float low[kCount], high[kCount];
-  Load(from, low);
-  Load(from + half, high);
+  LoadChunk(from, low);
+  LoadChunk(from + half, high);
 
   if (args.cos != nullptr && !is_v) {
     const int64_t at = token * args.head_dim + channel;
     float cos[kCount], sin[kCount], cos_high[kCount], sin_high[kCount];
-    Load(static_cast<const Angle*>(args.cos) + at, cos);
-    Load(static_cast<const Angle*>(args.sin) + at, sin);
-    Load(static_cast<const Angle*>(args.cos) + at + half, cos_high);
-    Load(static_cast<const Angle*>(args.sin) + at + half, sin_high);
+    LoadChunk(static_cast<const Angle*>(args.cos) + at, cos);
+    LoadChunk(static_cast<const Angle*>(args.sin) + at, sin);
+    LoadChunk(static_cast<const Angle*>(args.cos) + at + half, cos_high);
+    LoadChunk(static_cast<const Angle*>(args.sin) + at + half, sin_high);
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const float x = low[i];
@@ -100,8 +71,8 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
              args.head_dim +
          channel;
   }
-  Save(to, low);
-  Save(to + half, high);
+  SaveChunk(to, low);
+  SaveChunk(to + half, high);
 }
 
 template <class E, class Angle>

@@ -26,6 +26,7 @@ int main(int argc, char** argv) {
       {"attention", flashflow::cuda::testing::TestFusedAttention},
       {"paged_attention", flashflow::cuda::testing::TestPagedAttention},
       {"rope_append", flashflow::cuda::testing::TestRopeAppend},
+      {"embedding", flashflow::cuda::testing::TestEmbedding},
       {"norm", flashflow::cuda::testing::TestNorm},
       {"quantize", flashflow::cuda::testing::TestQuantize},
       {"softmax", flashflow::cuda::testing::TestSoftmax},

@@ -27,6 +27,7 @@ void TestGemmS8(Report& report);
 void TestFusedAttention(Report& report);
 void TestPagedAttention(Report& report);
 void TestRopeAppend(Report& report);
+void TestEmbedding(Report& report);
 void TestNorm(Report& report);
 void TestQuantize(Report& report);
 void TestSoftmax(Report& report);
