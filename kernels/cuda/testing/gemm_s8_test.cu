@@ -7,27 +7,13 @@
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/testing/element_types.cuh"
+#include "kernels/cuda/testing/exact_activation.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/report.h"
 
 namespace flashflow::cuda::testing {
 namespace {
-
-using Bf16 = __nv_bfloat16;
-
-__device__ double ActivateExactly(Activation activation, double x) {
-  switch (activation) {
-    case Activation::kNone:
-      return x;
-    case Activation::kGeluTanh:
-      return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case Activation::kGeluErf:
-      return 0.5 * x * (1 + erf(x * 0.7071067811865476));
-    case Activation::kSilu:
-      return x / (1 + exp(-x));
-  }
-  return 0;
-}
 
 // One thread an element of d, the padding between rows included (tolerance -1: must not be written).
 __global__ void OracleKernel(GemmArgs p, double* expected, double* tolerance) {

@@ -7,24 +7,13 @@
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/testing/element_types.cuh"
+#include "kernels/cuda/testing/exact_activation.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/report.h"
 
 namespace flashflow::cuda::testing {
 namespace {
-
-using Bf16 = __nv_bfloat16;
-
-template <class T>
-constexpr Dtype kDtype = std::is_same_v<T, Bf16>     ? Dtype::kBf16
-                         : std::is_same_v<T, __half> ? Dtype::kF16
-                                                     : Dtype::kF32;
-
-// A bound on the relative error of rounding to T.
-template <class T>
-constexpr double kHalfUnit = std::is_same_v<T, Bf16>     ? 0x1p-8
-                             : std::is_same_v<T, __half> ? 0x1p-11
-                                                         : 0x1p-24;
 
 template <class Element>
 struct Operands {
@@ -39,20 +28,6 @@ struct Operands {
 template <class Element>
 __device__ double SumError(int k, double absolute) {
   return (sizeof(Element) == 4 ? (k + 1) * 0x1p-24 : (k / 16 + 16) * 0x1p-23) * absolute;
-}
-
-__device__ double ActivateExactly(Activation activation, double x) {
-  switch (activation) {
-    case Activation::kNone:
-      return x;
-    case Activation::kGeluTanh:
-      return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)));
-    case Activation::kGeluErf:
-      return 0.5 * x * (1 + erf(x * 0.7071067811865476));
-    case Activation::kSilu:
-      return x / (1 + exp(-x));
-  }
-  return 0;
 }
 
 // One thread an element of d, the padding between rows included (tolerance -1: must not be written).

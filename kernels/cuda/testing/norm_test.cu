@@ -7,24 +7,12 @@
 
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/quantize.h"
+#include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/report.h"
 
 namespace flashflow::cuda::testing {
 namespace {
-
-using Bf16 = __nv_bfloat16;
-
-template <class T>
-constexpr Dtype kDtype = std::is_same_v<T, Bf16>     ? Dtype::kBf16
-                         : std::is_same_v<T, __half> ? Dtype::kF16
-                                                     : Dtype::kF32;
-
-// A bound on the relative error of rounding to T.
-template <class T>
-constexpr double kHalfUnit = std::is_same_v<T, Bf16>     ? 0x1p-8
-                             : std::is_same_v<T, __half> ? 0x1p-11
-                                                         : 0x1p-24;
 
 // One thread a row; the padding between rows gets the tolerance -1: it must not be written.
 template <class T>

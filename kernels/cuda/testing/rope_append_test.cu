@@ -8,19 +8,13 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/rope_append.h"
+#include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/paged_cache.cuh"
 #include "kernels/cuda/testing/report.h"
 
 namespace flashflow::cuda::testing {
 namespace {
-
-using Bf16 = __nv_bfloat16;
-
-template <class T>
-constexpr double kRounding = std::is_same_v<T, Bf16>     ? 0x1p-8
-                             : std::is_same_v<T, __half> ? 0x1p-11
-                                                         : 0x1p-24;
 
 struct Case {
   std::vector<RowSize> rows;
@@ -84,7 +78,7 @@ void Run(const Case& test, uint64_t seed, Report& report) {
       const double a = expected * static_cast<float>(c[token * d + channel]);
       const double b = partner * static_cast<float>(s[token * d + channel]);
       expected = a + b;
-      bound = kRounding<E> * std::fabs(expected) + 3 * 0x1p-24 * (std::fabs(a) + std::fabs(b)) + 0x1p-25;
+      bound = kHalfUnit<E> * std::fabs(expected) + 3 * 0x1p-24 * (std::fabs(a) + std::fabs(b)) + 0x1p-25;
     }
     bad += !(std::fabs(static_cast<float>(got) - expected) <= bound);
   };
