@@ -36,10 +36,17 @@ struct CacheView {
   int64_t layers = 0, num_pages = 0, kv_heads = 0, page_size = 0, head_dim = 0;
 };
 
+// What is known on the host of a step's rows, whose lengths lie in the device's memory. Kernels on the host read those.
+struct StepRows {
+  int64_t max_row_tokens = 0;  // no row has more tokens in this step
+  bool fresh = false;          // all of a row's sequence is in this step: none has tokens in the cache already
+};
+
 struct LaunchContext {
   absl::Span<const TensorView> inputs;
   absl::Span<const TensorView> outputs;
   const CacheView* cache = nullptr;
+  StepRows rows = {};  // of a step that uses the cache
   void* workspace = nullptr;
   size_t workspace_bytes = 0;
   void* device = nullptr;  // CPU: cpu::ThreadPool*; CUDA: the stream
