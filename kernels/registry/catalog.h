@@ -72,6 +72,8 @@ struct KernelSpec {
   bool variadic = false;    // the last input may be repeated
   bool same_dtype = false;  // all inputs and outputs have one dtype
   bool uses_cache = false;
+  // A row of a result has the same bits beside any other rows, however many, and however a sequence is cut into steps.
+  bool batch_invariant = false;
   DTypeSet cache_dtypes = {};
   std::vector<WeightLayoutRule> weight_layouts = {};
   std::vector<InPlaceRule> in_place = {};

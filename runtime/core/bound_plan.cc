@@ -29,6 +29,11 @@ std::optional<int64_t> Bytes(const TensorView& view) {
   return bytes;
 }
 
+bool IsBatchInvariant(const plan::KernelRef& kernel) {
+  const kernels::KernelSpec* spec = kernels::FindKernel(kernel.id, kernel.version);
+  return spec != nullptr && spec->batch_invariant;
+}
+
 absl::Status Invalid(auto&&... what) { return absl::InvalidArgumentError(absl::StrCat("plan: ", what...)); }
 
 // A packed weight keeps its elements elsewhere than its shape says: it has no aliases of another shape.
@@ -42,10 +47,10 @@ bool ShowsWeight(const plan::Tensor& tensor, const plan::Weight& weight) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<BoundPlan>> BoundPlan::Create(const plan::Plan& plan, Device* device,
-                                                             const kernels::TunedConfigs* tuned) {
+                                                             const kernels::TunedConfigs* tuned, bool batch_invariant) {
   auto bound = std::unique_ptr<BoundPlan>(new BoundPlan(plan, device, tuned));
   FF_RETURN_IF_ERROR(bound->PrepareShapes());
-  FF_RETURN_IF_ERROR(bound->BindSteps());
+  FF_RETURN_IF_ERROR(bound->BindSteps(batch_invariant));
   return bound;
 }
 
@@ -77,7 +82,7 @@ absl::Status BoundPlan::PrepareShapes() {
   return absl::OkStatus();
 }
 
-absl::Status BoundPlan::BindSteps() {
+absl::Status BoundPlan::BindSteps(bool batch_invariant) {
   for (size_t i = 0; i < plan_.steps.size(); ++i) {
     const plan::Step& step = plan_.steps[i];
     std::vector<std::optional<DType>> input_dtypes;
@@ -87,10 +92,17 @@ absl::Status BoundPlan::BindSteps() {
     std::vector<DType> output_dtypes;
     for (int32_t index : step.outputs) output_dtypes.push_back(plan_.tensors[static_cast<size_t>(index)].dtype);
 
-    const auto tactic = std::find_if(step.tactics.begin(), step.tactics.end(), [&](const plan::KernelRef& kernel) {
+    const auto is_there = [&](const plan::KernelRef& kernel) {
       return device_->launchers().Has(kernel.id, kernel.version);
+    };
+    const auto tactic = std::ranges::find_if(step.tactics, [&](const plan::KernelRef& kernel) {
+      return is_there(kernel) && (!batch_invariant || IsBatchInvariant(kernel));
     });
     if (tactic == step.tactics.end()) {
+      if (std::ranges::any_of(step.tactics, is_there)) {
+        return absl::UnimplementedError(absl::StrCat("plan: step ", i, " (", step.op, ") has no kernel on ",
+                                                     device_->kind(), " that is batch-invariant"));
+      }
       return absl::NotFoundError(absl::StrCat("plan: step ", i, " (", step.op, ") wants kernel \"",
                                               step.tactics.empty() ? "" : step.tactics[0].id,
                                               "\", which this build of FlashFlow lacks"));
@@ -181,7 +193,8 @@ std::string BoundPlan::TacticOf(size_t step) const {
   return kernels::TacticToText({bound.tactic, *bound.config});
 }
 
-absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<double> step_us) {
+absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::StepRows& rows,
+                               absl::Span<double> step_us) {
   using Clock = std::chrono::steady_clock;
   device_->BeginStep();
   const absl::Cleanup end = [this] { device_->EndStep(); };
@@ -192,7 +205,10 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<doubl
     context.outputs = steps_[s].outputs;
     context.device = device_->launch_handle();
     if (steps_[s].config != nullptr) context.config = *steps_[s].config;
-    if (step.uses_cache) context.cache = cache;
+    if (step.uses_cache) {
+      context.cache = cache;
+      context.rows = rows;
+    }
     if (step.workspace >= 0) {
       const TensorView& workspace = views_[static_cast<size_t>(step.workspace)];
       context.workspace = workspace.data;
@@ -203,7 +219,9 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, absl::Span<doubl
       return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
                                                       step.loc, "): ", status.message()));
     }
-    if (!step_us.empty()) step_us[s] = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+    if (step_us.empty()) continue;
+    FF_RETURN_IF_ERROR(device_->Wait());
+    step_us[s] = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
   }
   return absl::OkStatus();
 }

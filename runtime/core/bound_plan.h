@@ -30,20 +30,21 @@ struct Place {
 class BoundPlan {
  public:
   // The plan must have passed plan::Validate; plan, device and, unless it is null, `tuned` must outlive this. Kernels
-  // run with their tuned configs where there are any. NotFound names a kernel that this
-  // build lacks; InvalidArgument a tensor that its weight is not, a kernel that may not write in place, and what
-  // one refuses.
+  // run with their tuned configs where there are any; batch_invariant takes those alone that give a row the same bits
+  // beside any others. NotFound names a kernel that this build lacks; Unimplemented an operation without a
+  // batch-invariant one; InvalidArgument a tensor that its weight is not, a kernel that may not write in place, and
+  // what one refuses.
   static absl::StatusOr<std::unique_ptr<BoundPlan>> Create(const plan::Plan& plan, Device* device,
-                                                           const kernels::TunedConfigs* tuned = nullptr);
+                                                           const kernels::TunedConfigs* tuned = nullptr,
+                                                           bool batch_invariant = false);
 
   // Shapes for these symbols, memory as place_of(tensor's index) says; weights as in view_of_weight's layout.
   // InvalidArgument if a tensor does not fit its memory, and then nothing may be launched until a call succeeds.
   absl::Status Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of);
 
-  // Runs all steps. The error of a kernel names its step. step_us, one for each step or empty, gets the time that each
-  // took; a device that works behind the caller's back makes that the time to launch it. Precondition: Specialize was
-  // OK.
-  absl::Status Launch(const kernels::CacheView* cache, absl::Span<double> step_us = {});
+  // Runs all steps, and waits for none. The error of a kernel names its step. step_us, one for each step or empty, gets
+  // the time that each took, and then it is waited for. Precondition: Specialize was OK.
+  absl::Status Launch(const kernels::CacheView* cache, const kernels::StepRows& rows, absl::Span<double> step_us = {});
 
   // The kernel of a step, and its config as of the last specialization: "cpu.linear.panel16[tile_rows=4]".
   std::string TacticOf(size_t step) const;
@@ -64,7 +65,7 @@ class BoundPlan {
   BoundPlan(const plan::Plan& plan, Device* device, const kernels::TunedConfigs* tuned)
       : plan_(plan), device_(device), tuned_(tuned) {}
   absl::Status PrepareShapes();
-  absl::Status BindSteps();
+  absl::Status BindSteps(bool batch_invariant);
   absl::Status CheckInPlace(size_t step, const plan::KernelRef& tactic) const;
   void Configure(size_t step);
 

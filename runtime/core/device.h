@@ -10,11 +10,13 @@
 #include <string>
 #include <string_view>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
 #include "compiler/plan/plan.h"
 #include "kernels/registry/launcher.h"
+#include "runtime/core/sampling_params.h"
 #include "runtime/engine/engine_file.h"
 
 namespace flashflow::runtime {
@@ -33,7 +35,44 @@ struct LoadedWeight {
   std::unique_ptr<Buffer> buffer;  // nullptr: the view lies in the engine file's mapping
 };
 
-// Used by one thread at a time.
+// Launches kept together, to be run again as one.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  virtual absl::Status Launch() = 0;
+};
+
+// A point in the order of a device's work.
+class Marker {
+ public:
+  virtual ~Marker() = default;
+  virtual absl::Status Set() = 0;    // here: after all work so far
+  virtual absl::Status Await() = 0;  // returns once the device has come to where it was last set, or at once
+};
+
+// Of a device that is done with its work whenever a call returns.
+class DoneMarker final : public Marker {
+ public:
+  absl::Status Set() override { return absl::OkStatus(); }
+  absl::Status Await() override { return absl::OkStatus(); }
+};
+
+// Draws tokens where the logits lie. How a row is drawn is given in device memory, row_bytes() a row.
+class DeviceSampler {
+ public:
+  virtual ~DeviceSampler() = default;
+  // Whether it honors all of the parameters. (What it does not, the host draws.)
+  virtual bool Supports(const SamplingParams& params) const = 0;
+  virtual size_t row_bytes() const = 0;
+  // Writes to the host's memory how a row is drawn the index'th time.
+  virtual void WriteRow(const SamplingParams& params, uint64_t index, void* row) const = 0;
+  virtual size_t workspace_bytes(int64_t rows, int64_t vocab_size) const = 0;
+  // tokens[i] = a draw from logits[i], of vocab_size; -1 if a logit is not finite. All memory is the device's.
+  virtual absl::Status Launch(const float* logits, int64_t rows, int64_t vocab_size, const void* how, void* workspace,
+                              int32_t* tokens) = 0;
+};
+
+// Used by one thread at a time. What is launched or copied runs in order.
 class Device {
  public:
   virtual ~Device() = default;
@@ -57,8 +96,14 @@ class Device {
 
   // Whether host code may read and write device memory in place.
   virtual bool SharesHostMemory() const = 0;
+  // Zeroed memory of the host, which copies reach without a detour. ResourceExhausted as Allocate.
+  virtual absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes, std::string_view purpose) = 0;
+  // Both return before the copy is made; `host`, of AllocateHost, must not be touched before that.
   virtual absl::Status CopyToDevice(void* device, const void* host, size_t bytes) = 0;
-  virtual absl::Status CopyToHost(void* host, const void* device, size_t bytes) = 0;  // after all launches so far
+  virtual absl::Status CopyToHost(void* host, const void* device, size_t bytes) = 0;
+  // Until all that was launched and copied is done. Errors of launches that show up late are returned here.
+  virtual absl::Status Wait() = 0;
+  virtual absl::StatusOr<std::unique_ptr<Marker>> CreateMarker() = 0;
 
   virtual const kernels::Launchers& launchers() const = 0;
   virtual void* launch_handle() = 0;  // LaunchContext::device
@@ -66,6 +111,14 @@ class Device {
   // Around the launches of one step.
   virtual void BeginStep() {}
   virtual void EndStep() {}
+
+  // Whether it can record launches. What is launched again works on the same memory.
+  virtual bool CanRecord() const { return false; }
+  // What `launches` launches, which runs when the recording is launched. Its error, or Unimplemented if CanRecord is
+  // false.
+  virtual absl::StatusOr<std::unique_ptr<Recording>> Record(absl::FunctionRef<absl::Status()> launches);
+
+  virtual DeviceSampler* sampler() { return nullptr; }  // null: the host draws
 };
 
 }  // namespace flashflow::runtime

@@ -1,12 +1,13 @@
 #include "runtime/core/executor.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstddef>
+#include <numeric>
 #include <optional>
 #include <string_view>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
@@ -14,18 +15,16 @@
 namespace flashflow::runtime {
 namespace {
 
-struct InputRow {
-  std::string_view name;
-  absl::Span<const int32_t> StepInputs::* field;
-};
-constexpr InputRow kInputs[] = {{"token_ids", &StepInputs::token_ids},     {"positions", &StepInputs::positions},
-                                {"row_start", &StepInputs::row_start},     {"kv_len", &StepInputs::kv_len},
-                                {"block_table", &StepInputs::block_table}, {"logit_rows", &StepInputs::logit_rows}};
+// As InputLayout::offsets has them.
+enum InputKind : size_t { kTokenIds, kPositions, kRowStart, kKvLen, kBlockTable, kLogitRows, kInputKinds };
+constexpr std::string_view kInputNames[kInputKinds] = {"token_ids", "positions",   "row_start",
+                                                       "kv_len",    "block_table", "logit_rows"};
+constexpr int64_t kInputAlignment = 16;
 
-const InputRow* FindInput(std::string_view name) {
-  const auto* row = std::find_if(std::begin(kInputs), std::end(kInputs), [&](auto& r) { return r.name == name; });
-  return row == std::end(kInputs) ? nullptr : row;
-}
+// Of decoding, and of what else is recorded: each row has one token, and wants its logits.
+bool OneTokenEach(int64_t tokens, int64_t rows, int64_t logit_rows) { return tokens == rows && logit_rows == rows; }
+
+int64_t AlignUp(int64_t bytes) { return (bytes + kInputAlignment - 1) / kInputAlignment * kInputAlignment; }
 
 int64_t PagesPerRow(const plan::Plan& plan) {
   return (plan.limits.context_length + plan.cache.page_size - 1) / plan.cache.page_size;
@@ -37,18 +36,21 @@ absl::Status Invalid(auto&&... what) { return absl::InvalidArgumentError(absl::S
 
 absl::StatusOr<std::unique_ptr<Executor>> Executor::Create(plan::Plan plan, std::vector<LoadedWeight> weights,
                                                            int64_t cache_pages, Device* device,
-                                                           const kernels::TunedConfigs* tuned) {
+                                                           const kernels::TunedConfigs* tuned, bool batch_invariant) {
   auto executor = std::unique_ptr<Executor>(new Executor(std::move(plan), std::move(weights), device, tuned));
-  FF_RETURN_IF_ERROR(executor->Prepare(cache_pages));
+  FF_RETURN_IF_ERROR(executor->Prepare(cache_pages, batch_invariant));
   return executor;
 }
 
-absl::Status Executor::Prepare(int64_t cache_pages) {
+// Memory that steps in flight still use must not be freed under them.
+Executor::~Executor() { device_->Wait().IgnoreError(); }
+
+absl::Status Executor::Prepare(int64_t cache_pages, bool batch_invariant) {
   if (!plan::IsStepPlan(plan_)) return Invalid("it is of a rectangular graph; expected a step graph's");
   FF_RETURN_IF_ERROR(PrepareInputs());
   FF_RETURN_IF_ERROR(PrepareOutputs());
   FF_RETURN_IF_ERROR(PrepareWeights());
-  FF_ASSIGN_OR_RETURN(bound_, BoundPlan::Create(plan_, device_, tuned_));
+  FF_ASSIGN_OR_RETURN(bound_, BoundPlan::Create(plan_, device_, tuned_, batch_invariant));
   int64_t arena_bytes = 0;
   for (const plan::Bucket& bucket : plan_.buckets) arena_bytes = std::max(arena_bytes, bucket.arena_bytes);
   FF_ASSIGN_OR_RETURN(arena_, device_->Allocate(static_cast<size_t>(arena_bytes), "the arena of intermediate values"));
@@ -56,22 +58,25 @@ absl::Status Executor::Prepare(int64_t cache_pages) {
 }
 
 absl::Status Executor::PrepareInputs() {
-  const plan::Limits& limits = plan_.limits;
-  const absl::flat_hash_map<std::string_view, int64_t> most = {{"token_ids", limits.max_tokens},
-                                                               {"positions", limits.max_tokens},
-                                                               {"row_start", limits.max_rows + 1},
-                                                               {"kv_len", limits.max_rows},
-                                                               {"block_table", limits.max_rows * PagesPerRow(plan_)},
-                                                               {"logit_rows", limits.max_logit_rows}};
   for (int32_t index : plan_.inputs) {
     const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(index)];
-    const auto it = most.find(tensor.name);
-    if (it == most.end() || tensor.dtype != DType::kI32) {
+    const auto kind = std::ranges::find(kInputNames, tensor.name);
+    if (kind == std::end(kInputNames) || tensor.dtype != DType::kI32) {
       return Invalid("input \"", tensor.name, "\" of dtype ", DTypeName(tensor.dtype),
                      " is none of a step graph's inputs");
     }
-    FF_ASSIGN_OR_RETURN(auto buffer, device_->Allocate(static_cast<size_t>(it->second) * sizeof(int32_t), tensor.name));
-    input_buffers_.push_back(std::move(buffer));
+    input_kinds_.push_back(static_cast<size_t>(kind - std::begin(kInputNames)));
+  }
+  const plan::Limits& limits = plan_.limits;
+  const int64_t bytes = LayoutOf({limits.max_tokens, limits.max_rows, limits.max_logit_rows, PagesPerRow(plan_)}).bytes;
+  FF_ASSIGN_OR_RETURN(input_block_, device_->Allocate(static_cast<size_t>(bytes), "a step's inputs"));
+  for (Slot& slot : slots_) {
+    if (!device_->SharesHostMemory()) {
+      FF_ASSIGN_OR_RETURN(slot.inputs, device_->AllocateHost(static_cast<size_t>(bytes), "a step's inputs"));
+    }
+    FF_ASSIGN_OR_RETURN(slot.tokens,
+                        device_->AllocateHost(static_cast<size_t>(limits.max_logit_rows) * sizeof(int32_t), "tokens"));
+    FF_ASSIGN_OR_RETURN(slot.done, device_->CreateMarker());
   }
   return absl::OkStatus();
 }
@@ -88,6 +93,11 @@ absl::Status Executor::PrepareOutputs() {
   int64_t bytes = static_cast<int64_t>(sizeof(float)) * plan_.limits.max_logit_rows;
   if (__builtin_mul_overflow(bytes, vocab_size_, &bytes)) return Invalid("the logits are larger than any memory");
   FF_ASSIGN_OR_RETURN(logits_, device_->Allocate(static_cast<size_t>(bytes), "the logits"));
+  if (const DeviceSampler* sampler = device_->sampler(); sampler != nullptr) {
+    FF_ASSIGN_OR_RETURN(
+        draw_workspace_,
+        device_->Allocate(sampler->workspace_bytes(plan_.limits.max_logit_rows, vocab_size_), "drawing tokens"));
+  }
   return absl::OkStatus();
 }
 
@@ -114,6 +124,8 @@ absl::Status Executor::PrepareWeights() {
 
 absl::Status Executor::PrepareCache(int64_t pages) {
   const plan::CacheSpec& spec = plan_.cache;
+  usable_pages_ = pages;
+  if (device_->CanRecord()) ++pages;
   cache_ = {nullptr, spec.dtype, spec.layers, pages, spec.kv_heads, spec.page_size, spec.head_dim};
   int64_t bytes = DTypeBytes(spec.dtype) * 2;  // keys and values
   for (int64_t factor : {spec.layers, pages, spec.kv_heads, spec.page_size, spec.head_dim}) {
@@ -151,37 +163,93 @@ absl::Status Executor::CheckInputs(const StepInputs& in) const {
   const auto within = [](absl::Span<const int32_t> values, int64_t limit) {
     return std::all_of(values.begin(), values.end(), [limit](int32_t v) { return v >= 0 && v < limit; });
   };
-  valid = valid && within(in.logit_rows, tokens) && within(in.block_table, cache_.num_pages) &&
-          within(in.positions, limits.context_length) && within(in.token_ids, vocab_size_);
+  valid = valid && within(in.logit_rows, tokens) && within(in.block_table, usable_pages_) &&
+          within(in.positions, limits.context_length) && (in.tokens_from_previous || within(in.token_ids, vocab_size_));
   if (!valid) return absl::InvalidArgumentError("a step's inputs hold an index that is out of range");
   return absl::OkStatus();
 }
 
-absl::Status Executor::CopyInputs(const StepInputs& inputs) {
-  for (size_t i = 0; i < plan_.inputs.size(); ++i) {
-    const InputRow* row = FindInput(plan_.tensors[static_cast<size_t>(plan_.inputs[i])].name);
-    const absl::Span<const int32_t> values = inputs.*(row->field);
-    FF_RETURN_IF_ERROR(
-        device_->CopyToDevice(input_buffers_[i]->data(), values.data(), values.size() * sizeof(int32_t)));
+Executor::InputLayout Executor::LayoutOf(const StepSize& size) const {
+  InputLayout layout;
+  int64_t counts[kInputKinds] = {};
+  counts[kTokenIds] = counts[kPositions] = size.tokens;
+  counts[kRowStart] = size.rows + 1;
+  counts[kKvLen] = size.rows;
+  counts[kBlockTable] = size.rows * size.pages;
+  counts[kLogitRows] = size.logit_rows;
+  for (size_t i = 0; i < kInputKinds; ++i) {
+    layout.offsets[i] = layout.bytes;
+    layout.bytes += AlignUp(counts[i] * static_cast<int64_t>(sizeof(int32_t)));
   }
-  return absl::OkStatus();
+  layout.draws = layout.bytes;
+  if (const DeviceSampler* sampler = device_->sampler(); sampler != nullptr) {
+    layout.bytes += AlignUp(size.logit_rows * static_cast<int64_t>(sampler->row_bytes()));
+  }
+  return layout;
 }
 
-absl::Status Executor::Specialize(int64_t tokens, int64_t rows, int64_t logit_rows, int64_t pages) {
-  const std::array<int64_t, 4> wanted = {tokens, rows, logit_rows, pages};
-  if (wanted == specialized_) return absl::OkStatus();
+// The size that the step runs at: larger than its inputs where it is recorded.
+Executor::StepSize Executor::Pad(const StepInputs& inputs) const {
+  const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
+  const auto rows = static_cast<int64_t>(inputs.kv_len.size());
+  const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
+  if (!device_->CanRecord() || !OneTokenEach(tokens, rows, logit_rows)) {
+    return {tokens, rows, logit_rows, inputs.pages_per_row};
+  }
+  const int64_t most = std::min(plan_.limits.max_rows, plan_.limits.max_logit_rows);
+  const int64_t padded = std::min(most, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))));
+  return {padded, padded, padded, PagesPerRow(plan_)};
+}
+
+void Executor::Pack(const StepInputs& inputs, const StepSize& size, const InputLayout& layout, char* block) const {
+  const auto at = [&](InputKind kind) { return reinterpret_cast<int32_t*>(block + layout.offsets[kind]); };
+  const auto copy = [&](absl::Span<const int32_t> values, InputKind kind) {
+    return std::copy(values.begin(), values.end(), at(kind));
+  };
+  const auto rows = static_cast<int64_t>(inputs.kv_len.size());
+  const int64_t more = size.rows - rows;  // rows of one token, in a page of their own
+  std::fill_n(copy(inputs.token_ids, kTokenIds), more, 0);
+  std::fill_n(copy(inputs.positions, kPositions), more, 0);
+  std::fill_n(copy(inputs.kv_len, kKvLen), more, 1);
+  int32_t* row_start = copy(inputs.row_start, kRowStart);
+  std::iota(row_start, row_start + more, inputs.row_start.back() + 1);
+  int32_t* logit_rows = copy(inputs.logit_rows, kLogitRows);
+  std::iota(logit_rows, logit_rows + more, static_cast<int32_t>(inputs.logit_rows.size()));
+  int32_t* table = at(kBlockTable);
+  for (int64_t r = 0; r < size.rows; ++r, table += size.pages) {
+    const bool real = r < rows;
+    const auto* pages = real ? inputs.block_table.data() + r * inputs.pages_per_row : nullptr;
+    int32_t* end = real ? std::copy_n(pages, inputs.pages_per_row, table) : table;
+    std::fill(end, table + size.pages, real ? 0 : static_cast<int32_t>(usable_pages_));
+  }
+  if (inputs.draws.empty()) return;
+  SamplingParams greedy;
+  greedy.temperature = 0;
+  const DeviceSampler& sampler = *device_->sampler();
+  for (int64_t i = 0; i < size.logit_rows; ++i) {
+    const bool real = i < static_cast<int64_t>(inputs.draws.size());
+    const Draw draw = real ? inputs.draws[static_cast<size_t>(i)] : Draw{&greedy, 0};
+    sampler.WriteRow(*draw.params, draw.index, block + layout.draws + i * static_cast<int64_t>(sampler.row_bytes()));
+  }
+}
+
+absl::Status Executor::Specialize(const StepSize& size, const InputLayout& layout) {
+  if (size == specialized_) return absl::OkStatus();
   specialized_ = {-1, -1, -1, -1};  // until all is done
 
   const auto bucket = std::find_if(plan_.buckets.begin(), plan_.buckets.end(),
-                                   [tokens](const plan::Bucket& b) { return tokens <= b.max_tokens; });
-  if (bucket == plan_.buckets.end()) return Invalid("no bucket holds ", tokens, " tokens");
-  const SymbolValues symbols = {{"T", tokens}, {"R", rows}, {"L", logit_rows}, {"P", pages}};
+                                   [&](const plan::Bucket& b) { return size.tokens <= b.max_tokens; });
+  if (bucket == plan_.buckets.end()) return Invalid("no bucket holds ", size.tokens, " tokens");
+  const SymbolValues symbols = {{"T", size.tokens}, {"R", size.rows}, {"L", size.logit_rows}, {"P", size.pages}};
   const auto place_of = [&](size_t i) -> Place {
     const plan::Tensor& tensor = plan_.tensors[i];
     const auto index = static_cast<size_t>(tensor.index);
     switch (tensor.storage) {
-      case plan::Storage::kInput:
-        return {input_buffers_[index]->data(), static_cast<int64_t>(input_buffers_[index]->size())};
+      case plan::Storage::kInput: {
+        const size_t kind = input_kinds_[index];
+        const int64_t end = kind + 1 < kInputKinds ? layout.offsets[kind + 1] : layout.draws;
+        return {static_cast<char*>(input_block_->data()) + layout.offsets[kind], end - layout.offsets[kind]};
+      }
       case plan::Storage::kOutput:
         return {logits_->data(), static_cast<int64_t>(logits_->size())};
       case plan::Storage::kWeight:
@@ -192,7 +260,67 @@ absl::Status Executor::Specialize(int64_t tokens, int64_t rows, int64_t logit_ro
     return {static_cast<char*>(arena_->data()) + bucket->offsets[i], bucket->arena_bytes - bucket->offsets[i]};
   };
   FF_RETURN_IF_ERROR(bound_->Specialize(symbols, place_of));
-  specialized_ = wanted;
+  specialized_ = size;
+  return absl::OkStatus();
+}
+
+absl::Status Executor::LaunchAll(const StepInputs& inputs, const StepSize& size, const InputLayout& layout,
+                                 absl::Span<double> step_us) {
+  kernels::StepRows rows = {.max_row_tokens = 0, .fresh = true};
+  for (size_t r = 0; r < inputs.kv_len.size(); ++r) {
+    const int32_t added = inputs.row_start[r + 1] - inputs.row_start[r];
+    rows.max_row_tokens = std::max<int64_t>(rows.max_row_tokens, added);
+    rows.fresh &= added == inputs.kv_len[r];
+  }
+  // Launched again, it will have other lengths.
+  const bool recorded = device_->CanRecord() && OneTokenEach(size.tokens, size.rows, size.logit_rows);
+  rows.fresh &= !recorded;
+
+  const auto launch = [&]() -> absl::Status {
+    FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, step_us));
+    if (inputs.draws.empty()) return absl::OkStatus();
+    return device_->sampler()->Launch(static_cast<const float*>(logits_->data()), size.logit_rows, vocab_size_,
+                                      static_cast<char*>(input_block_->data()) + layout.draws, draw_workspace_->data(),
+                                      static_cast<int32_t*>(input_block_->data()));
+  };
+  if (!recorded || !step_us.empty()) {
+    FF_RETURN_IF_ERROR(Specialize(size, layout));
+    return launch();
+  }
+  std::unique_ptr<Recording>& recording = recordings_[{size, !inputs.draws.empty()}];
+  if (recording == nullptr) {
+    FF_RETURN_IF_ERROR(Specialize(size, layout));
+    FF_ASSIGN_OR_RETURN(recording, device_->Record(launch));
+  }
+  return recording->Launch();
+}
+
+absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> step_us) {
+  FF_RETURN_IF_ERROR(CheckInputs(inputs));
+  const StepSize size = Pad(inputs);
+  const InputLayout layout = LayoutOf(size);
+  Slot& slot = slots_[static_cast<size_t>(steps_) % kInFlight];
+  FF_RETURN_IF_ERROR(slot.done->Await());
+  slot.step = -1;
+  char* block = static_cast<char*>(input_block_->data());
+  if (slot.inputs == nullptr) {
+    Pack(inputs, size, layout, block);
+  } else {
+    char* staged = static_cast<char*>(slot.inputs->data());
+    Pack(inputs, size, layout, staged);
+    // What the step before drew lies where this one reads its tokens.
+    const int64_t begin = inputs.tokens_from_previous ? layout.offsets[kPositions] : 0;
+    const int64_t end = inputs.draws.empty() ? layout.draws : layout.bytes;
+    FF_RETURN_IF_ERROR(device_->CopyToDevice(block + begin, staged + begin, static_cast<size_t>(end - begin)));
+  }
+  FF_RETURN_IF_ERROR(LaunchAll(inputs, size, layout, step_us));
+  slot.drawn = static_cast<int64_t>(inputs.draws.size());
+  if (slot.drawn > 0) {
+    FF_RETURN_IF_ERROR(
+        device_->CopyToHost(slot.tokens->data(), block, static_cast<size_t>(slot.drawn) * sizeof(int32_t)));
+  }
+  FF_RETURN_IF_ERROR(slot.done->Set());
+  slot.step = steps_++;
   return absl::OkStatus();
 }
 
@@ -201,17 +329,42 @@ absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs, 
     return absl::InvalidArgumentError(
         absl::StrCat("there is room for ", step_us.size(), " times; the plan has ", plan_.steps.size(), " steps"));
   }
-  FF_RETURN_IF_ERROR(CheckInputs(inputs));
-  FF_RETURN_IF_ERROR(CopyInputs(inputs));
-  const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
-  const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
-  FF_RETURN_IF_ERROR(Specialize(tokens, static_cast<int64_t>(inputs.kv_len.size()), logit_rows, inputs.pages_per_row));
-  FF_RETURN_IF_ERROR(bound_->Launch(&cache_, step_us));
-  const auto count = static_cast<size_t>(logit_rows * vocab_size_);
+  if (!inputs.draws.empty()) return absl::InvalidArgumentError("Run gives logits; Start draws tokens");
+  FF_RETURN_IF_ERROR(StartStep(inputs, step_us));
+  const size_t count = inputs.logit_rows.size() * static_cast<size_t>(vocab_size_);
   if (device_->SharesHostMemory()) return absl::MakeConstSpan(static_cast<const float*>(logits_->data()), count);
-  host_logits_.resize(count);
-  FF_RETURN_IF_ERROR(device_->CopyToHost(host_logits_.data(), logits_->data(), count * sizeof(float)));
-  return absl::MakeConstSpan(host_logits_);
+  if (host_logits_ == nullptr || host_logits_->size() < count * sizeof(float)) {
+    FF_ASSIGN_OR_RETURN(host_logits_, device_->AllocateHost(count * sizeof(float), "the logits"));
+  }
+  FF_RETURN_IF_ERROR(device_->CopyToHost(host_logits_->data(), logits_->data(), count * sizeof(float)));
+  FF_RETURN_IF_ERROR(device_->Wait());
+  return absl::MakeConstSpan(static_cast<const float*>(host_logits_->data()), count);
+}
+
+absl::StatusOr<int64_t> Executor::Start(const StepInputs& inputs) {
+  if (device_->sampler() == nullptr) {
+    return absl::InvalidArgumentError(absl::StrCat("device ", device_->kind(), " draws no tokens"));
+  }
+  if (inputs.draws.empty() || inputs.draws.size() != inputs.logit_rows.size()) {
+    return absl::InvalidArgumentError("a step wants one draw for each of its rows of logits, and at least one");
+  }
+  if (inputs.tokens_from_previous) {
+    const Slot& previous = slots_[static_cast<size_t>(steps_ + kInFlight - 1) % kInFlight];
+    if (steps_ == 0 || previous.step != steps_ - 1 || previous.drawn != static_cast<int64_t>(inputs.token_ids.size())) {
+      return absl::InvalidArgumentError("the step before drew another number of tokens than this one takes");
+    }
+  }
+  FF_RETURN_IF_ERROR(StartStep(inputs, {}));
+  return steps_ - 1;
+}
+
+absl::StatusOr<absl::Span<const int32_t>> Executor::Tokens(int64_t step) {
+  Slot& slot = slots_[static_cast<size_t>(std::max<int64_t>(step, 0)) % kInFlight];
+  if (step < 0 || slot.step != step) {
+    return absl::InvalidArgumentError(absl::StrCat("step ", step, " was not started, or too many after it were"));
+  }
+  FF_RETURN_IF_ERROR(slot.done->Await());
+  return absl::MakeConstSpan(static_cast<const int32_t*>(slot.tokens->data()), static_cast<size_t>(slot.drawn));
 }
 
 }  // namespace flashflow::runtime

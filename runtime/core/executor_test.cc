@@ -61,24 +61,28 @@ class ExecutorTest : public ::testing::Test {
       lookup_ = c.outputs[0];
       absent_is_null_ = c.inputs[2].data == nullptr;
       no_cache_ = c.cache == nullptr;
-      for (int64_t t = 0; t < c.inputs[1].dims[0]; ++t) {
-        const int32_t id = static_cast<const int32_t*>(c.inputs[1].data)[t];
-        std::copy_n(static_cast<const float*>(c.inputs[0].data) + id * 3, 3,
-                    static_cast<float*>(c.outputs[0].data) + t * 3);
-      }
+      CopyRows(c);
       return absl::OkStatus();
     });
     Register("fake.gather", 1, [this](const kernels::LaunchContext& c) {
       if (c.cache != nullptr) cache_ = *c.cache;
       workspace_bytes_ = c.workspace_bytes;
       workspace_ = c.workspace;
-      for (int64_t l = 0; l < c.inputs[1].dims[0]; ++l) {
-        const int32_t row = static_cast<const int32_t*>(c.inputs[1].data)[l];
-        std::copy_n(static_cast<const float*>(c.inputs[0].data) + row * 3, 3,
-                    static_cast<float*>(c.outputs[0].data) + l * 3);
-      }
+      rows_ = c.rows;
+      CopyRows(c);
       return gather_status_;
     });
+  }
+  // Rows of the first input by the indices in the second, now or when the recording is launched.
+  void CopyRows(const kernels::LaunchContext& c) {
+    const auto copy = [from = c.inputs[0].data, indices = c.inputs[1], to = c.outputs[0].data] {
+      for (int64_t i = 0; i < indices.dims[0]; ++i) {
+        const int32_t row = static_cast<const int32_t*>(indices.data)[i];
+        std::copy_n(static_cast<const float*>(from) + row * 3, 3, static_cast<float*>(to) + i * 3);
+      }
+    };
+    if (device_.recorded == nullptr) return copy();
+    device_.recorded->push_back(copy);
   }
   void Register(std::string_view id, int32_t version, FakeKernel::Body body) {
     ASSERT_EQ(device_.registry.Register(id, version,
@@ -107,6 +111,7 @@ class ExecutorTest : public ::testing::Test {
   kernels::TensorView lookup_;
   kernels::CacheView cache_;
   bool absent_is_null_ = false, no_cache_ = false;
+  kernels::StepRows rows_;
   size_t workspace_bytes_ = 0;
   void* workspace_ = nullptr;
   absl::Status gather_status_;
@@ -146,6 +151,126 @@ TEST_F(ExecutorTest, RunsStepsOverTheBucketsArena) {
   EXPECT_EQ(static_cast<char*>(lookup_.data) - static_cast<char*>(workspace_), 256);
   EXPECT_EQ(device_.steps_begun, 2);
   EXPECT_EQ(device_.steps_ended, 2);
+}
+
+TEST_F(ExecutorTest, TellsKernelsOfTheRows) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());
+  EXPECT_EQ(rows_.max_row_tokens, 2);
+  EXPECT_FALSE(rows_.fresh);
+  Inputs fresh;
+  fresh.kv_len = {2, 1};
+  ASSERT_TRUE((*executor)->Run(fresh.view()).ok());
+  EXPECT_TRUE(rows_.fresh);
+}
+
+// Steps of one token a row, on a device that records launches and draws tokens.
+class RecordingTest : public ExecutorTest {
+ protected:
+  RecordingTest() { device_.can_record = true; }
+  static Inputs Decode(std::vector<int32_t> token_ids) {
+    Inputs inputs;
+    inputs.positions.clear(), inputs.kv_len.clear(), inputs.block_table.clear(), inputs.logit_rows.clear();
+    inputs.row_start = {0};
+    for (size_t r = 0; r < token_ids.size(); ++r) {
+      inputs.positions.push_back(4);
+      inputs.kv_len.push_back(5);
+      inputs.block_table.insert(inputs.block_table.end(), {0, 1});
+      inputs.logit_rows.push_back(static_cast<int32_t>(r));
+      inputs.row_start.push_back(static_cast<int32_t>(r) + 1);
+    }
+    inputs.token_ids = std::move(token_ids);
+    return inputs;
+  }
+};
+
+TEST_F(RecordingTest, RecordsASizeOnceAndLaunchesItWithNewInputs) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  EXPECT_EQ((*executor)->cache_pages(), 6);
+  for (const int32_t token : {1, 2, 0}) {
+    const auto logits = (*executor)->Run(Decode({token}).view());
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    EXPECT_THAT(*logits, ElementsAre(10 * token, 10 * token + 1, 10 * token + 2));
+  }
+  EXPECT_EQ(device_.steps_begun, 1);
+  EXPECT_EQ(rows_.max_row_tokens, 1);
+  EXPECT_FALSE(rows_.fresh);
+  EXPECT_EQ(cache_.num_pages, 7);  // one more than anybody can name
+
+  ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());  // a step of another form between them
+  EXPECT_EQ(device_.steps_begun, 2);
+  const auto logits = (*executor)->Run(Decode({2}).view());
+  ASSERT_TRUE(logits.ok());
+  EXPECT_THAT(*logits, ElementsAre(20, 21, 22));
+  EXPECT_EQ(device_.steps_begun, 2);
+}
+
+TEST_F(RecordingTest, RoundsTheRowsUpByRowsInAPageOfTheirOwn) {
+  plan::Plan plan = LookupPlan();
+  plan.limits.max_logit_rows = plan.limits.max_rows = 4;
+  auto executor = Create(plan);
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  const auto three = (*executor)->Run(Decode({1, 2, 0}).view());
+  ASSERT_TRUE(three.ok()) << three.status();
+  EXPECT_THAT(*three, ElementsAre(10, 11, 12, 20, 21, 22, 0, 1, 2));
+  EXPECT_EQ(lookup_.dims[0], 4);
+  const auto four = (*executor)->Run(Decode({0, 1, 1, 2}).view());
+  ASSERT_TRUE(four.ok()) << four.status();
+  EXPECT_THAT(*four, ElementsAre(0, 1, 2, 10, 11, 12, 10, 11, 12, 20, 21, 22));
+  EXPECT_EQ(device_.steps_begun, 1);
+  Inputs outside = Decode({1});
+  outside.block_table = {6, 6};  // the page of the rows that nobody sees
+  EXPECT_EQ((*executor)->Run(outside.view()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RecordingTest, DrawsTokensAndReadsThemInTheNextStep) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  SamplingParams params;
+  params.top_k = 2;
+  Inputs inputs = Decode({1});
+  StepInputs step = inputs.view();
+  const Draw zeroth[] = {{&params, 0}};
+  step.draws = zeroth;
+  const auto first = (*executor)->Start(step);
+  ASSERT_TRUE(first.ok()) << first.status();
+  params.top_k = 1;
+  inputs.token_ids = {2};  // not read
+  step.tokens_from_previous = true;
+  const auto second = (*executor)->Start(step);
+  ASSERT_TRUE(second.ok()) << second.status();
+  auto tokens = (*executor)->Tokens(*first);
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_THAT(*tokens, ElementsAre(0));  // 1 + 2
+  tokens = (*executor)->Tokens(*second);
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_THAT(*tokens, ElementsAre(1));  // 0 + 1
+  EXPECT_EQ((*executor)->Tokens(7).status().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ((*executor)->Tokens(-1).status().code(), absl::StatusCode::kInvalidArgument);
+
+  const auto logits = (*executor)->Run(Decode({1}).view());  // reads what it is given again
+  ASSERT_TRUE(logits.ok());
+  EXPECT_THAT(*logits, ElementsAre(10, 11, 12));
+  EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);  // Run drew nothing
+  step.tokens_from_previous = false;
+  EXPECT_TRUE((*executor)->Start(step).ok());
+  EXPECT_EQ((*executor)->Tokens(*first).status().code(), absl::StatusCode::kInvalidArgument);  // too long ago
+  EXPECT_EQ((*executor)->Run(step).status().code(), absl::StatusCode::kInvalidArgument);
+  step.draws = {};
+  EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(ExecutorTest, ADeviceWithoutASamplerDrawsNothing) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok());
+  const SamplingParams params;
+  const std::vector<Draw> draws(2, Draw{&params, 0});
+  const Inputs inputs;
+  StepInputs step = inputs.view();
+  step.draws = draws;
+  EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST_F(ExecutorTest, TimesEachStepWhenAsked) {

@@ -42,11 +42,46 @@ class FakeKernel final : public kernels::BoundKernel {
   Body body_;
 };
 
+// Draws (a row's first logit / 10 + top_k + index) modulo the vocabulary.
+class FakeSampler final : public DeviceSampler {
+ public:
+  bool Supports(const SamplingParams& params) const override { return params.logprobs == 0; }
+  size_t row_bytes() const override { return 2 * sizeof(int32_t); }
+  void WriteRow(const SamplingParams& params, uint64_t index, void* row) const override {
+    const int32_t how[2] = {static_cast<int32_t>(index), params.top_k};
+    std::memcpy(row, how, sizeof(how));
+  }
+  size_t workspace_bytes(int64_t rows, int64_t vocab_size) const override {
+    return static_cast<size_t>(rows * vocab_size);
+  }
+  absl::Status Launch(const float* logits, int64_t rows, int64_t vocab_size, const void* how, void*,
+                      int32_t* tokens) override {
+    const auto draw = [=] {
+      for (int64_t i = 0; i < rows; ++i) {
+        const int32_t* row = static_cast<const int32_t*>(how) + 2 * i;
+        tokens[i] =
+            (static_cast<int32_t>(logits[i * vocab_size]) / 10 + row[0] + row[1]) % static_cast<int32_t>(vocab_size);
+      }
+    };
+    if (record == nullptr) {
+      draw();
+    } else {
+      record->push_back(draw);
+    }
+    return absl::OkStatus();
+  }
+  std::vector<std::function<void()>>* record = nullptr;
+};
+
 class FakeDevice final : public Device {
  public:
   int64_t available_bytes = int64_t{1} << 30;
   kernels::Launchers registry;
   int steps_begun = 0, steps_ended = 0;
+  // Makes it a device that records launches and draws tokens. Kernels of the test that are to be recorded push what
+  // they do to `recorded`, if it is not null.
+  bool can_record = false;
+  std::vector<std::function<void()>>* recorded = nullptr;
 
   std::string_view kind() const override { return "fake"; }
   std::string key() const override { return "fake/1"; }
@@ -84,10 +119,35 @@ class FakeDevice final : public Device {
     if (bytes > 0) std::memcpy(host, device, bytes);
     return absl::OkStatus();
   }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes, std::string_view purpose) override {
+    return Allocate(bytes, purpose);
+  }
+  absl::Status Wait() override { return absl::OkStatus(); }
+  absl::StatusOr<std::unique_ptr<Marker>> CreateMarker() override { return std::make_unique<DoneMarker>(); }
   const kernels::Launchers& launchers() const override { return registry; }
   void* launch_handle() override { return this; }
+  bool CanRecord() const override { return can_record; }
+  absl::StatusOr<std::unique_ptr<Recording>> Record(absl::FunctionRef<absl::Status()> launches) override {
+    auto recording = std::make_unique<FakeRecording>();
+    recorded = fake_sampler_.record = &recording->launches;
+    const absl::Status status = launches();
+    recorded = fake_sampler_.record = nullptr;
+    if (!status.ok()) return status;
+    return recording;
+  }
+  DeviceSampler* sampler() override { return can_record ? &fake_sampler_ : nullptr; }
   void BeginStep() override { ++steps_begun; }
   void EndStep() override { ++steps_ended; }
+
+ private:
+  struct FakeRecording final : Recording {
+    absl::Status Launch() override {
+      for (const auto& launch : launches) launch();
+      return absl::OkStatus();
+    }
+    std::vector<std::function<void()>> launches;
+  };
+  FakeSampler fake_sampler_;
 };
 
 }  // namespace flashflow::runtime

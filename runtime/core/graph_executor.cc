@@ -168,7 +168,8 @@ absl::Status GraphExecutor::Run(absl::Span<const int64_t> symbols, absl::Span<co
     return {static_cast<char*>(arena) + layout->offsets[i], layout->arena_bytes - layout->offsets[i]};
   };
   FF_RETURN_IF_ERROR(bound_->Specialize(values, place_of));
-  return bound_->Launch(/*cache=*/nullptr);
+  FF_RETURN_IF_ERROR(bound_->Launch(/*cache=*/nullptr, /*rows=*/{}));
+  return device_->Wait();
 }
 
 }  // namespace flashflow::runtime

@@ -113,6 +113,11 @@ class CpuDevice final : public Device {
   absl::Status CopyToHost(void* host, const void* device, size_t bytes) override {
     return CopyToDevice(host, device, bytes);
   }
+  absl::StatusOr<std::unique_ptr<Buffer>> AllocateHost(size_t bytes, std::string_view purpose) override {
+    return Allocate(bytes, purpose);
+  }
+  absl::Status Wait() override { return absl::OkStatus(); }
+  absl::StatusOr<std::unique_ptr<Marker>> CreateMarker() override { return std::make_unique<DoneMarker>(); }
 
   const kernels::Launchers& launchers() const override { return launchers_; }
   void* launch_handle() override { return &pool_; }
