@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
+#include <utility>
 
 #include "absl/base/no_destructor.h"
 #include "absl/status/status.h"
@@ -39,7 +40,7 @@ absl::StatusOr<DimExpr> TurnedBytes(const AttrMap& attrs, absl::Span<const Dims>
   return qkv[0] * (queries + *keys) * DTypeBytes(DType::kF32);
 }
 
-std::vector<KernelSpec> MakeCatalog() {
+std::vector<KernelSpec> CpuKernels() {
   const std::vector<OperandSpec> f32_result = {{"result", kF32Only}};
   const std::vector<OperandSpec> any_result = {{"result", kAny}};
   const std::vector<InPlaceRule> over_x = {{0, 0}};
@@ -235,6 +236,116 @@ std::vector<KernelSpec> MakeCatalog() {
        .cache_dtypes = kF32OrBF16,
        .workspace_bytes = TurnedBytes},
   };
+}
+
+// In f32, f16 or bf16 throughout, but for what is f32 in each: biases, weights of norms, angles. Weights are row-major.
+std::vector<KernelSpec> CudaKernels() {
+  constexpr DTypeSet kFloats = {DType::kF32, DType::kF16, DType::kBF16};
+  const std::vector<OperandSpec> float_result = {{"result", kFloats}};
+  const auto twice = [](KernelSpec spec, std::string_view invariant_id) {
+    KernelSpec invariant = spec;
+    invariant.id = invariant_id;
+    invariant.batch_invariant = true;
+    return std::vector<KernelSpec>{std::move(spec), std::move(invariant)};
+  };
+  std::vector<KernelSpec> kernels = {
+      {.id = "cuda.embedding",
+       .device = "cuda",
+       .ops = {"embedding"},
+       .inputs = {{"table", kFloats}, {"ids", kIndices}},
+       .outputs = float_result,
+       .batch_invariant = true},
+      {.id = "cuda.gather_rows",
+       .device = "cuda",
+       .ops = {"gather_rows"},
+       .inputs = {{"x", kFloats}, {"rows", kI32Only}},
+       .outputs = float_result,
+       .batch_invariant = true},
+      {.id = "cuda.layer_norm",
+       .device = "cuda",
+       .ops = {"layer_norm"},
+       .inputs = {{"x", kFloats}, {"weight", kF32Only, /*optional=*/true}, {"bias", kF32Only, /*optional=*/true}},
+       .outputs = float_result,
+       .batch_invariant = true,
+       .in_place = {{0, 0}}},
+      {.id = "cuda.rms_norm",
+       .device = "cuda",
+       .ops = {"rms_norm"},
+       .inputs = {{"x", kFloats}, {"weight", kF32Only, /*optional=*/true}},
+       .outputs = float_result,
+       .batch_invariant = true,
+       .in_place = {{0, 0}}},
+      {.id = "cuda.add_norm",
+       .device = "cuda",
+       .ops = {"add_norm"},
+       .inputs = {{"x", kFloats},
+                  {"residual", kFloats},
+                  {"weight", kF32Only, /*optional=*/true},
+                  {"bias", kF32Only, /*optional=*/true}},
+       .outputs = {{"sum", kFloats}, {"norm", kFloats}},
+       .batch_invariant = true,
+       .in_place = {{0, 0}, {0, 1}, {1, 0}, {1, 1}}},
+      {.id = "cuda.kv_append",
+       .device = "cuda",
+       .ops = {"kv_append"},
+       .inputs =
+           {{"k", kFloats}, {"v", kFloats}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
+       .outputs = {},
+       .uses_cache = true,
+       .batch_invariant = true,
+       .cache_dtypes = kFloats},
+  };
+  const std::vector<KernelSpec> pairs[] = {
+      twice({.id = "cuda.linear",
+             .device = "cuda",
+             .ops = {"linear"},
+             .inputs = {{"x", kFloats}, {"weight", kFloats}, {"bias", kF32Only, /*optional=*/true}},
+             .outputs = float_result},
+            "cuda.linear.invariant"),
+      twice({.id = "cuda.fused_linear",
+             .device = "cuda",
+             .ops = {"fused_linear"},
+             .inputs = {{"x", kFloats},
+                        {"weight", kFloats},
+                        {"bias", kF32Only, /*optional=*/true},
+                        {"residual", kFloats, /*optional=*/true},
+                        {"norm_weight", kF32Only, /*optional=*/true},
+                        {"norm_bias", kF32Only, /*optional=*/true}},
+             .outputs = float_result,
+             .in_place = {{0, 3}},
+             .workspace_bytes = NormalizedBytes},
+            "cuda.fused_linear.invariant"),
+      twice({.id = "cuda.paged_attention",
+             .device = "cuda",
+             .ops = {"paged_attention"},
+             .inputs = {{"q", kFloats}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
+             .outputs = float_result,
+             .uses_cache = true,
+             .cache_dtypes = kFloats},
+            "cuda.paged_attention.invariant"),
+      twice({.id = "cuda.cached_attention",
+             .device = "cuda",
+             .ops = {"cached_attention"},
+             .inputs = {{"qkv", kFloats},
+                        {"row_start", kI32Only},
+                        {"kv_len", kI32Only},
+                        {"block_table", kI32Only},
+                        {"cos", kFloats, /*optional=*/true},
+                        {"sin", kFloats, /*optional=*/true}},
+             .outputs = float_result,
+             .uses_cache = true,
+             .cache_dtypes = kFloats,
+             .workspace_bytes = TurnedBytes},
+            "cuda.cached_attention.invariant"),
+  };
+  for (const std::vector<KernelSpec>& pair : pairs) kernels.insert(kernels.end(), pair.begin(), pair.end());
+  return kernels;
+}
+
+std::vector<KernelSpec> MakeCatalog() {
+  std::vector<KernelSpec> catalog = CpuKernels();
+  for (KernelSpec& kernel : CudaKernels()) catalog.push_back(std::move(kernel));
+  return catalog;
 }
 
 // a * b for non-negative values; nullopt on overflow.
