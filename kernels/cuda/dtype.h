@@ -4,9 +4,33 @@
 
 namespace flashflow::cuda {
 
-enum class Dtype { kF32, kF16, kBf16, kS8 };
+enum class Dtype {
+  kF32,
+  kF16,
+  kBf16,
+  kS8,
+  // Where a header names them:
+  kS32,
+  kS64,
+  kBool,  // a byte, 0 or 1; any but 0 is true
+};
 
-constexpr int ElementBytes(Dtype dtype) { return dtype == Dtype::kF32 ? 4 : dtype == Dtype::kS8 ? 1 : 2; }
+constexpr int ElementBytes(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kS64:
+      return 8;
+    case Dtype::kF32:
+    case Dtype::kS32:
+      return 4;
+    case Dtype::kF16:
+    case Dtype::kBf16:
+      return 2;
+    case Dtype::kS8:
+    case Dtype::kBool:
+      return 1;
+  }
+  return 0;
+}
 
 }  // namespace flashflow::cuda
 

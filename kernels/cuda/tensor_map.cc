@@ -26,9 +26,9 @@ CUtensorMapDataType DriverType(Dtype dtype) {
     case Dtype::kBf16:
       return CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
     case Dtype::kS8:
+    default:
       return CU_TENSOR_MAP_DATA_TYPE_UINT8;  // copied as they are: the sign is of no matter
   }
-  return CU_TENSOR_MAP_DATA_TYPE_UINT8;
 }
 
 }  // namespace
