@@ -56,6 +56,21 @@ constexpr Api kApi = {
     .softmax = Softmax,
     .quantize = Quantize,
     .sample = Sample,
+    .unary = Unary,
+    .binary = Binary,
+    .cast = Cast,
+    .fill = Fill,
+    .iota = Iota,
+    .strided_copy = StridedCopy,
+    .select = Select,
+    .index = Index,
+    .cumsum = Cumsum,
+    .reduce = Reduce,
+    .softmax_columns = SoftmaxColumns,
+    .matmul = MatMul,
+    .masked_attention = MaskedAttention,
+    .rope = Rope,
+    .norm_plain = NormPlain,
 };
 
 }  // namespace

@@ -10,16 +10,30 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "kernels/cuda/binary.h"
+#include "kernels/cuda/cast.h"
+#include "kernels/cuda/copy.h"
+#include "kernels/cuda/cumsum.h"
 #include "kernels/cuda/device_info.h"
 #include "kernels/cuda/embedding.h"
+#include "kernels/cuda/fill.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/index.h"
+#include "kernels/cuda/masked_attention.h"
+#include "kernels/cuda/matmul.h"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/norm_plain.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/quantize.h"
+#include "kernels/cuda/reduce.h"
+#include "kernels/cuda/rope.h"
 #include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/sampling.h"
+#include "kernels/cuda/select.h"
 #include "kernels/cuda/softmax.h"
+#include "kernels/cuda/softmax_columns.h"
+#include "kernels/cuda/unary.h"
 
 namespace flashflow::cuda {
 
@@ -75,6 +89,23 @@ struct Api {
   cudaError_t (*softmax)(const SoftmaxArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*quantize)(const QuantizeArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*sample)(const SampleArgs& args, cudaStream_t stream) = nullptr;
+
+  // Kernels of rectangular graphs.
+  cudaError_t (*unary)(const UnaryArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*binary)(const BinaryArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*cast)(const CastArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*fill)(const FillArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*iota)(const IotaArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*strided_copy)(const CopyArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*select)(const SelectArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*index)(const IndexArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*cumsum)(const CumsumArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*reduce)(const ReduceArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*softmax_columns)(const SoftmaxColumnsArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*matmul)(const MatMulArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*masked_attention)(const MaskedAttentionArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*rope)(const RopeArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*norm_plain)(const NormArgs& args, cudaStream_t stream) = nullptr;
 };
 
 // The table of this binary's kernels.

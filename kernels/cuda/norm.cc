@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <initializer_list>
 
+#include "kernels/cuda/norm_plain.h"
+
 namespace flashflow::cuda {
 namespace norm {
 
@@ -31,14 +33,13 @@ cudaError_t Norm(const NormArgs& args, cudaStream_t stream) {
       (args.codes != nullptr && args.ld_codes < args.columns)) {
     return cudaErrorInvalidValue;
   }
+  bool whole = args.columns <= 32768 && args.columns % 8 == 0 && args.ld % 8 == 0 && args.ld_codes % 8 == 0 &&
+               Aligned(args.codes, 8);
   for (const void* pointer : {args.x, args.residual, static_cast<const void*>(args.sum), args.gamma, args.beta,
                               static_cast<const void*>(args.y)}) {
-    if (!Aligned(pointer, 16)) return cudaErrorNotSupported;
+    whole = whole && Aligned(pointer, 16);
   }
-  if (args.columns > 32768 || args.columns % 8 != 0 || args.ld % 8 != 0 || args.ld_codes % 8 != 0 ||
-      !Aligned(args.codes, 8)) {
-    return cudaErrorNotSupported;
-  }
+  if (!whole) return args.dtype == Dtype::kF32 ? NormPlain(args, stream) : cudaErrorNotSupported;
   switch (args.dtype) {
     case Dtype::kBf16:
       return norm::LaunchElement<Dtype::kBf16>(args, stream);

@@ -40,7 +40,8 @@ struct NormArgs {
 //
 // Supports (else cudaErrorNotSupported):
 //   dtype kBf16, kF16 and kF32; columns <= 32768
-//   columns, ld and ld_codes multiples of 8, codes 8-byte and all other pointers 16-byte aligned (scale: 4)
+//   columns, ld and ld_codes multiples of 8, codes 8-byte and all other pointers 16-byte aligned (scale: 4); of kF32
+//   without codes any columns, ld and alignment, by norm_plain.h
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t Norm(const NormArgs& args, cudaStream_t stream);
 

@@ -281,6 +281,62 @@ void RunRope(int channels, Report& report) {
 }
 
 template <class T>
+void RunNorm(int columns, bool rms, bool residual, Report& report) {
+  const std::string where = TypeName(sizeof(T), "plain norm") + ", " + std::to_string(columns) + " columns";
+  constexpr int kRows = 5;
+  const int64_t ld = columns + 3;
+  const Input<T> x = RandomInput<T>(kRows * ld, 150, 2.0, 1), added = RandomInput<T>(kRows * ld, 151, 2.0);
+  const Input<float> gamma = RandomInput<float>(columns, 152), beta = RandomInput<float>(columns, 153);
+  Output<T> y(kRows * ld, 1), sum(kRows * ld);
+  for (Output<T>* output : {&y, &sum}) std::memset(static_cast<void*>(output->host.data()), 0xff, kRows * ld * sizeof(T));
+  NormArgs args;
+  args.rows = kRows;
+  args.columns = columns;
+  args.ld = ld;
+  args.epsilon = 1e-5f;
+  args.rms = rms;
+  args.dtype = kDtype<T>;
+  args.x = x.host.data();
+  args.y = y.host.data();
+  args.gamma = gamma.host.data();
+  args.beta = rms ? nullptr : beta.host.data();
+  args.residual = residual ? added.host.data() : nullptr;
+  args.sum = residual ? sum.host.data() : nullptr;
+  host::NormPlain(args, nullptr);
+  args.x = x.device.data();
+  args.y = y.device.data();
+  args.gamma = gamma.device.data();
+  args.beta = rms ? nullptr : beta.device.data();
+  args.residual = residual ? added.device.data() : nullptr;
+  args.sum = residual ? sum.device.data() : nullptr;
+  Expect(NormPlain(args, nullptr), where, report);
+  // Relative to values of at most sqrt(columns), mean and variance are sums of serial parts and a tree of eight.
+  const double magnitude = std::sqrt(static_cast<double>(columns)) + 1;
+  const double serial = static_cast<double>(columns) / 256 + 12;
+  ExpectSame<T>(
+      y, [&](int64_t i) { return SumTolerance<T>(serial, magnitude, static_cast<float>(y.host[i])); }, where, report);
+  if (residual) ExpectSame<T>(sum, nullptr, where + ", the sum", report);
+  if constexpr (sizeof(T) == 4) {  // what Norm does not take
+    y.device.Poison();
+    Expect(Norm(args, nullptr), where, report);
+    ExpectSame<T>(
+        y, [&](int64_t i) { return SumTolerance<T>(serial, magnitude, y.host[i]); }, where + " by Norm", report);
+  }
+  const float* const host_gamma = gamma.host.data();
+  args.gamma = args.beta = nullptr;
+  Output<T> bare(kRows * ld);
+  args.y = bare.device.data();
+  Expect(NormPlain(args, nullptr), where, report);
+  FF_CUDA_OK(cudaDeviceSynchronize());
+  // Without gamma and beta the first column is what it is times gamma and plus beta with them.
+  const double plain = static_cast<float>(bare.device.Read()[0]);
+  const double whole = plain * host_gamma[0] + (rms ? 0.0f : beta.host[0]);
+  report.Expect(std::fabs(whole - static_cast<float>(y.host[0])) <=
+                    SumTolerance<T>(serial, magnitude, plain) + (sizeof(T) < 4 ? 2 * Ulp<T>(plain) : 0.0),
+                "gamma and beta are not what they are without them", where.c_str());
+}
+
+template <class T>
 void RunAll(Report& report) {
   for (ReduceOp op : {ReduceOp::kSum, ReduceOp::kMean, ReduceOp::kMax}) RunReduce<T>(op, report);
   RunSpecialReductions<T>(report);
@@ -307,6 +363,11 @@ void RunAll(Report& report) {
   for (int channels : {2, 6, 64}) {
     RunRope<T, T>(channels, report);
     RunRope<T, float>(channels, report);
+  }
+  for (int columns : {1, 7, 255, 1003}) {
+    RunNorm<T>(columns, false, false, report);
+    RunNorm<T>(columns, true, true, report);
+    RunNorm<T>(columns, false, true, report);
   }
 }
 

@@ -1,8 +1,5 @@
 #include "kernels/cuda/testing/host_ops.h"
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,29 +14,57 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 bool IsFloat(Dtype dtype) { return dtype == Dtype::kF32 || dtype == Dtype::kF16 || dtype == Dtype::kBf16; }
 
+// A floating type of 16 bits.
+struct Format {
+  int mantissa_bits, lowest_exponent;  // of the least normal number
+};
+constexpr Format kHalf = {10, -14};
+constexpr Format kBrain = {7, -126};
+
+double Decode(Format format, uint16_t bits) {
+  const int exponent = (bits & 0x7fff) >> format.mantissa_bits;
+  const int mantissa = bits & ((1 << format.mantissa_bits) - 1);
+  double value;
+  if (exponent == 0x7fff >> format.mantissa_bits) {
+    value = mantissa == 0 ? kInfinity : std::numeric_limits<double>::quiet_NaN();
+  } else {
+    const int whole = exponent == 0 ? mantissa : mantissa + (1 << format.mantissa_bits);
+    value = std::ldexp(whole, std::max(exponent, 1) - 1 + format.lowest_exponent - format.mantissa_bits);
+  }
+  return (bits & 0x8000) != 0 ? -value : value;
+}
+
+// To nearest, ties to even.
+uint16_t Encode(Format format, double value) {
+  const int sign = std::signbit(value) ? 0x8000 : 0;
+  const int infinity = 0x7fff >> format.mantissa_bits << format.mantissa_bits;
+  if (std::isnan(value)) return 0x7fff;
+  value = std::fabs(value);
+  if (std::isinf(value)) return static_cast<uint16_t>(sign | infinity);
+  const int exponent = value == 0 ? format.lowest_exponent : std::max(std::ilogb(value), format.lowest_exponent);
+  // A subnormal has no more bits than this; a carry makes the next exponent.
+  const double units = std::nearbyint(std::ldexp(value, format.mantissa_bits - exponent));
+  const int64_t bits = (int64_t{exponent - format.lowest_exponent} << format.mantissa_bits) + std::llrint(units);
+  return static_cast<uint16_t>(sign | std::min<int64_t>(bits, infinity));
+}
+
 double LoadFloat(Dtype dtype, const void* x, int64_t i) {
-  switch (dtype) {
-    case Dtype::kF16:
-      return __half2float(static_cast<const __half*>(x)[i]);
-    case Dtype::kBf16:
-      return __bfloat162float(static_cast<const __nv_bfloat16*>(x)[i]);
-    default:
-      return static_cast<const float*>(x)[i];
+  if (dtype == Dtype::kF32) return static_cast<const float*>(x)[i];
+  return Decode(dtype == Dtype::kF16 ? kHalf : kBrain, static_cast<const uint16_t*>(x)[i]);
+}
+
+// Rounded once.
+void SaveRounded(Dtype dtype, void* y, int64_t i, double value) {
+  if (dtype == Dtype::kF32) {
+    static_cast<float*>(y)[i] = static_cast<float>(value);
+  } else {
+    static_cast<uint16_t*>(y)[i] = Encode(dtype == Dtype::kF16 ? kHalf : kBrain, value);
   }
 }
 
+// Rounded to f32 and then to the type, as what is computed in f32.
 void SaveFloat(Dtype dtype, void* y, int64_t i, double value) {
-  const auto f32 = static_cast<float>(value);
-  switch (dtype) {
-    case Dtype::kF16:
-      static_cast<__half*>(y)[i] = __float2half(f32);
-      break;
-    case Dtype::kBf16:
-      static_cast<__nv_bfloat16*>(y)[i] = __float2bfloat16(f32);
-      break;
-    default:
-      static_cast<float*>(y)[i] = f32;
-  }
+  SaveRounded(dtype, y, i, static_cast<float>(value));
 }
 
 int64_t LoadInteger(Dtype dtype, const void* x, int64_t i) {
@@ -204,17 +229,6 @@ double ToOdd(int64_t value) {
   return value < 0 ? -result : result;
 }
 
-void SaveFromInteger(Dtype dtype, void* y, int64_t i, int64_t value) {
-  const double odd = ToOdd(value);
-  if (dtype == Dtype::kF16) {
-    static_cast<__half*>(y)[i] = __double2half(odd);
-  } else if (dtype == Dtype::kBf16) {
-    static_cast<__nv_bfloat16*>(y)[i] = __double2bfloat16(odd);
-  } else {
-    static_cast<float*>(y)[i] = static_cast<float>(odd);
-  }
-}
-
 }  // namespace
 
 cudaError_t Unary(const UnaryArgs& args, cudaStream_t) {
@@ -261,7 +275,7 @@ cudaError_t Cast(const CastArgs& args, cudaStream_t) {
     } else {
       const int64_t value = LoadInteger(args.from, args.x, i);
       if (IsFloat(args.to)) {
-        SaveFromInteger(args.to, args.y, i, value);
+        SaveRounded(args.to, args.y, i, ToOdd(value));
       } else {
         SaveInteger(args.to, args.y, i, value);
       }
@@ -279,7 +293,7 @@ cudaError_t Iota(const IotaArgs& args, cudaStream_t) {
   for (int64_t i = 0; i < args.outer * args.axis * args.inner; ++i) {
     const int64_t value = i / args.inner % args.axis;
     if (args.dtype == Dtype::kF32) {
-      SaveFromInteger(args.dtype, args.y, i, value);
+      SaveRounded(args.dtype, args.y, i, ToOdd(value));
     } else {
       SaveInteger(args.dtype, args.y, i, value);
     }
@@ -448,6 +462,36 @@ cudaError_t Rope(const RopeArgs& args, cudaStream_t) {
       const auto sin = [&](int64_t c) { return LoadFloat(args.angle_dtype, args.sin, sin_at + c); };
       SaveFloat(args.dtype, args.y, at, first * cos(i) - second * sin(i));
       SaveFloat(args.dtype, args.y, at + half, second * cos(i + half) + first * sin(i + half));
+    }
+  }
+  return cudaSuccess;
+}
+
+cudaError_t NormPlain(const NormArgs& args, cudaStream_t) {
+  const int64_t columns = args.columns;
+  std::vector<double> h(static_cast<size_t>(columns));
+  for (int64_t row = 0; row < args.rows; ++row) {
+    const int64_t first = row * args.ld;
+    double mean = 0, variance = 0;
+    for (int64_t i = 0; i < columns; ++i) {
+      double& value = h[static_cast<size_t>(i)];
+      value = LoadFloat(args.dtype, args.x, first + i);
+      if (args.residual != nullptr) {
+        alignas(4) char rounded[4];
+        SaveFloat(args.dtype, rounded, 0, value + LoadFloat(args.dtype, args.residual, first + i));
+        value = LoadFloat(args.dtype, rounded, 0);
+      }
+      mean += value / static_cast<double>(columns);
+    }
+    if (args.rms) mean = 0;
+    for (double value : h) variance += (value - mean) * (value - mean) / static_cast<double>(columns);
+    for (int64_t i = 0; i < columns; ++i) {
+      const double value = h[static_cast<size_t>(i)];
+      double y = (value - mean) / std::sqrt(variance + static_cast<double>(args.epsilon));
+      if (args.gamma != nullptr) y *= LoadFloat(Dtype::kF32, args.gamma, i);
+      if (args.beta != nullptr) y += LoadFloat(Dtype::kF32, args.beta, i);
+      if (args.sum != nullptr) SaveFloat(args.dtype, args.sum, first + i, value);
+      SaveFloat(args.dtype, args.y, first + i, y);
     }
   }
   return cudaSuccess;

@@ -13,6 +13,7 @@
 #include "kernels/cuda/index.h"
 #include "kernels/cuda/masked_attention.h"
 #include "kernels/cuda/matmul.h"
+#include "kernels/cuda/norm_plain.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/select.h"
@@ -37,6 +38,7 @@ cudaError_t SoftmaxColumns(const SoftmaxColumnsArgs& args, cudaStream_t);
 cudaError_t MatMul(const MatMulArgs& args, cudaStream_t);
 cudaError_t MaskedAttention(const MaskedAttentionArgs& args, cudaStream_t);
 cudaError_t Rope(const RopeArgs& args, cudaStream_t);
+cudaError_t NormPlain(const NormArgs& args, cudaStream_t);
 
 }  // namespace flashflow::cuda::host
 

@@ -31,6 +31,8 @@ int main(int argc, char** argv) {
       {"quantize", flashflow::cuda::testing::TestQuantize},
       {"softmax", flashflow::cuda::testing::TestSoftmax},
       {"sampling", flashflow::cuda::testing::TestSampling},
+      {"elementwise", flashflow::cuda::testing::TestElementwise},
+      {"contractions", flashflow::cuda::testing::TestContractions},
   };
   int failures = 0;
   for (const auto& suite : suites) {

@@ -32,6 +32,8 @@ void TestNorm(Report& report);
 void TestQuantize(Report& report);
 void TestSoftmax(Report& report);
 void TestSampling(Report& report);
+void TestElementwise(Report& report);
+void TestContractions(Report& report);
 
 }  // namespace flashflow::cuda::testing
 
