@@ -1,8 +1,7 @@
-#include "kernels/cuda/binary.h"
-
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/binary.h"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/loop_nest.cuh"

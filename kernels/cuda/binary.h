@@ -38,7 +38,7 @@ struct BinaryArgs {
   const void* a = nullptr;
   const void* b = nullptr;
   void* y = nullptr;  // may be a or b where that is not broadcast and of the same element size
-  Shape shape = {};        // of y
+  Shape shape = {};   // of y
   Strides a_strides = {}, b_strides = {};
 };
 

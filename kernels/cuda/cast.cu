@@ -1,9 +1,8 @@
 // One kernel for all pairs of types: it branches on them, all threads alike.
-#include "kernels/cuda/cast.h"
-
 #include <climits>
 #include <cstdint>
 
+#include "kernels/cuda/cast.h"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/element.cuh"
 

@@ -1,7 +1,6 @@
-#include "kernels/cuda/copy.h"
-
 #include <cstdint>
 
+#include "kernels/cuda/copy.h"
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/loop_nest.cuh"
 

@@ -11,7 +11,7 @@ namespace flashflow::cuda {
 // to[sum(i * to_strides)] = from[sum(i * from_strides)] for all indices i below `shape`.
 struct CopyArgs {
   const void* from = nullptr;
-  void* to = nullptr;  // may not overlap `from`
+  void* to = nullptr;     // may not overlap `from`
   int element_bytes = 4;  // 1, 2, 4 or 8
   Shape shape = {};
   Strides from_strides = {}, to_strides = {};

@@ -1,8 +1,7 @@
-#include "kernels/cuda/cumsum.h"
-
 #include <cstdint>
 #include <type_traits>
 
+#include "kernels/cuda/cumsum.h"
 #include "kernels/cuda/each.cuh"
 
 namespace flashflow::cuda {

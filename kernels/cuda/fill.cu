@@ -1,8 +1,7 @@
-#include "kernels/cuda/fill.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
+#include "kernels/cuda/fill.h"
 
 namespace flashflow::cuda {
 namespace {
@@ -25,8 +24,7 @@ __global__ void __launch_bounds__(kEachThreads) IotaKernel(E* y, int64_t axis, i
 
 template <class E>
 cudaError_t LaunchFill(const FillArgs& args, cudaStream_t stream) {
-  return LaunchEach(FillKernel<E>, args.count, stream, static_cast<E>(args.value), static_cast<E*>(args.y),
-                    args.count);
+  return LaunchEach(FillKernel<E>, args.count, stream, static_cast<E>(args.value), static_cast<E*>(args.y), args.count);
 }
 
 template <class E>

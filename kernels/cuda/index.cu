@@ -1,8 +1,7 @@
-#include "kernels/cuda/index.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
+#include "kernels/cuda/index.h"
 #include "kernels/cuda/loop_nest.cuh"
 
 namespace flashflow::cuda {
@@ -25,8 +24,8 @@ __global__ void __launch_bounds__(kEachThreads)
   for (int axis = 0; axis < kMaxDims; ++axis) {
     if (axis >= args.axes) break;
     const AxisIndex& index = args.indices[axis];
-    int64_t value =
-        index.wide ? static_cast<const int64_t*>(index.data)[at[axis]] : static_cast<const int32_t*>(index.data)[at[axis]];
+    int64_t value = index.wide ? static_cast<const int64_t*>(index.data)[at[axis]]
+                               : static_cast<const int32_t*>(index.data)[at[axis]];
     inside = inside && value >= -index.size && value < index.size;
     if (value < 0) value += index.size;
     run = run * index.size + value;
@@ -59,8 +58,8 @@ cudaError_t Index(const IndexArgs& args, cudaStream_t stream) {
   for (int i = 0; i < args.axes; ++i) {
     if (args.indices[i].data == nullptr || args.indices[i].size < 0) return cudaErrorInvalidValue;
   }
-  const uintptr_t all =
-      reinterpret_cast<uintptr_t>(args.x) | reinterpret_cast<uintptr_t>(args.y) | static_cast<uintptr_t>(args.run_bytes);
+  const uintptr_t all = reinterpret_cast<uintptr_t>(args.x) | reinterpret_cast<uintptr_t>(args.y) |
+                        static_cast<uintptr_t>(args.run_bytes);
   if (all % 16 == 0) return Launch<uint4>(args, nest, stream);
   if (all % 4 == 0) return Launch<uint32_t>(args, nest, stream);
   if (all % 2 == 0) return Launch<uint16_t>(args, nest, stream);

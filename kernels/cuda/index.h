@@ -14,8 +14,8 @@ namespace flashflow::cuda {
 struct AxisIndex {
   const void* data = nullptr;  // of int32_t, or of int64_t if wide
   bool wide = false;
-  Strides strides = {};   // under the lookup's shape
-  int64_t size = 0;  // of the axis
+  Strides strides = {};  // under the lookup's shape
+  int64_t size = 0;      // of the axis
 };
 
 // y[i] = x[indices[0][i], indices[1][i], ...] for every index i of `shape`, y dense: runs of run_bytes bytes, which are
@@ -24,8 +24,8 @@ struct AxisIndex {
 struct IndexArgs {
   const void* x = nullptr;
   AxisIndex indices[kMaxDims] = {};
-  int axes = 0;  // of x that are indexed
-  Shape shape = {};   // of the lookup
+  int axes = 0;      // of x that are indexed
+  Shape shape = {};  // of the lookup
   int64_t run_bytes = 0;
   uint8_t missing = 0;
   void* y = nullptr;  // may not overlap the others

@@ -1,10 +1,9 @@
 // A warp takes every fourth key; each warp has a softmax of its own, and these are joined in order at the end.
-#include "kernels/cuda/masked_attention.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/masked_attention.h"
 
 namespace flashflow::cuda {
 namespace {
@@ -51,8 +50,9 @@ __global__ void __launch_bounds__(kThreads) MaskedAttentionKernel(const __grid_c
   for (int i = 0; i < kChannels; ++i) {
     const int channel = i * 32 + lane;
     o[i] = 0;
-    q[i] = channel < args.head_dim ? ToFloat(static_cast<const E*>(args.q)[blockIdx.x * int64_t{args.head_dim} + channel])
-                                   : 0.0f;
+    q[i] = channel < args.head_dim
+               ? ToFloat(static_cast<const E*>(args.q)[blockIdx.x * int64_t{args.head_dim} + channel])
+               : 0.0f;
   }
   float most = -INFINITY, sum = 0;
   for (int64_t key = begin / kWarps * kWarps + warp; key < end; key += kWarps) {

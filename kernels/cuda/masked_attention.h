@@ -15,9 +15,9 @@ namespace flashflow::cuda {
 // h reads key/value head h / (heads / kv_heads).
 //
 // causal: query i sees keys 0 ... i + keys - queries. With a window w > 0 it sees none before i + keys - queries - w +
-// 1. A mask hides keys with false or -infinity, as if they were not there; other floats are added to the scores. A query that
-// sees no key gives zeros. Element (batch, head, query, key) of the mask lies at the sum of the indices times its
-// strides, in elements; 0 where it is broadcast.
+// 1. A mask hides keys with false or -infinity, as if they were not there; other floats are added to the scores. A
+// query that sees no key gives zeros. Element (batch, head, query, key) of the mask lies at the sum of the indices
+// times its strides, in elements; 0 where it is broadcast.
 struct MaskedAttentionArgs {
   Dtype dtype = Dtype::kF32;  // of q, k, v and y: kF32, kF16 or kBf16
   const void* q = nullptr;

@@ -1,11 +1,10 @@
 // A block of 256 threads has 64 x 64 of a product, a thread 4 x 4 of these.
-#include "kernels/cuda/matmul.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/loop_nest.cuh"
+#include "kernels/cuda/matmul.h"
 
 namespace flashflow::cuda {
 namespace {
@@ -18,8 +17,8 @@ constexpr int kPitch = kTile + 4;
 int64_t Tiles(int extent) { return (int64_t{extent} + kTile - 1) / kTile; }
 
 template <class E>
-__global__ void __launch_bounds__(kThreads) MatMulKernel(const __grid_constant__ MatMulArgs args,
-                                                         const LoopNest<2> batch, int tiles_m, int tiles_n) {
+__global__ void __launch_bounds__(kThreads)
+    MatMulKernel(const __grid_constant__ MatMulArgs args, const LoopNest<2> batch, int tiles_m, int tiles_n) {
   __shared__ __align__(16) float a_block[kBlockK][kPitch];
   __shared__ __align__(16) float b_block[kBlockK][kPitch];
   const int column_y = blockIdx.x % tiles_n * kTile;
@@ -40,9 +39,8 @@ __global__ void __launch_bounds__(kThreads) MatMulKernel(const __grid_constant__
     for (int i = 0; i < kTile * kBlockK / kThreads; ++i) {
       const int element = threadIdx.x + i * kThreads;
       const int row = element / kBlockK, k = element % kBlockK;
-      a_block[k][row] = base + k < args.k && row_y + row < args.m
-                            ? ToFloat(a[int64_t{row_y + row} * args.k + base + k])
-                            : 0.0f;
+      a_block[k][row] =
+          base + k < args.k && row_y + row < args.m ? ToFloat(a[int64_t{row_y + row} * args.k + base + k]) : 0.0f;
       const int b_k = k_is_inner ? k : element / kTile;
       const int column = k_is_inner ? row : element % kTile;
       b_block[b_k][column] = base + b_k < args.k && column_y + column < args.n

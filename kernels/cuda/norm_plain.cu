@@ -1,9 +1,8 @@
-#include "kernels/cuda/norm_plain.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/norm_plain.h"
 #include "kernels/cuda/row_reduce.cuh"
 
 namespace flashflow::cuda {

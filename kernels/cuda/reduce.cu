@@ -1,11 +1,10 @@
 // A warp a result where there is little to reduce, a block a result where there is much.
-#include "kernels/cuda/reduce.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/loop_nest.cuh"
+#include "kernels/cuda/reduce.h"
 #include "kernels/cuda/row_reduce.cuh"
 
 namespace flashflow::cuda {
@@ -21,8 +20,8 @@ struct Greater {  // NaN if either is
 
 // kThreads reduce a result.
 template <class E, int kThreads>
-__global__ void __launch_bounds__(kBlock) ReduceKernel(ReduceOp op, const LoopNest<1> kept, const LoopNest<1> reduced,
-                                                       const E* x, E* y) {
+__global__ void __launch_bounds__(kBlock)
+    ReduceKernel(ReduceOp op, const LoopNest<1> kept, const LoopNest<1> reduced, const E* x, E* y) {
   __shared__ float scratch[32];
   LetNextKernelStart();
   AwaitPreviousKernel();

@@ -1,10 +1,9 @@
-#include "kernels/cuda/rope.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/loop_nest.cuh"
+#include "kernels/cuda/rope.h"
 
 namespace flashflow::cuda {
 namespace {

@@ -1,9 +1,8 @@
-#include "kernels/cuda/select.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/loop_nest.cuh"
+#include "kernels/cuda/select.h"
 
 namespace flashflow::cuda {
 namespace {
@@ -23,8 +22,7 @@ __global__ void __launch_bounds__(kEachThreads)
 template <class E>
 cudaError_t Launch(const SelectArgs& args, cudaStream_t stream) {
   const LoopNest<3> nest = MakeLoopNest(args.shape, {args.condition_strides, args.a_strides, args.b_strides});
-  if (nest.count > 0 &&
-      (args.condition == nullptr || args.a == nullptr || args.b == nullptr || args.y == nullptr)) {
+  if (nest.count > 0 && (args.condition == nullptr || args.a == nullptr || args.b == nullptr || args.y == nullptr)) {
     return cudaErrorInvalidValue;
   }
   return LaunchEach(SelectKernel<E>, nest.count, stream, nest, static_cast<const uint8_t*>(args.condition),

@@ -15,7 +15,7 @@ struct SelectArgs {
   const void* b = nullptr;
   void* y = nullptr;      // may be a or b where that is not broadcast
   int element_bytes = 4;  // of a, b and y: 1, 2, 4 or 8
-  Shape shape = {};            // of y
+  Shape shape = {};       // of y
   Strides condition_strides = {}, a_strides = {}, b_strides = {};
 };
 

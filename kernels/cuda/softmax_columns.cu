@@ -1,9 +1,8 @@
-#include "kernels/cuda/softmax_columns.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/softmax_columns.h"
 
 namespace flashflow::cuda {
 namespace {

@@ -1,9 +1,8 @@
-#include "kernels/cuda/unary.h"
-
 #include <cstdint>
 
 #include "kernels/cuda/each.cuh"
 #include "kernels/cuda/element.cuh"
+#include "kernels/cuda/unary.h"
 
 namespace flashflow::cuda {
 namespace {

@@ -15,9 +15,10 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
-const std::vector<float> kCorners = {0.0f,    -0.0f,  1.0f,   -1.0f,   0.5f,     -2.5f,   88.0f,  -88.0f, 104.0f,
-                                     -104.0f, 1e-30f, 1e-40f, -1e-40f, 3.0e38f,  -3e38f,  1e5f,   -7e4f,  39500.5f,
-                                     kInf,    -kInf,  kNan,   255.5f,  2147483648.0f, -2147483648.0f, 9.3e18f};
+const std::vector<float> kCorners = {0.0f,   -0.0f,         1.0f,           -1.0f,    0.5f,   -2.5f,   88.0f,
+                                     -88.0f, 104.0f,        -104.0f,        1e-30f,   1e-40f, -1e-40f, 3.0e38f,
+                                     -3e38f, 1e5f,          -7e4f,          39500.5f, kInf,   -kInf,   kNan,
+                                     255.5f, 2147483648.0f, -2147483648.0f, 9.3e18f};
 
 template <class T>
 constexpr Dtype kTypeOf = std::is_same_v<T, int8_t>    ? Dtype::kS8
@@ -294,12 +295,8 @@ void RunIotaAndCumsum(Report& report) {
     std::vector<T> values = Values<T>(count, 81);
     const Input<T> x(values);
     Output<T> y(count);
-    CumsumArgs args = {.dtype = kTypeOf<T>,
-                       .x = x.host.data(),
-                       .y = y.host.data(),
-                       .outer = outer,
-                       .axis = axis,
-                       .inner = inner};
+    CumsumArgs args = {
+        .dtype = kTypeOf<T>, .x = x.host.data(), .y = y.host.data(), .outer = outer, .axis = axis, .inner = inner};
     host::Cumsum(args, nullptr);
     args.x = x.device.data();
     args.y = y.device.data();

@@ -58,8 +58,7 @@ Input<T> RandomInput(int64_t count, uint64_t seed, double scale = 1, int64_t mis
 // A result: poisoned on the device, and zeros on the host.
 template <class T>
 struct Output {
-  explicit Output(int64_t count, int64_t misalign = 0)
-      : host(static_cast<size_t>(count)), device(count, misalign) {
+  explicit Output(int64_t count, int64_t misalign = 0) : host(static_cast<size_t>(count)), device(count, misalign) {
     std::memset(static_cast<void*>(host.data()), 0, host.size() * sizeof(T));
   }
   std::vector<T> host;

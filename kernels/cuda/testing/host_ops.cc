@@ -63,9 +63,7 @@ void SaveRounded(Dtype dtype, void* y, int64_t i, double value) {
 }
 
 // Rounded to f32 and then to the type, as what is computed in f32.
-void SaveFloat(Dtype dtype, void* y, int64_t i, double value) {
-  SaveRounded(dtype, y, i, static_cast<float>(value));
-}
+void SaveFloat(Dtype dtype, void* y, int64_t i, double value) { SaveRounded(dtype, y, i, static_cast<float>(value)); }
 
 int64_t LoadInteger(Dtype dtype, const void* x, int64_t i) {
   switch (dtype) {
@@ -269,8 +267,7 @@ cudaError_t Cast(const CastArgs& args, cudaStream_t) {
       if (IsFloat(args.to)) {
         SaveFloat(args.to, args.y, i, value);
       } else {
-        SaveInteger(args.to, args.y, i,
-                    args.to == Dtype::kBool ? value != 0 : Truncated(value, ElementBytes(args.to)));
+        SaveInteger(args.to, args.y, i, args.to == Dtype::kBool ? value != 0 : Truncated(value, ElementBytes(args.to)));
       }
     } else {
       const int64_t value = LoadInteger(args.from, args.x, i);
@@ -311,8 +308,7 @@ cudaError_t StridedCopy(const CopyArgs& args, cudaStream_t) {
 
 cudaError_t Select(const SelectArgs& args, cudaStream_t) {
   for (int64_t i = 0; i < Count(args.shape); ++i) {
-    const bool first =
-        LoadInteger(Dtype::kBool, args.condition, Offset(args.shape, args.condition_strides, i)) != 0;
+    const bool first = LoadInteger(Dtype::kBool, args.condition, Offset(args.shape, args.condition_strides, i)) != 0;
     CopyElement(first ? args.a : args.b, Offset(args.shape, first ? args.a_strides : args.b_strides, i), args.y, i,
                 args.element_bytes);
   }
@@ -325,8 +321,8 @@ cudaError_t Index(const IndexArgs& args, cudaStream_t) {
     bool inside = true;
     for (int axis = 0; axis < args.axes; ++axis) {
       const AxisIndex& index = args.indices[axis];
-      const int64_t value = LoadInteger(index.wide ? Dtype::kS64 : Dtype::kS32, index.data,
-                                        Offset(args.shape, index.strides, i));
+      const int64_t value =
+          LoadInteger(index.wide ? Dtype::kS64 : Dtype::kS32, index.data, Offset(args.shape, index.strides, i));
       inside = inside && value >= -index.size && value < index.size;
       run = inside ? run * index.size + (value < 0 ? value + index.size : value) : 0;
     }
@@ -411,8 +407,7 @@ cudaError_t MatMul(const MatMulArgs& args, cudaStream_t) {
 cudaError_t MaskedAttention(const MaskedAttentionArgs& args, cudaStream_t) {
   const int64_t queries = int64_t{args.batch} * args.heads * args.queries;
   for (int64_t i = 0; i < queries; ++i) {
-    const int64_t query = i % args.queries, head = i / args.queries % args.heads,
-                  row = i / args.queries / args.heads;
+    const int64_t query = i % args.queries, head = i / args.queries % args.heads, row = i / args.queries / args.heads;
     const int64_t kv_head = row * args.kv_heads + head / (args.heads / args.kv_heads);
     const int64_t last = query + args.keys - args.queries;
     std::vector<double> scores(static_cast<size_t>(args.keys), -kInfinity);
