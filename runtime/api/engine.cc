@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <deque>
 #include <filesystem>
 #include <mutex>
 #include <optional>
@@ -20,6 +21,8 @@
 #include "compiler/plan/sha256.h"
 #include "runtime/api/kv_cache_size.h"
 #include "runtime/api/model_config.h"
+#include "runtime/api/open_device.h"
+#include "runtime/api/plan_options.h"
 #include "runtime/core/device.h"
 #include "runtime/core/executor.h"
 #include "runtime/core/page_pool.h"
@@ -28,7 +31,6 @@
 #include "runtime/core/tuned_tactics.h"
 #include "runtime/core/tuning_database.h"
 #include "runtime/core/weights.h"
-#include "runtime/cpu/cpu_device.h"
 #include "runtime/cpu/cpu_spec.h"
 #include "runtime/engine/engine_file.h"
 #include "runtime/engine/engine_format.h"
@@ -40,18 +42,15 @@ namespace {
 struct Generation {
   SamplingParams params;
   Sampler sampler;
-  uint64_t drawn = 0;  // tokens so far
+  uint64_t drawn = 0;  // tokens so far, those included that a step in flight draws
 };
 
-absl::StatusOr<std::unique_ptr<Device>> CreateDevice(const EngineOptions& options) {
-  if (options.device == "auto" || options.device == "cpu") return CreateCpuDevice(options.threads);
-  if (options.device == "cuda") {
-    return absl::FailedPreconditionError(
-        "device is \"cuda\", but this build of FlashFlow runs on the CPU only: use the device \"cpu\" or \"auto\"");
-  }
-  return absl::InvalidArgumentError(
-      absl::StrCat("device is \"", options.device, "\"; it must be \"auto\", \"cpu\" or \"cuda\""));
-}
+// A step that was started and whose tokens have not been looked at.
+struct Flight {
+  StepBatch batch;
+  int64_t step = 0;
+  std::optional<std::vector<int32_t>> tokens;  // once they had to be fetched early
+};
 
 // The stored plan if this build can use it as it is. Anything else is no error: the graph says what is to be computed.
 std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Device& device, std::string_view graph) {
@@ -74,9 +73,7 @@ std::optional<plan::Plan> StoredPlan(const engine::EngineFile& file, const Devic
 
 absl::StatusOr<driver::CompiledModel> CompileGraph(const Device& device, std::string_view text) {
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, ir::Parse(text));
-  passes::CompileOptions options;
-  options.device = device.kind();
-  return driver::Compile(*graph, options);
+  return driver::Compile(*graph, PlanOptions(device.kind(), *graph));
 }
 
 absl::StatusOr<plan::Plan> CompilePlan(const engine::EngineFile& file, const Device& device, std::string_view text) {
@@ -101,6 +98,7 @@ absl::StatusOr<std::unique_ptr<TunedTactics>> LoadTuning(const std::string& opti
     info->tuning = option;
     return nullptr;
   }
+  if (device.kind() != "cpu") return nullptr;  // its kernels choose by themselves
   std::string path = option;
   std::error_code ignored;
   if (path.empty()) {
@@ -148,8 +146,19 @@ struct Engine::Impl {
   std::vector<TokenEvent> pending;        // of a step that had an error to report first
   std::unique_ptr<ir::Graph> step_graph;  // of the plan, made when a roofline is first asked for
 
+  // At most two: the second was started before the first's tokens were known. Those of requests that are over since
+  // are dropped: whatever a later request puts into their pages comes later on the device too.
+  std::deque<Flight> flights;
+
   absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch);
-  absl::StatusOr<TokenEvent> NextToken(int64_t request, absl::Span<const float> logits);
+  absl::Status Start(StepBatch batch, bool tokens_from_previous);
+  absl::Status FetchTokens(Flight* flight);
+  absl::StatusOr<std::vector<TokenEvent>> StepOnHost(const StepBatch& batch);
+  absl::StatusOr<std::vector<TokenEvent>> StepOnDevice();
+  absl::StatusOr<std::vector<TokenEvent>> Conclude(absl::Status error, std::vector<TokenEvent> events);
+  bool DeviceDraws(int64_t request) const;
+  absl::StatusOr<TokenEvent> SampleOnHost(int64_t request, absl::Span<const float> logits, uint64_t draw);
+  TokenEvent Accept(int64_t request, SampledToken sampled);
   bool Remove(int64_t request);
 };
 
@@ -170,11 +179,13 @@ std::string_view FinishReasonName(FinishReason reason) {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-absl::Status Engine::CheckDevice(const EngineOptions& options) { return CreateDevice(options).status(); }
+absl::Status Engine::CheckDevice(const EngineOptions& options) {
+  return OpenDevice(options.device, options.threads).status();
+}
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, const EngineOptions& options) {
   auto impl = std::make_unique<Impl>();
-  FF_ASSIGN_OR_RETURN(impl->device, CreateDevice(options));
+  FF_ASSIGN_OR_RETURN(impl->device, OpenDevice(options.device, options.threads));
   FF_ASSIGN_OR_RETURN(impl->file, engine::EngineFile::Open(path));
   Device* device = impl->device.get();
 
@@ -189,8 +200,8 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   FF_ASSIGN_OR_RETURN(std::vector<LoadedWeight> weights, LoadWeights(*impl->file, plan.weights, device));
   FF_ASSIGN_OR_RETURN(const int64_t pages,
                       KvCachePages(plan, options.max_batch, options.kv_cache_bytes, device->AvailableBytes()));
-  FF_ASSIGN_OR_RETURN(auto executor,
-                      Executor::Create(std::move(plan), std::move(weights), pages, device, impl->tuned.get()));
+  FF_ASSIGN_OR_RETURN(auto executor, Executor::Create(std::move(plan), std::move(weights), pages, device,
+                                                      impl->tuned.get(), options.batch_invariant));
   absl::StatusOr<ModelConfig> config = ParseModelConfig(impl->file->section(engine::kConfigSection).value_or("{}"));
   if (!config.ok()) {
     return absl::Status(config.status().code(), absl::StrCat("engine file ", path, ": ", config.status().message()));
@@ -249,14 +260,23 @@ absl::StatusOr<int64_t> Engine::Submit(absl::Span<const int32_t> prompt, const S
   return id;
 }
 
+namespace {
+
+StepInputs InputsOf(const StepBatch& batch) {
+  return {.token_ids = batch.token_ids,
+          .positions = batch.positions,
+          .row_start = batch.row_start,
+          .kv_len = batch.kv_len,
+          .block_table = batch.block_table,
+          .logit_rows = batch.logit_rows,
+          .pages_per_row = batch.pages_per_row};
+}
+
+}  // namespace
+
 absl::StatusOr<absl::Span<const float>> Engine::Impl::Run(const StepBatch& batch) {
-  return executor->Run({.token_ids = batch.token_ids,
-                        .positions = batch.positions,
-                        .row_start = batch.row_start,
-                        .kv_len = batch.kv_len,
-                        .block_table = batch.block_table,
-                        .logit_rows = batch.logit_rows,
-                        .pages_per_row = batch.pages_per_row});
+  for (Flight& flight : flights) FF_RETURN_IF_ERROR(FetchTokens(&flight));
+  return executor->Run(InputsOf(batch));
 }
 
 bool Engine::Impl::Remove(int64_t request) {
@@ -264,21 +284,15 @@ bool Engine::Impl::Remove(int64_t request) {
   return scheduler->Remove(request);
 }
 
-absl::StatusOr<TokenEvent> Engine::Impl::NextToken(int64_t request, absl::Span<const float> logits) {
+TokenEvent Engine::Impl::Accept(int64_t request, SampledToken sampled) {
   Generation& generation = generations.find(request)->second;
-  absl::StatusOr<SampledToken> sampled = generation.sampler.Sample(logits, generation.drawn);
-  if (!sampled.ok()) {
-    Remove(request);
-    return absl::Status(sampled.status().code(), absl::StrCat("request ", request, ": ", sampled.status().message()));
-  }
-  const int32_t token = sampled->token;
+  const int32_t token = sampled.token;
   generation.sampler.Observe({token});
-  ++generation.drawn;
   const bool room = scheduler->Append(request, token);
   const auto holds = [token](const std::vector<int32_t>& ids) {
     return std::find(ids.begin(), ids.end(), token) != ids.end();
   };
-  TokenEvent event{request, token, sampled->logprob, std::move(sampled->top_logprobs), FinishReason::kNone};
+  TokenEvent event{request, token, sampled.logprob, std::move(sampled.top_logprobs), FinishReason::kNone};
   if (!generation.params.ignore_eos && holds(info.eos_token_ids)) {
     event.finish_reason = FinishReason::kEos;
   } else if (holds(generation.params.stop_token_ids)) {
@@ -290,29 +304,135 @@ absl::StatusOr<TokenEvent> Engine::Impl::NextToken(int64_t request, absl::Span<c
   return event;
 }
 
-absl::StatusOr<std::vector<TokenEvent>> Engine::Step() {
-  const std::lock_guard lock(impl_->mutex);
-  if (!impl_->pending.empty()) return std::exchange(impl_->pending, {});
-  const std::optional<StepBatch> batch = impl_->scheduler->Next();
-  if (!batch) return std::vector<TokenEvent>();
-  FF_ASSIGN_OR_RETURN(const absl::Span<const float> logits, impl_->Run(*batch));
-  impl_->scheduler->Commit(*batch);
+// Ends the request if its logits are no numbers.
+absl::StatusOr<TokenEvent> Engine::Impl::SampleOnHost(int64_t request, absl::Span<const float> logits, uint64_t draw) {
+  absl::StatusOr<SampledToken> sampled = generations.find(request)->second.sampler.Sample(logits, draw);
+  if (sampled.ok()) return Accept(request, *std::move(sampled));
+  Remove(request);
+  return absl::Status(sampled.status().code(), absl::StrCat("request ", request, ": ", sampled.status().message()));
+}
 
-  const auto vocab_size = static_cast<size_t>(impl_->info.vocab_size);
+// An error comes first, and the events with the next step.
+absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::Conclude(absl::Status error, std::vector<TokenEvent> events) {
+  if (error.ok()) return events;
+  pending = std::move(events);
+  return error;
+}
+
+absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnHost(const StepBatch& batch) {
+  FF_ASSIGN_OR_RETURN(const absl::Span<const float> logits, Run(batch));
+  scheduler->Commit(batch);
+  const auto vocab_size = static_cast<size_t>(info.vocab_size);
   std::vector<TokenEvent> events;
   absl::Status error;
-  for (size_t row = 0; row < batch->logit_requests.size(); ++row) {
-    absl::StatusOr<TokenEvent> event =
-        impl_->NextToken(batch->logit_requests[row], logits.subspan(row * vocab_size, vocab_size));
+  for (size_t row = 0; row < batch.logit_requests.size(); ++row) {
+    const int64_t request = batch.logit_requests[row];
+    const uint64_t draw = generations.find(request)->second.drawn++;
+    absl::StatusOr<TokenEvent> event = SampleOnHost(request, logits.subspan(row * vocab_size, vocab_size), draw);
     if (event.ok()) {
       events.push_back(*std::move(event));
     } else {
       error.Update(event.status());
     }
   }
-  if (error.ok()) return events;
-  impl_->pending = std::move(events);
-  return error;
+  return Conclude(std::move(error), std::move(events));
+}
+
+bool Engine::Impl::DeviceDraws(int64_t request) const {
+  return device->sampler()->Supports(generations.find(request)->second.params);
+}
+
+// Starts a step that draws a token from every row of logits. Of a request whose tokens the host draws, that is of no
+// use and does no harm.
+absl::Status Engine::Impl::Start(StepBatch batch, bool tokens_from_previous) {
+  std::vector<Draw> draws;
+  for (const int64_t request : batch.logit_requests) {
+    const Generation& generation = generations.find(request)->second;
+    draws.push_back({&generation.params, generation.drawn});
+  }
+  StepInputs inputs = InputsOf(batch);
+  inputs.draws = draws;
+  inputs.tokens_from_previous = tokens_from_previous;
+  Flight flight;
+  if (draws.empty()) {  // prompts alone, that go on: nothing comes of it but keys and values
+    FF_RETURN_IF_ERROR(executor->Run(inputs).status());
+    flight.tokens.emplace();
+  } else {
+    FF_ASSIGN_OR_RETURN(flight.step, executor->Start(inputs));
+  }
+  for (const int64_t request : batch.logit_requests) ++generations.find(request)->second.drawn;
+  scheduler->Commit(batch);
+  flight.batch = std::move(batch);
+  flights.push_back(std::move(flight));
+  return absl::OkStatus();
+}
+
+absl::Status Engine::Impl::FetchTokens(Flight* flight) {
+  if (flight->tokens.has_value()) return absl::OkStatus();
+  FF_ASSIGN_OR_RETURN(const absl::Span<const int32_t> tokens, executor->Tokens(flight->step));
+  flight->tokens.emplace(tokens.begin(), tokens.end());
+  return absl::OkStatus();
+}
+
+absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnDevice() {
+  if (flights.empty()) {
+    std::optional<StepBatch> batch = scheduler->Next();
+    if (!batch) return std::vector<TokenEvent>();
+    FF_RETURN_IF_ERROR(Start(*std::move(batch), /*tokens_from_previous=*/false));
+  }
+  const auto alive = [this](int64_t request) { return generations.contains(request); };
+  const std::vector<int64_t>& requests = flights.front().batch.logit_requests;
+  const bool all_on_device =
+      std::ranges::all_of(requests, [&](int64_t request) { return alive(request) && DeviceDraws(request); });
+  // The next step goes to the device before this one's tokens are looked at, so that it never waits for the host.
+  if (flights.size() == 1 && all_on_device && !flights.front().tokens.has_value()) {
+    std::optional<StepBatch> next = scheduler->NextAfter(flights.front().batch);
+    if (next) FF_RETURN_IF_ERROR(Start(*std::move(next), /*tokens_from_previous=*/true));
+  }
+  const absl::Status fetched = FetchTokens(&flights.front());
+  const Flight flight = std::move(flights.front());
+  flights.pop_front();
+  FF_RETURN_IF_ERROR(fetched);
+
+  absl::Span<const float> logits;
+  if (!all_on_device && std::ranges::any_of(flight.batch.logit_requests,
+                                            [&](int64_t request) { return alive(request) && !DeviceDraws(request); })) {
+    FF_ASSIGN_OR_RETURN(logits, executor->Logits());
+  }
+  const auto vocab_size = static_cast<size_t>(info.vocab_size);
+  std::vector<TokenEvent> events;
+  absl::Status error;
+  for (size_t row = 0; row < flight.batch.logit_requests.size(); ++row) {
+    const int64_t request = flight.batch.logit_requests[row];
+    if (!alive(request)) continue;
+    const int32_t token = (*flight.tokens)[row];
+    if (!DeviceDraws(request)) {
+      const uint64_t draw = generations.find(request)->second.drawn - 1;
+      absl::StatusOr<TokenEvent> event = SampleOnHost(request, logits.subspan(row * vocab_size, vocab_size), draw);
+      if (event.ok()) events.push_back(*std::move(event));
+      error.Update(event.status());
+    } else if (token < 0) {
+      Remove(request);
+      error.Update(absl::InternalError(absl::StrCat(
+          "request ", request,
+          ": the model gave a logit that is no number: its weights or its inputs overflow in this dtype; try --dtype "
+          "float32")));
+    } else {
+      SampledToken drawn;
+      drawn.token = token;
+      events.push_back(Accept(request, std::move(drawn)));
+    }
+  }
+  return Conclude(std::move(error), std::move(events));
+}
+
+absl::StatusOr<std::vector<TokenEvent>> Engine::Step() {
+  const std::lock_guard lock(impl_->mutex);
+  if (!impl_->pending.empty()) return std::exchange(impl_->pending, {});
+  if (impl_->device->sampler() != nullptr) return impl_->StepOnDevice();
+  const std::optional<StepBatch> batch = impl_->scheduler->Next();
+  if (!batch) return std::vector<TokenEvent>();
+  return impl_->StepOnHost(*batch);
 }
 
 bool Engine::Cancel(int64_t request) {
@@ -392,6 +512,7 @@ absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
                      impl_->pages->num_free() * page_size, " tokens): wait for requests to finish, or lower it"));
   }
   const absl::Cleanup free = [&] { impl_->pages->Free(*pages); };
+  for (Flight& flight : impl_->flights) FF_RETURN_IF_ERROR(impl_->FetchTokens(&flight));
   FF_ASSIGN_OR_RETURN(const std::vector<double> times, TimeSteps(options.size, *pages, impl_->executor.get()));
   FF_ASSIGN_OR_RETURN(roofline, ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, times));
   for (StepRooflineRow& row : roofline.rows) row.tactic = impl_->executor->TacticOf(row.step);

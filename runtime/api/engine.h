@@ -18,10 +18,15 @@
 namespace flashflow::runtime {
 
 struct EngineOptions {
-  std::string device = "auto";  // "auto" or "cpu"
-  int threads = 0;              // that compute, the caller of Step included; 0: one a core
-  int max_batch = 16;           // requests that run at the same time; more wait
-  int64_t kv_cache_bytes = 0;   // 0: for max_batch requests of the whole context, at most a quarter of the free memory
+  // "cpu", "cuda" (the first GPU), "cuda:1", or "auto": the first GPU where there is one that can be used, else the
+  // CPU.
+  std::string device = "auto";
+  int threads = 0;     // that compute, the caller of Step included; 0: one a core
+  int max_batch = 16;  // requests that run at the same time; more wait
+  // A request's tokens have the same bits whatever runs beside it and however its prompt is cut into steps; otherwise
+  // they may depend on the size of the batch, never on what else is in it.
+  bool batch_invariant = false;
+  int64_t kv_cache_bytes = 0;  // 0: for max_batch requests of the whole context, at most a quarter of the free memory
   // The tuning database that kernels' configs come from, before those that FlashFlow ships with: a file; empty for
   // tuning.json in the user's cache folder, if there is one; "none" for the kernels' own defaults. Nothing is ever
   // tuned here: `//tools:tune` does that.
@@ -50,7 +55,7 @@ struct EngineInfo {
   std::string architecture;  // "llama"
   std::string producer;      // what wrote the file: "flashflow 0.1.0"
   std::string dtype;         // of weights and KV cache: "float32", "bfloat16"
-  std::string device;        // "cpu"
+  std::string device;        // "cpu", "cuda"
   std::string device_description;
   bool plan_was_stored = false;  // otherwise it was compiled when the file was opened
   std::string tuning;            // where tuned configs come from: "none", or a file; "" if only from FlashFlow itself

@@ -13,6 +13,7 @@
 #include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
 #include "runtime/api/model_config.h"
+#include "runtime/api/plan_options.h"
 #include "runtime/engine/engine_format.h"
 
 namespace flashflow::runtime {
@@ -39,6 +40,9 @@ absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, 
   FF_RETURN_IF_ERROR(ParseModelConfig(files.config_json).status());
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> stored, driver::PrepareForStorage(rectangular, options));
   FF_ASSIGN_OR_RETURN(const driver::CompiledModel compiled, driver::Compile(*stored, options));
+  // A GPU's plan needs no GPU. A graph that it has no kernels for is the CPU's alone; whoever opens it there is told.
+  const absl::StatusOr<driver::CompiledModel> on_gpu = driver::Compile(*stored, PlanOptions("cuda", *stored));
+  if (!on_gpu.ok()) LOG(INFO) << path << " holds no plan for cuda: " << on_gpu.status().message();
 
   engine::EngineContents contents;
   contents.producer = absl::StrCat("flashflow ", kVersion);
@@ -47,6 +51,9 @@ absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, 
                        {std::string(engine::kConfigSection), files.config_json}};
   if (!files.tokenizer_json.empty()) {
     contents.sections.push_back({std::string(engine::kTokenizerSection), files.tokenizer_json});
+  }
+  if (on_gpu.ok()) {
+    contents.sections.push_back({absl::StrCat(engine::kPlanSectionPrefix, "cuda"), plan::ToJson(on_gpu->plan)});
   }
   for (const ir::Value* weight : stored->weights()) {
     FF_ASSIGN_OR_RETURN(engine::WeightSpec spec, SpecOf(*weight));

@@ -432,7 +432,7 @@ TEST_F(EngineTest, BadOptionsAreNamed) {
   }
   EXPECT_TRUE(Engine::CheckDevice({.threads = 1}).ok());
   EXPECT_THAT(error({.device = "tpu"}, absl::StatusCode::kInvalidArgument), HasSubstr("\"tpu\""));
-  EXPECT_THAT(error({.device = "cuda"}, absl::StatusCode::kFailedPrecondition), HasSubstr("CPU only"));
+  EXPECT_THAT(error({.device = "cuda"}, absl::StatusCode::kFailedPrecondition), HasSubstr("use the device \"cpu\""));
   EXPECT_THAT(error({.threads = -1}, absl::StatusCode::kInvalidArgument), HasSubstr("threads is -1"));
   EXPECT_THAT(error({.max_batch = 0}, absl::StatusCode::kInvalidArgument), HasSubstr("max_batch is 0"));
   EXPECT_THAT(error({.max_batch = 7}, absl::StatusCode::kInvalidArgument), HasSubstr("takes 1 to 6"));

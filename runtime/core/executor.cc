@@ -302,6 +302,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
   Slot& slot = slots_[static_cast<size_t>(steps_) % kInFlight];
   FF_RETURN_IF_ERROR(slot.done->Await());
   slot.step = -1;
+  logit_rows_ = 0;
   char* block = static_cast<char*>(input_block_->data());
   if (slot.inputs == nullptr) {
     Pack(inputs, size, layout, block);
@@ -321,6 +322,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
   }
   FF_RETURN_IF_ERROR(slot.done->Set());
   slot.step = steps_++;
+  logit_rows_ = static_cast<int64_t>(inputs.logit_rows.size());
   return absl::OkStatus();
 }
 
@@ -331,7 +333,11 @@ absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs, 
   }
   if (!inputs.draws.empty()) return absl::InvalidArgumentError("Run gives logits; Start draws tokens");
   FF_RETURN_IF_ERROR(StartStep(inputs, step_us));
-  const size_t count = inputs.logit_rows.size() * static_cast<size_t>(vocab_size_);
+  return Logits();
+}
+
+absl::StatusOr<absl::Span<const float>> Executor::Logits() {
+  const auto count = static_cast<size_t>(logit_rows_ * vocab_size_);
   if (device_->SharesHostMemory()) return absl::MakeConstSpan(static_cast<const float*>(logits_->data()), count);
   if (host_logits_ == nullptr || host_logits_->size() < count * sizeof(float)) {
     FF_ASSIGN_OR_RETURN(host_logits_, device_->AllocateHost(count * sizeof(float), "the logits"));

@@ -76,6 +76,9 @@ class Executor {
   // not all finite.
   absl::StatusOr<absl::Span<const int32_t>> Tokens(int64_t step);
 
+  // The logits [L, vocab_size] of the step started last, on the host, valid until the next call: waits for it.
+  absl::StatusOr<absl::Span<const float>> Logits();
+
   const plan::Plan& plan() const { return plan_; }
   std::string TacticOf(size_t step) const { return bound_->TacticOf(step); }  // of a step, as it last ran
   int64_t vocab_size() const { return vocab_size_; }
@@ -140,7 +143,8 @@ class Executor {
   StepSize specialized_{-1, -1, -1, -1};
   std::map<std::pair<StepSize, bool>, std::unique_ptr<Recording>> recordings_;  // by size and whether tokens are drawn
   std::array<Slot, kInFlight> slots_;
-  int64_t steps_ = 0;  // started
+  int64_t steps_ = 0;       // started
+  int64_t logit_rows_ = 0;  // of the last
 };
 
 }  // namespace flashflow::runtime

@@ -70,6 +70,11 @@ absl::StatusOr<int64_t> Scheduler::Add(absl::Span<const int32_t> prompt, int64_t
   return id;
 }
 
+bool Scheduler::CanAdmit() const {
+  return !waiting_.empty() && static_cast<int64_t>(running_.size()) < limits_.max_rows &&
+         PagesFor(all_.at(waiting_.front()).max_length) <= pool_->num_free();
+}
+
 void Scheduler::Admit() {
   while (!waiting_.empty() && static_cast<int64_t>(running_.size()) < limits_.max_rows) {
     Request& request = all_[waiting_.front()];
@@ -110,6 +115,25 @@ std::optional<StepBatch> Scheduler::Next() {
   return batch;
 }
 
+std::optional<StepBatch> Scheduler::NextAfter(const StepBatch& last) {
+  if (last.logit_requests != last.requests || last.requests.size() != running_.size() || CanAdmit()) {
+    return std::nullopt;
+  }
+  StepBatch batch;
+  batch.pages_per_row = PagesFor(limits_.context_length);
+  for (const int64_t id : last.requests) {
+    const auto it = all_.find(id);
+    if (it == all_.end()) return std::nullopt;
+    const Request& request = it->second;
+    const auto known = static_cast<int64_t>(request.tokens.size());
+    if (request.computed != known || known + 1 >= request.max_length) return std::nullopt;
+    batch.AddRow(id, {0}, request.computed, request.pages);
+    batch.logit_rows.push_back(batch.row_start.back() - 1);
+    batch.logit_requests.push_back(id);
+  }
+  return batch;
+}
+
 void Scheduler::Commit(const StepBatch& batch) {
   for (size_t row = 0; row < batch.requests.size(); ++row) {
     const auto it = all_.find(batch.requests[row]);
@@ -121,7 +145,7 @@ bool Scheduler::Append(int64_t request, int32_t token) {
   const auto it = all_.find(request);
   CHECK(it != all_.end()) << "no request " << request;
   Request& r = it->second;
-  CHECK_EQ(r.computed, static_cast<int64_t>(r.tokens.size())) << "request " << request << " has no logits to sample";
+  CHECK_GE(r.computed, static_cast<int64_t>(r.tokens.size())) << "request " << request << " has no logits to sample";
   r.tokens.push_back(token);
   return static_cast<int64_t>(r.tokens.size()) < r.max_length;
 }

@@ -54,9 +54,16 @@ class Scheduler {
   // whole cache could not hold it.
   absl::StatusOr<int64_t> Add(absl::Span<const int32_t> prompt, int64_t max_new_tokens);
 
-  // The next step, or nullopt if no request can run. Commit it once it has run; until then Next gives it again.
+  // The next step, or nullopt if no request can run. Commit it once it has run, or has been started; until then Next
+  // gives it again.
   std::optional<StepBatch> Next();
   void Commit(const StepBatch& batch);
+
+  // The step after `last`, which is committed and whose tokens are not known yet: each request's next one, in the same
+  // order. nullopt unless that is certain to be the next step as far as the requests' lengths go: all that run are in
+  // `last` and want its tokens, each has room for one more after that, and none that waits could join. The ids of the
+  // tokens are left 0. Until the tokens of `last` are appended, Next may not be called once this is committed.
+  std::optional<StepBatch> NextAfter(const StepBatch& last);
 
   // The token sampled for a request after a step with its logits. Returns true if there is room for another.
   bool Append(int64_t request, int32_t token);
@@ -70,12 +77,13 @@ class Scheduler {
  private:
   struct Request {
     std::vector<int32_t> tokens;  // the prompt, then what was generated
-    int64_t computed = 0;         // tokens whose keys and values are in the cache
+    int64_t computed = 0;         // tokens whose keys and values are in the cache, or will be: the last may be unknown
     int64_t max_length = 0;       // tokens it may come to
     std::vector<int32_t> pages;
   };
 
   int64_t PagesFor(int64_t tokens) const { return (tokens + limits_.page_size - 1) / limits_.page_size; }
+  bool CanAdmit() const;
   void Admit();
 
   Limits limits_;

@@ -62,6 +62,59 @@ TEST(SchedulerTest, PromptIsReadInChunksAndLogitsComeWithTheLast) {
   EXPECT_EQ(pool.num_free(), 8);
 }
 
+TEST(SchedulerTest, TheStepAfterAStepWhoseTokensAreUnknown) {
+  PagePool pool(16);
+  Scheduler scheduler(kLimits, &pool);
+  const int64_t a = *scheduler.Add(Prompt(5), 2), b = *scheduler.Add(Prompt(2, 50), 9);
+  const auto first = scheduler.Next();
+  scheduler.Commit(*first);
+  const auto second = scheduler.NextAfter(*first);
+  ASSERT_TRUE(second);
+  EXPECT_EQ(second->requests, first->logit_requests);
+  EXPECT_THAT(second->token_ids, ElementsAre(0, 0));
+  EXPECT_THAT(second->positions, ElementsAre(5, 2));
+  EXPECT_THAT(second->row_start, ElementsAre(0, 1, 2));
+  EXPECT_THAT(second->kv_len, ElementsAre(6, 3));
+  EXPECT_THAT(second->logit_rows, ElementsAre(0, 1));
+  EXPECT_EQ(second->logit_requests, second->requests);
+  scheduler.Commit(*second);
+  EXPECT_TRUE(scheduler.Append(a, 1));
+  EXPECT_TRUE(scheduler.Append(b, 2));
+  EXPECT_FALSE(scheduler.NextAfter(*second)) << "the token that is drawn is the last of a's two";
+  EXPECT_FALSE(scheduler.Append(a, 3));
+  EXPECT_TRUE(scheduler.Append(b, 4));
+  EXPECT_TRUE(scheduler.Remove(a));
+  const auto third = scheduler.Next();
+  ASSERT_TRUE(third);
+  EXPECT_THAT(third->token_ids, ElementsAre(4));
+  EXPECT_THAT(third->positions, ElementsAre(3));
+}
+
+TEST(SchedulerTest, NoStepIsCertainWhileSomebodyJoinsReadsOrLeaves) {
+  PagePool pool(16);
+  Scheduler scheduler(kLimits, &pool);
+  const int64_t a = *scheduler.Add(Prompt(2), 20);
+  const auto first = scheduler.Next();
+  scheduler.Commit(*first);
+  const int64_t b = *scheduler.Add(Prompt(12), 4);
+  EXPECT_FALSE(scheduler.NextAfter(*first)) << "b can join";
+  scheduler.Append(a, 1);
+  const auto second = scheduler.Next();
+  scheduler.Commit(*second);
+  EXPECT_FALSE(scheduler.NextAfter(*second)) << "b's prompt goes on";
+  scheduler.Append(a, 2);
+  const auto third = scheduler.Next();
+  scheduler.Commit(*third);
+  EXPECT_TRUE(scheduler.NextAfter(*third));
+  const int64_t c = *scheduler.Add(Prompt(31), 1);
+  EXPECT_TRUE(scheduler.NextAfter(*third)) << "c waits for pages, and holds nobody up";
+  scheduler.Remove(b);
+  EXPECT_FALSE(scheduler.NextAfter(*third)) << "b is gone";
+  EXPECT_TRUE(scheduler.Remove(c));
+  EXPECT_TRUE(scheduler.Remove(a));
+  EXPECT_EQ(pool.num_free(), 16);
+}
+
 TEST(SchedulerTest, DecodingRowsComeFirstAndPromptsFillTheRest) {
   PagePool pool(32);
   Scheduler scheduler(kLimits, &pool);

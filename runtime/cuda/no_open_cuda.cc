@@ -1,0 +1,10 @@
+#include "absl/status/status.h"
+#include "runtime/cuda/open_cuda.h"
+
+namespace flashflow::runtime {
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int) {
+  return absl::FailedPreconditionError("this build of FlashFlow was made without a CUDA toolkit");
+}
+
+}  // namespace flashflow::runtime
