@@ -64,7 +64,7 @@ def test_paths_are_relative_to_where_the_user_stands(tmp_path: Path) -> None:
         ((str(ENGINE), "--tokens=100000"), "vocabulary"),
         ((str(ENGINE), "--tokens=1", "--temperature=-1"), "temperature is -1"),
         ((str(ENGINE), "--tokens=1", "--max-tokens=0"), "max_tokens is 0"),
-        ((str(ENGINE), "--tokens=1", "--device=cuda"), "CPU only"),
+        ((str(ENGINE), "--tokens=1", "--device=cuda"), 'use the device "cpu"'),
         (("absent.ff", "--tokens=1"), "absent.ff"),
         ((str(FF_RUN), "--tokens=1"), "safetensors"),
     ],

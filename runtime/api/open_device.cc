@@ -17,7 +17,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenDevice(std::string_view name, int th
   if (name == "auto") {
     absl::StatusOr<std::unique_ptr<Device>> gpu = OpenCudaDevice(0);
     if (gpu.ok()) return gpu;
-    LOG(INFO) << "device auto: the CPU: " << gpu.status().message();
+    VLOG(1) << "device auto: the CPU: " << gpu.status().message();
     return CreateCpuDevice(threads);
   }
   std::string_view number = name;
