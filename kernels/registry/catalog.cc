@@ -342,9 +342,122 @@ std::vector<KernelSpec> CudaKernels() {
   return kernels;
 }
 
+// The ops that rectangular graphs have beside layers.
+std::vector<KernelSpec> CudaGraphKernels() {
+  constexpr DTypeSet kFloats = {DType::kF32, DType::kF16, DType::kBF16};
+  constexpr DTypeSet kSummed = {DType::kF32, DType::kI32, DType::kI64};
+  const std::vector<OperandSpec> float_result = {{"result", kFloats}};
+  const std::vector<OperandSpec> bool_result = {{"result", kBoolOnly}};
+  const std::vector<OperandSpec> any_result = {{"result", kAny}};
+  const std::vector<InPlaceRule> over_x = {{0, 0}};
+  const std::vector<InPlaceRule> over_a_or_b = {{0, 0}, {0, 1}};
+  std::vector<KernelSpec> kernels = {
+      {.id = "cuda.unary",
+       .ops = {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos", "relu",
+               "gelu", "silu"},
+       .inputs = {{"x", kFloats}},
+       .outputs = float_result,
+       .same_dtype = true,
+       .in_place = over_x},
+      {.id = "cuda.binary",
+       .ops = {"add", "sub", "mul", "div", "maximum", "minimum", "pow"},
+       .inputs = {{"a", kFloats}, {"b", kFloats}},
+       .outputs = float_result,
+       .same_dtype = true,
+       .in_place = over_a_or_b},
+      {.id = "cuda.integer_binary",
+       .ops = {"add", "sub", "mul", "maximum", "minimum"},
+       .inputs = {{"a", kIndices}, {"b", kIndices}},
+       .outputs = {{"result", kIndices}},
+       .same_dtype = true,
+       .in_place = over_a_or_b},
+      {.id = "cuda.compare",
+       .ops = {"eq", "ne", "lt", "le", "gt", "ge"},
+       .inputs = {{"a", {DType::kF32, DType::kF16, DType::kBF16, DType::kI32, DType::kI64, DType::kBool}},
+                  {"b", {DType::kF32, DType::kF16, DType::kBF16, DType::kI32, DType::kI64, DType::kBool}}},
+       .outputs = bool_result},
+      {.id = "cuda.logical",
+       .ops = {"logical_and", "logical_or"},
+       .inputs = {{"a", kBoolOnly}, {"b", kBoolOnly}},
+       .outputs = bool_result,
+       .in_place = over_a_or_b},
+      {.id = "cuda.logical_not",
+       .ops = {"logical_not"},
+       .inputs = {{"x", kBoolOnly}},
+       .outputs = bool_result,
+       .in_place = over_x},
+      {.id = "cuda.select",
+       .ops = {"where"},
+       .inputs = {{"condition", kBoolOnly}, {"a", kAny}, {"b", kAny}},
+       .outputs = any_result,
+       .in_place = {{0, 1}, {0, 2}}},
+      {.id = "cuda.cast", .ops = {"cast"}, .inputs = {{"x", kAny}}, .outputs = any_result},
+      {.id = "cuda.constant", .ops = {"constant"}, .inputs = {}, .outputs = any_result},
+      {.id = "cuda.iota", .ops = {"iota"}, .inputs = {}, .outputs = {{"result", kSummed}}},
+      {.id = "cuda.copy",
+       .ops = {"transpose", "expand", "slice"},
+       .inputs = {{"x", kAny}},
+       .outputs = any_result,
+       .same_dtype = true},
+      {.id = "cuda.concat",
+       .ops = {"concat"},
+       .inputs = {{"x", kAny}},
+       .outputs = any_result,
+       .variadic = true,
+       .same_dtype = true},
+      {.id = "cuda.index",
+       .ops = {"index"},
+       .inputs = {{"x", kAny}, {"indices", kIndices}},
+       .outputs = any_result,
+       .variadic = true},
+      {.id = "cuda.cumsum",
+       .ops = {"cumsum"},
+       .inputs = {{"x", kSummed}},
+       .outputs = {{"result", kSummed}},
+       .same_dtype = true,
+       .in_place = over_x},
+      {.id = "cuda.reduce",
+       .ops = {"reduce_sum", "reduce_mean", "reduce_max"},
+       .inputs = {{"x", kFloats}},
+       .outputs = float_result,
+       .same_dtype = true},
+      {.id = "cuda.softmax",
+       .ops = {"softmax"},
+       .inputs = {{"x", kFloats}},
+       .outputs = float_result,
+       .same_dtype = true,
+       .in_place = over_x},
+      {.id = "cuda.matmul",
+       .ops = {"matmul"},
+       .inputs = {{"a", kFloats}, {"b", kFloats}},
+       .outputs = float_result,
+       .same_dtype = true},
+      {.id = "cuda.attention",
+       .ops = {"attention"},
+       .inputs = {{"q", kFloats},
+                  {"k", kFloats},
+                  {"v", kFloats},
+                  {"mask", {DType::kF32, DType::kF16, DType::kBF16, DType::kBool}, /*optional=*/true}},
+       .outputs = float_result},
+      {.id = "cuda.rope",
+       .ops = {"rope"},
+       .inputs = {{"x", kFloats}, {"cos", kFloats}, {"sin", kFloats}},
+       .outputs = float_result,
+       .in_place = over_x},
+  };
+  for (KernelSpec& kernel : kernels) {
+    kernel.device = "cuda";
+    // An element's bits depend on what it is computed from alone, but in a softmax on where its row lies too, and in
+    // attention on the kernel that takes the shape.
+    kernel.batch_invariant = kernel.id != "cuda.softmax" && kernel.id != "cuda.attention";
+  }
+  return kernels;
+}
+
 std::vector<KernelSpec> MakeCatalog() {
   std::vector<KernelSpec> catalog = CpuKernels();
   for (KernelSpec& kernel : CudaKernels()) catalog.push_back(std::move(kernel));
+  for (KernelSpec& kernel : CudaGraphKernels()) catalog.push_back(std::move(kernel));
   return catalog;
 }
 

@@ -41,6 +41,7 @@
 #include "kernels/cpu/unary.h"
 #include "kernels/registry/catalog.h"
 #include "kernels/registry/cpu_tactics.h"
+#include "kernels/registry/graph_op_checks.h"
 #include "kernels/registry/launch_checks.h"
 
 namespace flashflow::kernels {
@@ -73,12 +74,8 @@ absl::StatusOr<cpu::UnaryOp> UnaryOpOf(const BindRequest& request) {
   const auto* found = std::ranges::find(kOps, request.op, &std::pair<std::string_view, Op>::first);
   if (found == std::end(kOps)) return absl::InternalError(absl::StrCat("no unary \"", request.op, "\""));
   if (found->second != Op::kGelu) return found->second;
-  const absl::StatusOr<std::string> approximate = GetAttr<std::string>(request.attrs, "approximate");
-  if (!approximate.ok()) return approximate.status();
-  if (*approximate == "none") return Op::kGelu;
-  if (*approximate == "tanh") return Op::kGeluTanh;
-  return absl::InvalidArgumentError(
-      absl::StrCat("approximate is \"", *approximate, "\", expected \"none\" or \"tanh\""));
+  FF_ASSIGN_OR_RETURN(const bool tanh, GeluIsTanh(request));
+  return tanh ? Op::kGeluTanh : Op::kGelu;
 }
 
 absl::StatusOr<LaunchFn> BindUnary(const BindRequest& request) {
@@ -207,28 +204,7 @@ absl::StatusOr<LaunchFn> BindCast(const BindRequest& request) {
 // --- creation -----------------------------------------------------------------
 
 absl::StatusOr<LaunchFn> BindConstant(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const double value, GetAttr<double>(request.attrs, "value"));
-  const DType dtype = request.output_dtypes[0];
-  std::array<char, 8> element{};
-  if (IsFloat(dtype)) {
-    const float f32 = static_cast<float>(value);
-    cpu::ThreadPool inline_pool(1);
-    cpu::Cast(&f32, DType::kF32, element.data(), dtype, 1, &inline_pool);
-  } else {
-    constexpr double kExactIntegers = 9007199254740992.0;  // 2^53
-    if (!(std::abs(value) <= kExactIntegers) || value != std::trunc(value)) {
-      return absl::InvalidArgumentError(absl::StrCat("value ", value, " is not an integer"));
-    }
-    const double end = std::ldexp(1.0, static_cast<int>(8 * DTypeBytes(dtype)) - 1);
-    const double lowest = dtype == DType::kBool ? 0 : -end;
-    const double highest = dtype == DType::kBool ? 1 : end - 1;
-    if (value < lowest || value > highest) {
-      return absl::InvalidArgumentError(absl::StrCat("value ", value, " does not fit ", DTypeName(dtype)));
-    }
-    const int64_t i64 = static_cast<int64_t>(value);
-    cpu::ThreadPool inline_pool(1);
-    cpu::Cast(&i64, DType::kI64, element.data(), dtype, 1, &inline_pool);
-  }
+  FF_ASSIGN_OR_RETURN(const auto element, ConstantElement(request));
   return [element](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& y = context.outputs[0];
     cpu::Fill(element.data(), static_cast<int>(DTypeBytes(y.dtype)), y.data, y.NumElements(), pool);
@@ -248,106 +224,24 @@ absl::StatusOr<LaunchFn> BindIota(const BindRequest& request) {
 
 // --- moving elements ----------------------------------------------------------
 
-absl::Status CopyInto(const TensorView& y, const void* src, const Strides& src_strides, cpu::ThreadPool* pool) {
-  const Strides y_strides = DenseStrides(y);
-  cpu::StridedCopy(src, First(src_strides, y.rank), y.data, First(y_strides, y.rank), First(y.dims, y.rank),
-                   static_cast<int>(DTypeBytes(y.dtype)), pool);
-  return absl::OkStatus();
-}
-
-absl::StatusOr<LaunchFn> BindTranspose(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const std::vector<int64_t> perm, GetAttr<std::vector<int64_t>>(request.attrs, "perm"));
-  std::vector<int64_t> sorted = perm;
-  std::ranges::sort(sorted);
-  for (size_t i = 0; i < sorted.size(); ++i) {
-    if (sorted[i] != static_cast<int64_t>(i)) {
-      return absl::InvalidArgumentError(absl::StrCat("perm [", absl::StrJoin(perm, ", "), "] is not a permutation"));
-    }
-  }
-  return [perm](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& x = context.inputs[0];
-    const TensorView& y = context.outputs[0];
-    if (x.rank != static_cast<int>(perm.size())) {
-      return Mismatch("x", x, absl::StrCat("rank ", perm.size()));
-    }
-    const Strides dense = DenseStrides(x);
-    Strides dims{};
-    Strides strides{};
-    for (int i = 0; i < x.rank; ++i) {
-      dims[i] = x.dims[perm[i]];
-      strides[i] = dense[perm[i]];
-    }
-    FF_RETURN_IF_ERROR(CheckDims("result", y, absl::MakeConstSpan(dims.data(), x.rank)));
-    return CopyInto(y, x.data, strides, pool);
-  };
-}
-
-absl::StatusOr<LaunchFn> BindExpand(const BindRequest&) {
-  return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& y = context.outputs[0];
-    FF_ASSIGN_OR_RETURN(const Strides strides, BroadcastStrides("x", context.inputs[0], y));
-    return CopyInto(y, context.inputs[0].data, strides, pool);
-  };
-}
-
-absl::StatusOr<LaunchFn> BindSlice(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
-  FF_ASSIGN_OR_RETURN(const DimExpr start_dim, GetAttr<DimExpr>(request.attrs, "start"));
-  FF_ASSIGN_OR_RETURN(const int64_t step, GetAttr<int64_t>(request.attrs, "step"));
-  // Where the slice begins at a symbol: how many elements of the axis come after it.
-  std::optional<int64_t> from_end;
-  if (request.attrs.contains("from_end")) {
-    FF_ASSIGN_OR_RETURN(from_end, GetAttr<int64_t>(request.attrs, "from_end"));
-  }
-  const std::optional<int64_t> start = from_end ? 0 : start_dim.constant();
-  if (!start.has_value() || *start < 0 || step < 1 || (from_end && (*from_end < 0 || step != 1))) {
-    return absl::InvalidArgumentError(absl::StrCat("start ", start_dim.ToString(), " and step ", step,
-                                                   "; expected a constant start >= 0 and a step >= 1, or a distance "
-                                                   "from the end >= 0 and a step of 1"));
-  }
-  return [axis, fixed_start = *start, from_end, step](const LaunchContext& context,
-                                                      cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& x = context.inputs[0];
-    const TensorView& y = context.outputs[0];
-    FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(x, axis));
-    bool fits = y.rank == x.rank;
-    for (int i = 0; fits && i < x.rank; ++i) fits = i == axis || y.dims[i] == x.dims[i];
-    fits = fits && (!from_end || *from_end <= split.axis - y.dims[axis]);
-    const int64_t start = fits && from_end ? split.axis - y.dims[axis] - *from_end : fixed_start;
-    // The last element is at start + (n - 1) * step; divided, so that nothing overflows.
-    fits = fits && (y.dims[axis] == 0 || (start < split.axis && y.dims[axis] - 1 <= (split.axis - 1 - start) / step));
-    if (!fits) {
-      return Mismatch("result", y,
-                      absl::StrCat("a slice from ", start, " by ", step, " along axis ", axis, " of ", Describe(x)));
-    }
-    if (y.NumElements() == 0) return absl::OkStatus();
-    Strides strides = DenseStrides(x);
-    const int64_t first = start * strides[axis] * DTypeBytes(x.dtype);
-    strides[axis] *= step;
-    return CopyInto(y, static_cast<const char*>(x.data) + first, strides, pool);
-  };
-}
-
 absl::StatusOr<LaunchFn> BindCopy(const BindRequest& request) {
-  if (request.op == "transpose") return BindTranspose(request);
-  if (request.op == "expand") return BindExpand(request);
-  if (request.op == "slice") return BindSlice(request);
-  return absl::InternalError(absl::StrCat("no copy \"", request.op, "\""));
+  FF_ASSIGN_OR_RETURN(const StridedSourceFn source_of, StridedSourceOf(request));
+  return [source_of](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    const TensorView& y = context.outputs[0];
+    FF_ASSIGN_OR_RETURN(const StridedSource source, source_of(context));
+    if (y.NumElements() == 0) return absl::OkStatus();
+    const Strides y_strides = DenseStrides(y);
+    cpu::StridedCopy(source.data, First(source.strides, y.rank), y.data, First(y_strides, y.rank),
+                     First(y.dims, y.rank), static_cast<int>(DTypeBytes(y.dtype)), pool);
+    return absl::OkStatus();
+  };
 }
 
 absl::StatusOr<LaunchFn> BindConcat(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const int64_t axis, GetAttr<int64_t>(request.attrs, "axis"));
   return [axis](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& y = context.outputs[0];
-    FF_ASSIGN_OR_RETURN(const AxisSplit whole, SplitAt(y, axis));
-    int64_t total = 0;
-    for (const TensorView& x : context.inputs) {
-      bool fits = x.rank == y.rank;
-      for (int i = 0; fits && i < x.rank; ++i) fits = i == axis || y.dims[i] == x.dims[i];
-      if (!fits) return Mismatch("x", x, absl::StrCat("the dims of ", Describe(y), " but for axis ", axis));
-      if (__builtin_add_overflow(total, x.dims[axis], &total)) return Mismatch("x", x, "smaller dims");
-    }
-    if (total != whole.axis) return Mismatch("result", y, absl::StrCat(total, " along axis ", axis));
+    FF_ASSIGN_OR_RETURN(const AxisSplit whole, ConcatSplit(context, axis));
     const int element_bytes = static_cast<int>(DTypeBytes(y.dtype));
     char* to = static_cast<char*>(y.data);
     for (const TensorView& x : context.inputs) {
@@ -424,27 +318,19 @@ absl::StatusOr<LaunchFn> BindIndex(const BindRequest& request) {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& x = context.inputs[0];
     const TensorView& y = context.outputs[0];
-    const int axes = static_cast<int>(context.inputs.size()) - 1;
-    const int rest = x.rank - axes;
-    TensorView lead = y;  // what the indices broadcast to
-    lead.rank = y.rank - rest;
-    if (rest < 0 || lead.rank < 0 || DimsOf(y).subspan(lead.rank) != DimsOf(x).subspan(axes)) {
-      return Mismatch("result", y, absl::StrCat("the indices' dims and then those of ", Describe(x), " from ", axes));
-    }
-    std::array<Strides, kMaxRank> strides{};
+    FF_ASSIGN_OR_RETURN(const IndexForm form, IndexFormOf(context));
     std::array<cpu::AxisIndex, kMaxRank> indices{};
-    for (int i = 0; i < axes; ++i) {
+    for (int i = 0; i < form.axes; ++i) {
       const TensorView& index = context.inputs[i + 1];
-      FF_ASSIGN_OR_RETURN(strides[i], BroadcastStrides("indices", index, lead));
-      indices[i] = {index.data, index.dtype == DType::kI64, First(strides[i], lead.rank), x.dims[i],
+      indices[i] = {index.data, index.dtype == DType::kI64, First(form.strides[i], form.lookup_rank), x.dims[i],
                     index.NumElements()};
       if (const std::optional<int64_t> bad = cpu::FirstOutOfRange(indices[i])) {
         return absl::OutOfRangeError(absl::StrCat("index number ", *bad, " into axis ", i, " is ", indices[i].At(*bad),
                                                   ", the axis has ", x.dims[i]));
       }
     }
-    cpu::Index(x.data, std::span(indices).first(axes), First(lead.dims, lead.rank),
-               Product(DimsOf(x).subspan(axes)) * DTypeBytes(x.dtype), y.data, pool);
+    cpu::Index(x.data, std::span(indices).first(form.axes), First(y.dims, form.lookup_rank), form.run_bytes, y.data,
+               pool);
     return absl::OkStatus();
   };
 }
@@ -480,103 +366,52 @@ absl::StatusOr<LaunchFn> BindReduce(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const Op op, OpIn(kOps, request.op));
   FF_ASSIGN_OR_RETURN(const std::vector<int64_t> axes, GetAttr<std::vector<int64_t>>(request.attrs, "axes"));
   return [op, axes](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& x = context.inputs[0];
-    const TensorView& y = context.outputs[0];
-    std::array<bool, kMaxRank> is_reduced{};
-    for (int64_t axis : axes) {
-      if (axis < 0 || axis >= x.rank || is_reduced[axis]) {
-        return Mismatch("x", x, absl::StrCat("axes [", absl::StrJoin(axes, ", "), "] once each"));
-      }
-      is_reduced[axis] = true;
-    }
-    const Strides dense = DenseStrides(x);
-    Strides kept{}, kept_strides{}, reduced{}, reduced_strides{};
-    int kept_rank = 0, reduced_rank = 0;
-    for (int i = 0; i < x.rank; ++i) {
-      int& rank = is_reduced[i] ? reduced_rank : kept_rank;
-      (is_reduced[i] ? reduced : kept)[rank] = x.dims[i];
-      (is_reduced[i] ? reduced_strides : kept_strides)[rank++] = dense[i];
-    }
-    if (y.NumElements() != Product(absl::MakeConstSpan(kept.data(), kept_rank))) {
-      return Mismatch("result", y, absl::StrCat(Describe(x), " without axes [", absl::StrJoin(axes, ", "), "]"));
-    }
-    if (op == Op::kMax && y.NumElements() > 0 && x.NumElements() == 0) return Mismatch("x", x, "elements");
-    cpu::Reduce(op, F32(x), First(kept, kept_rank), First(kept_strides, kept_rank), First(reduced, reduced_rank),
-                First(reduced_strides, reduced_rank), MutableF32(y), pool);
+    FF_ASSIGN_OR_RETURN(const ReduceForm form, ReduceFormOf(context, axes, /*wants_elements=*/op == Op::kMax));
+    cpu::Reduce(op, F32(context.inputs[0]), First(form.kept, form.kept_rank), First(form.kept_strides, form.kept_rank),
+                First(form.reduced, form.reduced_rank), First(form.reduced_strides, form.reduced_rank),
+                MutableF32(context.outputs[0]), pool);
     return absl::OkStatus();
   };
 }
 
 absl::StatusOr<LaunchFn> BindMatMul(const BindRequest&) {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& a = context.inputs[0];
-    const TensorView& b = context.inputs[1];
     const TensorView& y = context.outputs[0];
-    if (a.rank < 2) return Mismatch("a", a, "rank 2 or more");
-    const int64_t m = a.dims[a.rank - 2];
-    const int64_t k = a.dims[a.rank - 1];
-    if (b.rank < 2 || b.dims[b.rank - 2] != k) return Mismatch("b", b, absl::StrCat("[..., ", k, ", n]"));
-    const int64_t n = b.dims[b.rank - 1];
-    if (y.rank != std::max(a.rank, b.rank) || y.dims[y.rank - 2] != m || y.dims[y.rank - 1] != n) {
-      return Mismatch("result", y, absl::StrCat("[..., ", m, ", ", n, "]"));
-    }
-    // The batch of an operand: its leading dims, whose steps are of whole matrices.
-    const auto batch_of = [](const TensorView& view) {
-      TensorView batch = view;
-      batch.rank -= 2;
-      return batch;
-    };
-    const TensorView batch = batch_of(y);
-    FF_ASSIGN_OR_RETURN(Strides a_strides, BroadcastStrides("a", batch_of(a), batch));
-    FF_ASSIGN_OR_RETURN(Strides b_strides, BroadcastStrides("b", batch_of(b), batch));
-    for (int64_t& stride : a_strides) stride *= m * k;
-    for (int64_t& stride : b_strides) stride *= k * n;
-    cpu::MatMul(F32(a), First(a_strides, batch.rank), F32(b), First(b_strides, batch.rank), /*bias=*/nullptr,
-                MutableF32(y), First(y.dims, batch.rank), {m, n, k, /*b_k_stride=*/n, /*b_n_stride=*/1}, pool);
+    FF_ASSIGN_OR_RETURN(const MatMulForm form, MatMulFormOf(context));
+    cpu::MatMul(F32(context.inputs[0]), First(form.a_strides, form.batch_rank), F32(context.inputs[1]),
+                First(form.b_strides, form.batch_rank), /*bias=*/nullptr, MutableF32(y),
+                First(y.dims, form.batch_rank),
+                {form.m, form.n, form.k, /*b_k_stride=*/form.n, /*b_n_stride=*/1}, pool);
     return absl::OkStatus();
   };
 }
 
 absl::StatusOr<LaunchFn> BindAttention(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const bool causal, GetAttr<bool>(request.attrs, "causal"));
-  FF_ASSIGN_OR_RETURN(const double scale, GetAttr<double>(request.attrs, "scale"));
-  FF_ASSIGN_OR_RETURN(const int64_t window, GetAttr<int64_t>(request.attrs, "window"));
-  if (window < 0) return absl::InvalidArgumentError(absl::StrCat("window is ", window, ", expected 0 or more"));
-  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    const TensorView& q = context.inputs[0];
-    const TensorView& k = context.inputs[1];
-    const TensorView& v = context.inputs[2];
-    if (q.rank != 4) return Mismatch("q", q, "rank 4");
-    if (k.rank != 4 || k.dims[0] != q.dims[0] || k.dims[3] != q.dims[3]) {
-      return Mismatch("k", k, absl::StrCat("[", q.dims[0], ", heads, keys, ", q.dims[3], "]"));
-    }
-    if (k.dims[1] < 1 || q.dims[1] % k.dims[1] != 0) {
-      return Mismatch("q", q, absl::StrCat("a multiple of ", k.dims[1], " heads"));
-    }
-    if (v.rank != 4) return Mismatch("v", v, "rank 4");
-    FF_RETURN_IF_ERROR(CheckDims("v", v, {k.dims[0], k.dims[1], k.dims[2], v.dims[3]}));
-    FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], {q.dims[0], q.dims[1], q.dims[2], v.dims[3]}));
-    if (std::max(q.dims[3], v.dims[3]) > cpu::kMaxAttentionHeadDim) {
-      return absl::UnimplementedError(absl::StrCat("head_dim ", std::max(q.dims[3], v.dims[3]),
-                                                   " is above the CPU's limit of ", cpu::kMaxAttentionHeadDim));
+  FF_ASSIGN_OR_RETURN(const AttentionAttrs attrs, AttentionAttrsOf(request.attrs));
+  return [attrs](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    FF_ASSIGN_OR_RETURN(const AttentionForm form, AttentionFormOf(context));
+    const int64_t widest = std::max(form.head_dim, form.value_dim);
+    if (widest > cpu::kMaxAttentionHeadDim) {
+      return absl::UnimplementedError(
+          absl::StrCat("head_dim ", widest, " is above the CPU's limit of ", cpu::kMaxAttentionHeadDim));
     }
     cpu::AttentionMask mask;
-    if (const TensorView* given = Optional(context, 3)) {
-      const TensorView scores = {.data = nullptr, .rank = 4, .dims = {q.dims[0], q.dims[1], q.dims[2], k.dims[2]}};
-      FF_ASSIGN_OR_RETURN(const Strides strides, BroadcastStrides("mask", *given, scores));
-      mask = {given->data, given->dtype == DType::kBool, strides[0], strides[1], strides[2], strides[3]};
+    if (form.mask != nullptr) {
+      const Strides& strides = form.mask_strides;
+      mask = {form.mask->data, form.mask->dtype == DType::kBool, strides[0], strides[1], strides[2], strides[3]};
     }
-    cpu::Attention(F32(q), F32(k), F32(v), mask, MutableF32(context.outputs[0]),
-                   {.batch = q.dims[0],
-                    .heads = q.dims[1],
-                    .kv_heads = k.dims[1],
-                    .queries = q.dims[2],
-                    .keys = k.dims[2],
-                    .head_dim = q.dims[3],
-                    .value_dim = v.dims[3],
-                    .causal = causal,
-                    .window = window,
-                    .scale = static_cast<float>(scale)},
+    cpu::Attention(F32(context.inputs[0]), F32(context.inputs[1]), F32(context.inputs[2]), mask,
+                   MutableF32(context.outputs[0]),
+                   {.batch = form.batch,
+                    .heads = form.heads,
+                    .kv_heads = form.kv_heads,
+                    .queries = form.queries,
+                    .keys = form.keys,
+                    .head_dim = form.head_dim,
+                    .value_dim = form.value_dim,
+                    .causal = attrs.causal,
+                    .window = attrs.window,
+                    .scale = attrs.scale},
                    pool);
     return absl::OkStatus();
   };
@@ -719,23 +554,12 @@ absl::StatusOr<LaunchFn> BindAddNorm(const BindRequest& request) {
 absl::StatusOr<LaunchFn> BindRope(const BindRequest&) {
   return [](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
     const TensorView& x = context.inputs[0];
-    const TensorView& cos = context.inputs[1];
-    const TensorView& sin = context.inputs[2];
-    const TensorView& y = context.outputs[0];
-    FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
-    if (x.rank < 1 || x.dims[x.rank - 1] % 2 != 0) return Mismatch("x", x, "an even last dim");
-    const int64_t channels = x.dims[x.rank - 1];
-    for (const auto& [what, angle] : {std::pair("cos", &cos), std::pair("sin", &sin)}) {
-      if (angle->rank < 1 || angle->dims[angle->rank - 1] != channels) {
-        return Mismatch(what, *angle, absl::StrCat("a last dim of ", channels));
-      }
-    }
-    FF_ASSIGN_OR_RETURN(const Strides cos_strides, BroadcastStrides("cos", cos, y));
-    FF_ASSIGN_OR_RETURN(const Strides sin_strides, BroadcastStrides("sin", sin, y));
+    FF_ASSIGN_OR_RETURN(const RopeForm form, RopeFormOf(context));
     const Strides dense = DenseStrides(x);
     const int rows = x.rank - 1;
-    cpu::Rope({F32(x), First(dense, rows)}, {F32(cos), First(cos_strides, rows)}, {F32(sin), First(sin_strides, rows)},
-              MutableF32(y), First(dense, rows), First(x.dims, rows), channels, pool);
+    cpu::Rope({F32(x), First(dense, rows)}, {F32(context.inputs[1]), First(form.cos_strides, rows)},
+              {F32(context.inputs[2]), First(form.sin_strides, rows)}, MutableF32(context.outputs[0]),
+              First(dense, rows), First(x.dims, rows), x.dims[rows], pool);
     return absl::OkStatus();
   };
 }

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <limits>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -14,41 +13,18 @@
 #include "compiler/ir/attr.h"
 #include "compiler/ir/status_macros.h"
 #include "kernels/registry/catalog.h"
+#include "kernels/registry/cuda_launch_values.h"
 #include "kernels/registry/launch_checks.h"
 
 namespace flashflow::kernels {
 namespace {
 
-cudaStream_t StreamOf(const LaunchContext& context) { return static_cast<cudaStream_t>(context.device); }
-
-absl::Status ToStatus(const cuda::Api& api, cudaError_t error) {
-  if (error == cudaSuccess) return absl::OkStatus();
-  api.get_last_error();
-  if (error == cudaErrorNotSupported) {
-    return absl::UnimplementedError("no kernel for these sizes on this GPU: run the model on the CPU");
-  }
-  return absl::InternalError(absl::StrCat("CUDA: ", api.get_error_string(error)));
-}
-
+// What multiplies and normalizes.
 absl::StatusOr<cuda::Dtype> DtypeOf(DType dtype) {
-  switch (dtype) {
-    case DType::kF32:
-      return cuda::Dtype::kF32;
-    case DType::kF16:
-      return cuda::Dtype::kF16;
-    case DType::kBF16:
-      return cuda::Dtype::kBf16;
-    case DType::kI8:
-      return cuda::Dtype::kS8;
-    default:
-      return absl::InvalidArgumentError(absl::StrCat("no CUDA kernel computes in ", DTypeName(dtype)));
+  if (!IsFloat(dtype) && dtype != DType::kI8) {
+    return absl::InvalidArgumentError(absl::StrCat("no CUDA kernel computes in ", DTypeName(dtype)));
   }
-}
-
-// Kernels count in int.
-absl::StatusOr<int> Int(int64_t value) {
-  if (value >= 0 && value <= std::numeric_limits<int>::max()) return static_cast<int>(value);
-  return absl::UnimplementedError(absl::StrCat("a size of ", value, " is beyond what CUDA kernels count"));
+  return CudaDtype(dtype);
 }
 
 int64_t Bytes(const TensorView& view) { return view.NumElements() * DTypeBytes(view.dtype); }

@@ -492,4 +492,22 @@ cudaError_t NormPlain(const NormArgs& args, cudaStream_t) {
   return cudaSuccess;
 }
 
+void SetGraphOps(Api* api) {
+  api->unary = Unary;
+  api->binary = Binary;
+  api->cast = Cast;
+  api->fill = Fill;
+  api->iota = Iota;
+  api->strided_copy = StridedCopy;
+  api->select = Select;
+  api->index = Index;
+  api->cumsum = Cumsum;
+  api->reduce = Reduce;
+  api->softmax_columns = SoftmaxColumns;
+  api->matmul = MatMul;
+  api->masked_attention = MaskedAttention;
+  api->rope = Rope;
+  api->norm_plain = NormPlain;
+}
+
 }  // namespace flashflow::cuda::host

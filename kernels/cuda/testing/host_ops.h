@@ -5,6 +5,7 @@
 
 #include <cuda_runtime_api.h>
 
+#include "kernels/cuda/api.h"
 #include "kernels/cuda/binary.h"
 #include "kernels/cuda/cast.h"
 #include "kernels/cuda/copy.h"
@@ -39,6 +40,9 @@ cudaError_t MatMul(const MatMulArgs& args, cudaStream_t);
 cudaError_t MaskedAttention(const MaskedAttentionArgs& args, cudaStream_t);
 cudaError_t Rope(const RopeArgs& args, cudaStream_t);
 cudaError_t NormPlain(const NormArgs& args, cudaStream_t);
+
+// Puts them into a table.
+void SetGraphOps(Api* api);
 
 }  // namespace flashflow::cuda::host
 
