@@ -379,8 +379,7 @@ absl::StatusOr<LaunchFn> BindMatMul(const BindRequest&) {
     const TensorView& y = context.outputs[0];
     FF_ASSIGN_OR_RETURN(const MatMulForm form, MatMulFormOf(context));
     cpu::MatMul(F32(context.inputs[0]), First(form.a_strides, form.batch_rank), F32(context.inputs[1]),
-                First(form.b_strides, form.batch_rank), /*bias=*/nullptr, MutableF32(y),
-                First(y.dims, form.batch_rank),
+                First(form.b_strides, form.batch_rank), /*bias=*/nullptr, MutableF32(y), First(y.dims, form.batch_rank),
                 {form.m, form.n, form.k, /*b_k_stride=*/form.n, /*b_n_stride=*/1}, pool);
     return absl::OkStatus();
   };

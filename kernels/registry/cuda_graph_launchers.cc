@@ -74,9 +74,9 @@ absl::StatusOr<CheckedLaunchFn> BindUnary(const cuda::Api& api, const BindReques
 absl::StatusOr<CheckedLaunchFn> BindBinary(const cuda::Api& api, const BindRequest& request) {
   using Op = cuda::BinaryOp;
   static constexpr std::pair<std::string_view, Op> kOps[] = {
-      {"add", Op::kAdd},         {"sub", Op::kSub},         {"mul", Op::kMul},         {"div", Op::kDiv},
-      {"maximum", Op::kMaximum}, {"minimum", Op::kMinimum}, {"pow", Op::kPow},         {"eq", Op::kEq},
-      {"ne", Op::kNe},           {"lt", Op::kLt},           {"le", Op::kLe},           {"gt", Op::kGt},
+      {"add", Op::kAdd},         {"sub", Op::kSub},         {"mul", Op::kMul},       {"div", Op::kDiv},
+      {"maximum", Op::kMaximum}, {"minimum", Op::kMinimum}, {"pow", Op::kPow},       {"eq", Op::kEq},
+      {"ne", Op::kNe},           {"lt", Op::kLt},           {"le", Op::kLe},         {"gt", Op::kGt},
       {"ge", Op::kGe},           {"logical_and", Op::kAnd}, {"logical_or", Op::kOr},
   };
   FF_ASSIGN_OR_RETURN(const Op op, OpIn(kOps, request.op));
@@ -131,11 +131,8 @@ absl::StatusOr<CheckedLaunchFn> BindCast(const cuda::Api& api, const BindRequest
     const TensorView& x = context.inputs[0];
     const TensorView& y = context.outputs[0];
     FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
-    const cuda::CastArgs args = {.from = CudaDtype(x.dtype),
-                                 .to = CudaDtype(y.dtype),
-                                 .x = x.data,
-                                 .y = y.data,
-                                 .count = x.NumElements()};
+    const cuda::CastArgs args = {
+        .from = CudaDtype(x.dtype), .to = CudaDtype(y.dtype), .x = x.data, .y = y.data, .count = x.NumElements()};
     return ToStatus(api, api.cast(args, StreamOf(context)));
   };
 }
@@ -412,24 +409,12 @@ struct Binding {
 };
 
 constexpr Binding kBindings[] = {
-    {"cuda.unary", BindUnary},
-    {"cuda.binary", BindBinary},
-    {"cuda.integer_binary", BindBinary},
-    {"cuda.compare", BindBinary},
-    {"cuda.logical", BindBinary},
-    {"cuda.logical_not", BindUnary},
-    {"cuda.select", BindSelect},
-    {"cuda.cast", BindCast},
-    {"cuda.constant", BindConstant},
-    {"cuda.iota", BindIota},
-    {"cuda.copy", BindCopy},
-    {"cuda.concat", BindConcat},
-    {"cuda.index", BindIndex},
-    {"cuda.cumsum", BindCumsum},
-    {"cuda.reduce", BindReduce},
-    {"cuda.softmax", BindSoftmax},
-    {"cuda.matmul", BindMatMul},
-    {"cuda.attention", BindAttention},
+    {"cuda.unary", BindUnary},     {"cuda.binary", BindBinary},  {"cuda.integer_binary", BindBinary},
+    {"cuda.compare", BindBinary},  {"cuda.logical", BindBinary}, {"cuda.logical_not", BindUnary},
+    {"cuda.select", BindSelect},   {"cuda.cast", BindCast},      {"cuda.constant", BindConstant},
+    {"cuda.iota", BindIota},       {"cuda.copy", BindCopy},      {"cuda.concat", BindConcat},
+    {"cuda.index", BindIndex},     {"cuda.cumsum", BindCumsum},  {"cuda.reduce", BindReduce},
+    {"cuda.softmax", BindSoftmax}, {"cuda.matmul", BindMatMul},  {"cuda.attention", BindAttention},
     {"cuda.rope", BindRope},
 };
 

@@ -42,7 +42,8 @@ class CudaGraphLaunchersTest : public ::testing::Test {
     api_.get_error_string = [](cudaError_t) { return "a CUDA error"; };
     api_.softmax = [](const cuda::SoftmaxArgs& args, cudaStream_t stream) {
       return cuda::host::SoftmaxColumns(
-          {.dtype = args.dtype, .x = args.x, .y = args.y, .outer = args.rows, .axis = args.columns, .inner = 1}, stream);
+          {.dtype = args.dtype, .x = args.x, .y = args.y, .outer = args.rows, .axis = args.columns, .inner = 1},
+          stream);
     };
     api_.fused_attention = [](const cuda::AttentionArgs&, cudaStream_t) { return cudaErrorNotSupported; };
     EXPECT_EQ(RegisterCpuKernels(&cpu_), absl::OkStatus());
@@ -152,8 +153,8 @@ TEST_F(CudaGraphLaunchersTest, WithTheStepGraphsKernelsEveryOpOfTheCpuHasOne) {
 }
 
 TEST_F(CudaGraphLaunchersTest, ElementwiseOpsAreTheCpus) {
-  for (const std::string_view op : {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin",
-                                    "cos", "relu", "silu"}) {
+  for (const std::string_view op :
+       {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos", "relu", "silu"}) {
     ExpectSame(op, {}, {{kF32, {3, 5}}}, {kF32, {3, 5}}, /*ulps=*/8);
   }
   ExpectSame("gelu", {{"approximate", "none"}}, {{kF32, {31}}}, {kF32, {31}}, /*ulps=*/16);

@@ -159,7 +159,8 @@ absl::StatusOr<IndexForm> IndexFormOf(const LaunchContext& context) {
   TensorView lookup = y;  // what the indices broadcast to
   form.lookup_rank = lookup.rank = y.rank - rest;
   if (rest < 0 || lookup.rank < 0 || DimsOf(y).subspan(lookup.rank) != DimsOf(x).subspan(form.axes)) {
-    return Mismatch("result", y, absl::StrCat("the indices' dims and then those of ", Describe(x), " from ", form.axes));
+    return Mismatch("result", y,
+                    absl::StrCat("the indices' dims and then those of ", Describe(x), " from ", form.axes));
   }
   for (int i = 0; i < form.axes; ++i) {
     FF_ASSIGN_OR_RETURN(form.strides[i], BroadcastStrides("indices", context.inputs[i + 1], lookup));
