@@ -39,7 +39,8 @@ def product(
     """out = activation(x w^T + bias) + residual."""
     (m, k), n = x.shape, w.shape[0]
     kind = ACTIVATIONS[activation]
-    return lambda: library.call("ff_gemm", x, w, bias, residual, out, m, n, k, kind, False, False, CHOOSE)
+    b = None if bias is None else bias.float()
+    return lambda: library.call("ff_gemm", x, w, b, residual, out, m, n, k, kind, False, False, CHOOSE)
 
 
 def _ours(library: Library, activation: str, with_residual: bool = False) -> Bind:

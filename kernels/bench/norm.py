@@ -22,8 +22,9 @@ def _ours(library: Library, rms: bool) -> Bind:
         y: torch.Tensor,
     ) -> Call:
         rows, columns = x.shape
-        summed, shift = ((r, total), None) if rms else ((None, None), beta)
-        return lambda: library.call("ff_norm", x, *summed, gamma, shift, y, rows, columns, EPSILON, rms)
+        summed, shift = ((r, total), None) if rms else ((None, None), beta.float())
+        weight = gamma.float()
+        return lambda: library.call("ff_norm", x, *summed, weight, shift, y, rows, columns, EPSILON, rms)
 
     return bind
 

@@ -28,9 +28,10 @@ enum class Activation {
 // All matrices are row-major, `ld*` elements from row to row. d may be the residual itself; no other operands may
 // overlap d. By `dtype`, that of a and w:
 //
-//   kBf16, kF16, kF32: bias and residual are of that type, d too or f32 (`f32_output`)
-//   kS8: a and w hold codes of quantize.h, a_scale[m] and w_scale[n] (or [2n]) their scales; bias is f32, residual and
-//        d are bf16, or d f32. With fl rounding to f32, the terms above are
+//   kBf16, kF16, kF32: residual is of that type, d too or f32 (`f32_output`)
+//   kS8: a and w hold codes of quantize.h, a_scale[m] and w_scale[n] (or [2n]) their scales; residual and d are bf16,
+//   or
+//        d f32. With fl rounding to f32, the terms above are
 //
 //          sum_k a[i, k] * w[j, k] + bias[j] = fl(fl(float(sum in s32) * fl(a_scale[i] * w_scale[j])) + bias[j])
 //
@@ -38,7 +39,7 @@ enum class Activation {
 struct GemmArgs {
   const void* a = nullptr;         // [m, k]
   const void* w = nullptr;         // [n, k], or [2n, k] where gated: a linear layer's weight as PyTorch keeps it
-  const void* bias = nullptr;      // [n] or [2n], or null for none
+  const float* bias = nullptr;     // [n] or [2n], or null for none
   const void* residual = nullptr;  // [m, n], or null for none
   void* d = nullptr;               // [m, n]
   int m = 0, n = 0, k = 0;

@@ -61,7 +61,7 @@ __global__ void __launch_bounds__(kThreads) F32Kernel(const GemmArgs p) {
     __syncthreads();
   }
 
-  const auto* bias = static_cast<const float*>(p.bias);
+  const float* bias = p.bias;
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
 #pragma unroll

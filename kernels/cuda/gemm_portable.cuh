@@ -126,9 +126,9 @@ __global__ void __launch_bounds__(kThreads) PortableKernel(const GemmArgs p) {
   const auto linear = [&](int row, int column, Sum sum) {
     if constexpr (std::is_same_v<Element, int8_t>) {  // step by step as gemm.h has it: nothing may be contracted
       const float z = __fmul_rn(__int2float_rn(sum), __fmul_rn(p.a_scale[row], p.w_scale[column]));
-      return p.bias == nullptr ? z : __fadd_rn(z, static_cast<const float*>(p.bias)[column]);
+      return p.bias == nullptr ? z : __fadd_rn(z, p.bias[column]);
     } else {
-      return p.bias == nullptr ? sum : sum + ToFloat(static_cast<const Element*>(p.bias)[column]);
+      return p.bias == nullptr ? sum : sum + p.bias[column];
     }
   };
   // Through shared memory, in the ring's place: few instructions, and whole lines of d.

@@ -159,8 +159,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
 #pragma unroll
     for (int i = 0; i < 4; ++i) {
       if (column + i >= p.n) break;
-      using Bias = std::conditional_t<T::kInteger, float, Element>;
-      if (p.bias != nullptr) bias[i] = ToFloat(static_cast<const Bias*>(p.bias)[column + i]);
+      if (p.bias != nullptr) bias[i] = p.bias[column + i];
       if constexpr (T::kInteger) w_scale[i] = p.w_scale[column + i];
     }
     AwaitPreviousKernel();

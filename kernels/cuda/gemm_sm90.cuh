@@ -60,7 +60,7 @@ struct Traits {
   static constexpr int kEpilogueBytes = kConsumers * kChunkBuffers * kChunkBytes;
   static constexpr int kMaxSharedBytes = 227 * 1024;
   // A column's part in the epilogue: its bias, with s8 its scale and its bias.
-  using Column = std::conditional_t<kInteger, float2, Element>;
+  using Column = std::conditional_t<kInteger, float2, float>;
   static constexpr int kColumnsOffset = 256;  // from the barriers
   static constexpr int kBarrierBytes = kColumnsOffset + kConsumers * kTileN * static_cast<int>(sizeof(Column));
   static constexpr int kStages = (kMaxSharedBytes - kBarrierBytes - kEpilogueBytes) / kStageBytes;
@@ -71,7 +71,7 @@ struct Traits {
 };
 
 struct Params {
-  const void* bias;
+  const float* bias;
   const float* a_scale;
   const float* w_scale;
   int m, n;     // of d
@@ -114,18 +114,15 @@ template <class T>
 __device__ __forceinline__ typename T::Column LoadColumn(const Params& params, int column, bool inside) {
   if constexpr (T::kInteger) {
     if (!inside) return make_float2(0, 0);
-    return make_float2(params.w_scale[column],
-                       params.bias == nullptr ? -0.0f : static_cast<const float*>(params.bias)[column]);
+    return make_float2(params.w_scale[column], params.bias == nullptr ? -0.0f : params.bias[column]);
   } else {
-    using Element = T::Element;
-    return inside && params.bias != nullptr ? static_cast<const Element*>(params.bias)[column] : Element(0.0f);
+    return inside && params.bias != nullptr ? params.bias[column] : 0.0f;
   }
 }
 
 // The linear layer's result in two neighboring columns.
-template <class Element>
-__device__ __forceinline__ float2 Linear(const float* sum, const Element* columns, float) {
-  const float2 bias = UnpackPair<Element>(*reinterpret_cast<const uint32_t*>(columns));
+__device__ __forceinline__ float2 Linear(const float* sum, const float* columns, float) {
+  const float2 bias = *reinterpret_cast<const float2*>(columns);
   return make_float2(sum[0] + bias.x, sum[1] + bias.y);
 }
 // Step by step as gemm.h has it: nothing may be contracted.

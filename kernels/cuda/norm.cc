@@ -35,8 +35,9 @@ cudaError_t Norm(const NormArgs& args, cudaStream_t stream) {
   }
   bool whole = args.columns <= 32768 && args.columns % 8 == 0 && args.ld % 8 == 0 && args.ld_codes % 8 == 0 &&
                Aligned(args.codes, 8);
-  for (const void* pointer : {args.x, args.residual, static_cast<const void*>(args.sum), args.gamma, args.beta,
-                              static_cast<const void*>(args.y)}) {
+  for (const void* pointer :
+       {args.x, args.residual, static_cast<const void*>(args.sum), static_cast<const void*>(args.gamma),
+        static_cast<const void*>(args.beta), static_cast<const void*>(args.y)}) {
     whole = whole && Aligned(pointer, 16);
   }
   if (!whole) return args.dtype == Dtype::kF32 ? NormPlain(args, stream) : cudaErrorNotSupported;

@@ -17,6 +17,19 @@
 
 namespace flashflow::cuda::norm {
 
+// A vector's worth of f32 numbers, 16 bytes at a time.
+template <int kElements>
+__device__ __forceinline__ void LoadF32(const float* from, float (&to)[kElements]) {
+#pragma unroll
+  for (int i = 0; i < kElements; i += 4) {
+    const float4 four = *reinterpret_cast<const float4*>(from + i);
+    to[i] = four.x;
+    to[i + 1] = four.y;
+    to[i + 2] = four.z;
+    to[i + 3] = four.w;
+  }
+}
+
 template <int kRowThreads>
 inline constexpr int kBlockThreads = kRowThreads < 128 ? 128 : kRowThreads;
 
@@ -94,10 +107,8 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
   const auto normalized = [&](int v, int column, float (&h)[kElements]) {
     float gamma[kElements], beta[kElements] = {};
     UnpackVector<Element>(packed[v], h);
-    UnpackVector<Element>(*reinterpret_cast<const uint4*>(static_cast<const Element*>(p.gamma) + column), gamma);
-    if (!kRms && p.beta != nullptr) {
-      UnpackVector<Element>(*reinterpret_cast<const uint4*>(static_cast<const Element*>(p.beta) + column), beta);
-    }
+    LoadF32(p.gamma + column, gamma);
+    if (!kRms && p.beta != nullptr) LoadF32(p.beta + column, beta);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) h[i] = __fmaf_rn(__fmul_rn(h[i] - mean, scale), gamma[i], beta[i]);
   };

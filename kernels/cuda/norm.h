@@ -16,14 +16,15 @@ namespace flashflow::cuda {
 //   LayerNorm: y = (h - mean(h)) / sqrt(mean((h - mean(h))^2) + epsilon) * gamma + beta
 //   RMSNorm:   y = h / sqrt(mean(h^2) + epsilon) * gamma
 //
-// All tensors are of `dtype`, rounded once. Rows are `ld` elements apart in x, residual, sum and y alike. With `codes`
-// the f32 row, not rounded before, is quantized too, as quantize.h says: what an s8 product takes.
+// All tensors are of `dtype`, rounded once, but for gamma and beta. Rows are `ld` elements apart in x, residual, sum
+// and y alike. With `codes` the f32 row, not rounded before, is quantized too, as quantize.h says: what an s8 product
+// takes.
 struct NormArgs {
   const void* x = nullptr;         // [rows, columns]
   const void* residual = nullptr;  // [rows, columns], or null
   void* sum = nullptr;             // [rows, columns]: h is written here; may be x or residual; null to drop it
-  const void* gamma = nullptr;     // [columns]
-  const void* beta = nullptr;      // [columns], or null for none; null for RMSNorm
+  const float* gamma = nullptr;    // [columns]
+  const float* beta = nullptr;     // [columns], or null for none; null for RMSNorm
   void* y = nullptr;               // [rows, columns]; may be x or residual; null where only codes are wanted
   int rows = 0, columns = 0;
   int64_t ld = 0;

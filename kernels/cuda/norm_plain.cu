@@ -35,8 +35,8 @@ __global__ void __launch_bounds__(kThreads) NormPlainKernel(const __grid_constan
   }
   const float variance = RowReduce<kThreads>(squares, scratch[1], Sum()) / static_cast<float>(args.columns);
   const float scale = 1.0f / sqrtf(variance + args.epsilon);
-  const auto* gamma = static_cast<const float*>(args.gamma);
-  const auto* beta = static_cast<const float*>(args.beta);
+  const float* gamma = args.gamma;
+  const float* beta = args.beta;
   for (int i = threadIdx.x; i < args.columns; i += kThreads) {
     const float value = h(i);  // before anything is written over it
     float y = (value - mean) * scale;

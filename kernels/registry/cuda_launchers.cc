@@ -110,8 +110,8 @@ absl::StatusOr<cuda::NormArgs> NormArgsOf(const NormKind& kind, const TensorView
   if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
   cuda::NormArgs args;
   args.x = x.data;
-  args.gamma = weight->data;
-  args.beta = bias == nullptr ? nullptr : bias->data;
+  args.gamma = static_cast<const float*>(weight->data);
+  args.beta = bias == nullptr ? nullptr : static_cast<const float*>(bias->data);
   FF_ASSIGN_OR_RETURN(args.rows, Int(Product(DimsOf(x).first(x.rank - 1))));
   FF_ASSIGN_OR_RETURN(args.columns, Int(columns));
   args.ld = columns;
@@ -218,7 +218,7 @@ absl::StatusOr<cuda::GemmArgs> GemmArgsOf(cuda::GemmArgs args, const LaunchConte
   const TensorView* bias = Optional(context, 2);
   args.a = context.inputs[0].data;
   args.w = context.inputs[1].data;
-  args.bias = bias == nullptr ? nullptr : bias->data;
+  args.bias = bias == nullptr ? nullptr : static_cast<const float*>(bias->data);
   args.d = context.outputs[0].data;
   FF_ASSIGN_OR_RETURN(args.m, Int(sizes.m));
   FF_ASSIGN_OR_RETURN(args.n, Int(args.gated ? sizes.n / 2 : sizes.n));

@@ -15,7 +15,7 @@ extern "C" {
 // Contiguous operands. activation: 0 none, 1 GELU (tanh), 2 GELU (erf), 3 SiLU. tile_n: 0 lets the kernel choose, -1 is
 // the kernel for few rows, -2 the one for every GPU;
 // -3 chooses among all of them.
-int ff_gemm(const void* a, const void* w, const void* bias, const void* residual, void* d, int m, int n, int k,
+int ff_gemm(const void* a, const void* w, const float* bias, const void* residual, void* d, int m, int n, int k,
             int activation, int gated, int f32_output, int tile_n, void* stream) {
   GemmArgs args;
   args.a = a;
@@ -38,7 +38,7 @@ int ff_gemm(const void* a, const void* w, const void* bias, const void* residual
 }
 
 // The same by the kernel for up to 64 rows; split_k and tile_rows: 0 lets the kernel choose.
-int ff_gemm_rows(const void* a, const void* w, const void* bias, const void* residual, void* d, int m, int n, int k,
+int ff_gemm_rows(const void* a, const void* w, const float* bias, const void* residual, void* d, int m, int n, int k,
                  int activation, int split_k, int tile_rows, void* stream) {
   GemmArgs args;
   args.a = a;
@@ -56,7 +56,7 @@ int ff_gemm_rows(const void* a, const void* w, const void* bias, const void* res
 }
 
 // Codes of 8 bits, bf16 out. kernel: 0 for many rows, 1 for few by mma, 2 for few by wgmma, 3 to choose.
-int ff_gemm_s8(const void* a, const float* a_scale, const void* w, const float* w_scale, const void* bias, void* d,
+int ff_gemm_s8(const void* a, const float* a_scale, const void* w, const float* w_scale, const float* bias, void* d,
                int m, int n, int k, int activation, int kernel, int tile_n, void* stream) {
   GemmArgs args;
   args.dtype = flashflow::cuda::Dtype::kS8;

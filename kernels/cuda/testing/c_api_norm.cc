@@ -7,7 +7,7 @@
 extern "C" {
 
 // Contiguous. residual, sum and beta may be null.
-int ff_norm(const void* x, const void* residual, void* sum, const void* gamma, const void* beta, void* y, int rows,
+int ff_norm(const void* x, const void* residual, void* sum, const float* gamma, const float* beta, void* y, int rows,
             int columns, float epsilon, int rms, void* stream) {
   flashflow::cuda::NormArgs args;
   args.x = x;

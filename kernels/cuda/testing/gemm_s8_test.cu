@@ -32,7 +32,7 @@ __global__ void OracleKernel(GemmArgs p, double* expected, double* tolerance) {
     int64_t sum = 0;
     for (int k = 0; k < p.k; ++k) sum += int64_t{a[k]} * w[k];
     z[part] = __fmul_rn(static_cast<float>(sum), __fmul_rn(p.a_scale[i], p.w_scale[row_w]));
-    if (p.bias != nullptr) z[part] = __fadd_rn(z[part], static_cast<const float*>(p.bias)[row_w]);
+    if (p.bias != nullptr) z[part] = __fadd_rn(z[part], p.bias[row_w]);
   }
   const float added =
       p.residual == nullptr ? 0.0f : __bfloat162float(static_cast<const Bf16*>(p.residual)[i * p.ld_residual + j]);

@@ -17,7 +17,8 @@ namespace {
 
 template <class Element>
 struct Operands {
-  const Element *a, *w, *bias, *residual;
+  const Element *a, *w, *residual;
+  const float* bias;
   int m, n, k;
   int64_t lda, ldw, ld_residual, ldd;
   Activation activation;
@@ -51,7 +52,7 @@ __global__ void OracleKernel(Operands<Element> p, double* expected, double* tole
       absolute[part] += fabs(product);
     }
     if (p.bias != nullptr) {
-      const double bias = static_cast<float>(p.bias[part * p.n + j]);
+      const double bias = p.bias[part * p.n + j];
       sum[part] += bias;
       absolute[part] += fabs(bias);
     }
@@ -94,7 +95,8 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   const int rows_w = test.gated ? 2 * test.n : test.n;
   const auto pitch = [&](int columns) { return (columns + 7) / 8 * 8 + test.pad; };
   const int64_t lda = pitch(test.k), ldd = pitch(test.n);
-  GuardedBuffer<Element> a(test.m * lda), w(rows_w * lda), bias(rows_w), residual(test.m * ldd);
+  GuardedBuffer<Element> a(test.m * lda), w(rows_w * lda), residual(test.m * ldd);
+  GuardedBuffer<float> bias(rows_w);
   GuardedBuffer<Output> d(test.m * ldd), again(test.m * ldd);
   Fill(a, seed + 1, 1.0f);
   Fill(w, seed + 2, 4.0f / std::sqrt(static_cast<float>(test.k)));
@@ -122,8 +124,8 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   FF_CUDA_OK(cudaMalloc(&tolerance, d.size() * sizeof(double)));
   const Operands<Element> operands = {a.data(),
                                       w.data(),
-                                      static_cast<const Element*>(args.bias),
                                       static_cast<const Element*>(args.residual),
+                                      args.bias,
                                       test.m,
                                       test.n,
                                       test.k,
