@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "kernels/cuda/testing/host_kernels.h"
+#include "kernels/cuda/testing/host_ops.h"
 
 namespace flashflow::cuda::testing {
 namespace {
@@ -238,6 +239,17 @@ class HostApi::State {
   template <class Args, Name name>
   static cudaError_t Kernel(const Args& args, cudaStream_t stream) {
     return Do(name.value, [&](State& state) { return state.Launch(name.value, args, stream, Refuse(args)); });
+  }
+
+  // One of host_ops.h.
+  template <auto function, Name name, class Args>
+  static cudaError_t Trusting(const Args& args, cudaStream_t stream) {
+    return Do(name.value, [&](State& state) {
+      return state.Enqueue(stream, [&state, args] {
+        state.kernels.emplace_back(name.value);
+        return function(args, nullptr);
+      });
+    });
   }
 
   static const Api kTable;
@@ -480,6 +492,22 @@ const Api HostApi::State::kTable = {
     .softmax = Kernel<SoftmaxArgs, "softmax">,
     .quantize = Kernel<QuantizeArgs, "quantize">,
     .sample = Kernel<SampleArgs, "sample">,
+
+    .unary = Trusting<host::Unary, "unary">,
+    .binary = Trusting<host::Binary, "binary">,
+    .cast = Trusting<host::Cast, "cast">,
+    .fill = Trusting<host::Fill, "fill">,
+    .iota = Trusting<host::Iota, "iota">,
+    .strided_copy = Trusting<host::StridedCopy, "strided_copy">,
+    .select = Trusting<host::Select, "select">,
+    .index = Trusting<host::Index, "index">,
+    .cumsum = Trusting<host::Cumsum, "cumsum">,
+    .reduce = Trusting<host::Reduce, "reduce">,
+    .softmax_columns = Trusting<host::SoftmaxColumns, "softmax_columns">,
+    .matmul = Trusting<host::MatMul, "matmul">,
+    .masked_attention = Trusting<host::MaskedAttention, "masked_attention">,
+    .rope = Trusting<host::Rope, "rope">,
+    .norm_plain = Trusting<host::NormPlain, "norm_plain">,
 };
 
 HostApi::HostApi(const HostApiOptions& options) : state_(std::make_unique<State>(options)) {

@@ -46,6 +46,7 @@ cudaError_t Refuse(const NormArgs& args) {
       (args.codes != nullptr && (args.scale == nullptr || args.ld_codes < args.columns || !(args.clip > 0)))) {
     return cudaErrorInvalidValue;
   }
+  if (args.dtype == Dtype::kF32 && args.codes == nullptr) return cudaSuccess;
   for (const void* pointer : {args.x, args.residual, static_cast<const void*>(args.sum), args.gamma, args.beta,
                               static_cast<const void*>(args.y)}) {
     if (!Aligned(pointer, 16)) return cudaErrorNotSupported;
