@@ -67,7 +67,7 @@ absl::StatusOr<CheckedLaunchFn> BindUnary(const cuda::Api& api, const BindReques
     FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
     const cuda::UnaryArgs args = {
         .op = op, .dtype = CudaDtype(x.dtype), .x = x.data, .y = y.data, .count = x.NumElements()};
-    return ToStatus(api, api.unary(args, StreamOf(context)));
+    return ToStatus(api, context, api.unary(args, StreamOf(context)));
   };
 }
 
@@ -95,7 +95,7 @@ absl::StatusOr<CheckedLaunchFn> BindBinary(const cuda::Api& api, const BindReque
                                    .shape = ShapeOf(y),
                                    .a_strides = StridesOf(a_strides),
                                    .b_strides = StridesOf(b_strides)};
-    return ToStatus(api, api.binary(args, StreamOf(context)));
+    return ToStatus(api, context, api.binary(args, StreamOf(context)));
   };
 }
 
@@ -117,7 +117,7 @@ absl::StatusOr<CheckedLaunchFn> BindSelect(const cuda::Api& api, const BindReque
                                    .condition_strides = StridesOf(condition),
                                    .a_strides = StridesOf(a),
                                    .b_strides = StridesOf(b)};
-    return ToStatus(api, api.select(args, StreamOf(context)));
+    return ToStatus(api, context, api.select(args, StreamOf(context)));
   };
 }
 
@@ -133,7 +133,7 @@ absl::StatusOr<CheckedLaunchFn> BindCast(const cuda::Api& api, const BindRequest
     FF_RETURN_IF_ERROR(CheckDims("result", y, DimsOf(x)));
     const cuda::CastArgs args = {
         .from = CudaDtype(x.dtype), .to = CudaDtype(y.dtype), .x = x.data, .y = y.data, .count = x.NumElements()};
-    return ToStatus(api, api.cast(args, StreamOf(context)));
+    return ToStatus(api, context, api.cast(args, StreamOf(context)));
   };
 }
 
@@ -148,7 +148,7 @@ absl::StatusOr<CheckedLaunchFn> BindConstant(const cuda::Api& api, const BindReq
     const TensorView& y = context.outputs[0];
     const cuda::FillArgs args = {
         .value = value, .element_bytes = ElementBytes(y), .y = y.data, .count = y.NumElements()};
-    return ToStatus(api, api.fill(args, StreamOf(context)));
+    return ToStatus(api, context, api.fill(args, StreamOf(context)));
   };
 }
 
@@ -159,7 +159,7 @@ absl::StatusOr<CheckedLaunchFn> BindIota(const cuda::Api& api, const BindRequest
     FF_ASSIGN_OR_RETURN(const AxisSplit split, SplitAt(y, axis));
     const cuda::IotaArgs args = {
         .dtype = CudaDtype(y.dtype), .y = y.data, .outer = split.outer, .axis = split.axis, .inner = split.inner};
-    return ToStatus(api, api.iota(args, StreamOf(context)));
+    return ToStatus(api, context, api.iota(args, StreamOf(context)));
   };
 }
 
@@ -176,7 +176,7 @@ absl::StatusOr<CheckedLaunchFn> BindCopy(const cuda::Api& api, const BindRequest
                                  .shape = ShapeOf(y),
                                  .from_strides = StridesOf(source.strides),
                                  .to_strides = StridesOf(DenseStrides(y))};
-    return ToStatus(api, api.strided_copy(args, StreamOf(context)));
+    return ToStatus(api, context, api.strided_copy(args, StreamOf(context)));
   };
 }
 
@@ -194,7 +194,7 @@ absl::StatusOr<CheckedLaunchFn> BindConcat(const cuda::Api& api, const BindReque
                                    .shape = {2, {whole.outer, run}},
                                    .from_strides = {{run, 1}},
                                    .to_strides = {{whole.axis * whole.inner, 1}}};
-      FF_RETURN_IF_ERROR(ToStatus(api, api.strided_copy(args, StreamOf(context))));
+      FF_RETURN_IF_ERROR(ToStatus(api, context, api.strided_copy(args, StreamOf(context))));
       to += run * ElementBytes(y);
     }
     return absl::OkStatus();
@@ -225,7 +225,7 @@ absl::StatusOr<CheckedLaunchFn> BindIndex(const cuda::Api& api, const BindReques
     }
     // Of an axis of no elements every index is out of range, and x has no memory to give.
     if (args.x == nullptr) args.x = y.data;
-    return ToStatus(api, api.index(args, StreamOf(context)));
+    return ToStatus(api, context, api.index(args, StreamOf(context)));
   };
 }
 
@@ -244,7 +244,7 @@ absl::StatusOr<CheckedLaunchFn> BindCumsum(const cuda::Api& api, const BindReque
                                    .outer = split.outer,
                                    .axis = split.axis,
                                    .inner = split.inner};
-    return ToStatus(api, api.cumsum(args, StreamOf(context)));
+    return ToStatus(api, context, api.cumsum(args, StreamOf(context)));
   };
 }
 
@@ -264,7 +264,7 @@ absl::StatusOr<CheckedLaunchFn> BindSoftmax(const cuda::Api& api, const BindRequ
       FF_ASSIGN_OR_RETURN(args.columns, Int(split.axis));
       args.ldx = args.ldy = split.axis;
       args.dtype = CudaDtype(x.dtype);
-      return ToStatus(api, api.softmax(args, StreamOf(context)));
+      return ToStatus(api, context, api.softmax(args, StreamOf(context)));
     }
     const cuda::SoftmaxColumnsArgs args = {.dtype = CudaDtype(x.dtype),
                                            .x = x.data,
@@ -272,7 +272,7 @@ absl::StatusOr<CheckedLaunchFn> BindSoftmax(const cuda::Api& api, const BindRequ
                                            .outer = split.outer,
                                            .axis = split.axis,
                                            .inner = split.inner};
-    return ToStatus(api, api.softmax_columns(args, StreamOf(context)));
+    return ToStatus(api, context, api.softmax_columns(args, StreamOf(context)));
   };
 }
 
@@ -293,7 +293,7 @@ absl::StatusOr<CheckedLaunchFn> BindReduce(const cuda::Api& api, const BindReque
                                    .reduced = ShapeOf(form.reduced, form.reduced_rank),
                                    .kept_strides = StridesOf(form.kept_strides),
                                    .reduced_strides = StridesOf(form.reduced_strides)};
-    return ToStatus(api, api.reduce(args, StreamOf(context)));
+    return ToStatus(api, context, api.reduce(args, StreamOf(context)));
   };
 }
 
@@ -315,7 +315,7 @@ absl::StatusOr<CheckedLaunchFn> BindMatMul(const cuda::Api& api, const BindReque
     FF_ASSIGN_OR_RETURN(args.m, Int(form.m));
     FF_ASSIGN_OR_RETURN(args.n, Int(form.n));
     FF_ASSIGN_OR_RETURN(args.k, Int(form.k));
-    return ToStatus(api, api.matmul(args, StreamOf(context)));
+    return ToStatus(api, context, api.matmul(args, StreamOf(context)));
   };
 }
 
@@ -369,14 +369,14 @@ absl::StatusOr<CheckedLaunchFn> BindAttention(const cuda::Api& api, const BindRe
       args.causal = attrs.causal;
       args.window = masked.window;
       const cudaError_t error = api.fused_attention(args, StreamOf(context));
-      if (error != cudaErrorNotSupported) return ToStatus(api, error);
+      if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
     }
     if (form.mask != nullptr) {
       masked.mask = form.mask->data;
       masked.mask_dtype = CudaDtype(form.mask->dtype);
       std::copy_n(form.mask_strides.begin(), 4, masked.mask_strides);
     }
-    return ToStatus(api, api.masked_attention(masked, StreamOf(context)));
+    return ToStatus(api, context, api.masked_attention(masked, StreamOf(context)));
   };
 }
 
@@ -397,7 +397,7 @@ absl::StatusOr<CheckedLaunchFn> BindRope(const cuda::Api& api, const BindRequest
                            .cos_strides = StridesOf(form.cos_strides),
                            .sin_strides = StridesOf(form.sin_strides)};
     FF_ASSIGN_OR_RETURN(args.channels, Int(x.dims[x.rank - 1]));
-    return ToStatus(api, api.rope(args, StreamOf(context)));
+    return ToStatus(api, context, api.rope(args, StreamOf(context)));
   };
 }
 

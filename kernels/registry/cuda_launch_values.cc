@@ -1,18 +1,31 @@
 #include "kernels/registry/cuda_launch_values.h"
 
 #include <limits>
+#include <string>
 
 #include "absl/strings/str_cat.h"
+#include "kernels/registry/launch_checks.h"
 
 namespace flashflow::kernels {
 
-absl::Status ToStatus(const cuda::Api& api, cudaError_t error) {
+absl::Status ToStatus(const cuda::Api& api, const LaunchContext& context, cudaError_t error) {
   if (error == cudaSuccess) return absl::OkStatus();
   api.get_last_error();
-  if (error == cudaErrorNotSupported) {
-    return absl::UnimplementedError("no kernel for these sizes on this GPU: run the model on the CPU");
+  if (error != cudaErrorNotSupported && error != cudaErrorInvalidValue) {
+    return absl::InternalError(absl::StrCat("CUDA: ", api.get_error_string(error)));
   }
-  return absl::InternalError(absl::StrCat("CUDA: ", api.get_error_string(error)));
+  std::string operands;
+  for (const TensorView& view : context.inputs) {
+    absl::StrAppend(&operands, operands.empty() ? "" : ", ", view.data == nullptr ? "none" : Describe(view));
+  }
+  if (const CacheView* cache = context.cache; cache != nullptr) {
+    absl::StrAppend(&operands, ", heads of ", cache->head_dim, " in pages of ", cache->page_size);
+  }
+  if (error == cudaErrorInvalidValue) {
+    return absl::InvalidArgumentError(absl::StrCat("its CUDA kernel refuses ", operands));
+  }
+  return absl::UnimplementedError(
+      absl::StrCat("no CUDA kernel on this GPU takes ", operands, ": run the model on the CPU"));
 }
 
 cuda::Dtype CudaDtype(DType dtype) {

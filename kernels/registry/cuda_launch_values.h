@@ -14,8 +14,9 @@ namespace flashflow::kernels {
 
 inline cudaStream_t StreamOf(const LaunchContext& context) { return static_cast<cudaStream_t>(context.device); }
 
-// Unimplemented for sizes that no kernel takes on this GPU.
-absl::Status ToStatus(const cuda::Api& api, cudaError_t error);
+// Of a launch: Unimplemented for sizes that no kernel takes on this GPU and InvalidArgument for what a kernel finds wrong,
+// both naming the operands; Internal for all else.
+absl::Status ToStatus(const cuda::Api& api, const LaunchContext& context, cudaError_t error);
 
 cuda::Dtype CudaDtype(DType dtype);
 

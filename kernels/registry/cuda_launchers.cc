@@ -55,7 +55,7 @@ absl::StatusOr<CheckedLaunchFn> BindEmbedding(const cuda::Api& api, const BindRe
     args.table_rows = table.dims[0];
     args.tokens = ids.NumElements();
     args.channels = columns;
-    return ToStatus(api, api.embedding(args, StreamOf(context)));
+    return ToStatus(api, context, api.embedding(args, StreamOf(context)));
   };
 }
 
@@ -81,7 +81,7 @@ absl::StatusOr<CheckedLaunchFn> BindGatherRows(const cuda::Api& api, const BindR
     args.table_rows = x.dims[0];
     args.tokens = rows.dims[0];
     args.channels = Product(DimsOf(x).subspan(1));
-    return ToStatus(api, api.embedding(args, StreamOf(context)));
+    return ToStatus(api, context, api.embedding(args, StreamOf(context)));
   };
 }
 
@@ -107,7 +107,10 @@ absl::StatusOr<cuda::NormArgs> NormArgsOf(const NormKind& kind, const TensorView
   const int64_t columns = x.dims[x.rank - 1];
   if (weight == nullptr) return absl::UnimplementedError("a norm without a weight has no CUDA kernel");
   FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
-  if (bias != nullptr) FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
+  if (bias != nullptr) {
+    if (kind.rms) return absl::InvalidArgumentError("rms_norm has no bias");
+    FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
+  }
   cuda::NormArgs args;
   args.x = x.data;
   args.gamma = static_cast<const float*>(weight->data);
@@ -132,7 +135,7 @@ absl::StatusOr<CheckedLaunchFn> BindNorm(const cuda::Api& api, const BindRequest
     FF_ASSIGN_OR_RETURN(cuda::NormArgs args, NormArgsOf(kind, x, Optional(context, 1), Optional(context, 2)));
     if (x.NumElements() == 0) return absl::OkStatus();
     args.y = context.outputs[0].data;
-    return ToStatus(api, api.norm(args, StreamOf(context)));
+    return ToStatus(api, context, api.norm(args, StreamOf(context)));
   };
 }
 
@@ -152,7 +155,7 @@ absl::StatusOr<CheckedLaunchFn> BindAddNorm(const cuda::Api& api, const BindRequ
     args.residual = context.inputs[1].data;
     args.sum = context.outputs[0].data;
     args.y = context.outputs[1].data;
-    return ToStatus(api, api.norm(args, StreamOf(context)));
+    return ToStatus(api, context, api.norm(args, StreamOf(context)));
   };
 }
 
@@ -234,7 +237,7 @@ absl::StatusOr<CheckedLaunchFn> BindLinear(const cuda::Api& api, const BindReque
   return [&api, types](const LaunchContext& context) -> absl::Status {
     FF_ASSIGN_OR_RETURN(const cuda::GemmArgs args, GemmArgsOf(types, context));
     if (context.outputs[0].NumElements() == 0) return absl::OkStatus();
-    return ToStatus(api, RunGemm<invariant>(api, args, StreamOf(context)));
+    return ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context)));
   };
 }
 
@@ -248,9 +251,9 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   }
   FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(request.attrs));
   FF_ASSIGN_OR_RETURN(types.gated, GetAttr<bool>(request.attrs, "gated"));
-  if (request.input_dtypes.size() > 3 && request.input_dtypes[3].has_value() &&
-      request.input_dtypes[3] != request.output_dtypes[0]) {
-    return absl::InvalidArgumentError("the residual and the result differ in dtype");
+  if (request.input_dtypes.size() > 3 && request.input_dtypes[3].value_or(*request.input_dtypes[0]) !=
+                                             *request.input_dtypes[0]) {
+    return absl::UnimplementedError("the residual and x differ in dtype");
   }
   return [&api, types, norm](const LaunchContext& context) -> absl::Status {
     const TensorView& x = context.inputs[0];
@@ -265,10 +268,10 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
       FF_RETURN_IF_ERROR(CheckWorkspace(context, Bytes(x)));
       FF_ASSIGN_OR_RETURN(cuda::NormArgs norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
       norm_args.y = context.workspace;
-      FF_RETURN_IF_ERROR(ToStatus(api, api.norm(norm_args, StreamOf(context))));
+      FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
       args.a = context.workspace;
     }
-    return ToStatus(api, RunGemm<invariant>(api, args, StreamOf(context)));
+    return ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context)));
   };
 }
 
@@ -341,7 +344,7 @@ absl::StatusOr<CheckedLaunchFn> BindKvAppend(const cuda::Api& api, const BindReq
     const int64_t stride = cache.kv_heads * cache.head_dim;
     args.k = {k.data, stride};
     args.v = {v.data, stride};
-    return ToStatus(api, api.rope_append(args, StreamOf(context)));
+    return ToStatus(api, context, api.rope_append(args, StreamOf(context)));
   };
 }
 
@@ -384,9 +387,9 @@ absl::Status Attend(const cuda::Api& api, const LaunchContext& context, const At
   args.scale = attrs.scale;
   if (!invariant && args.max_row_tokens > 1) {
     const cudaError_t error = api.paged_prefill(args, StreamOf(context));
-    if (error != cudaErrorNotSupported) return ToStatus(api, error);
+    if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
   }
-  return ToStatus(api, api.paged_attention(args, StreamOf(context)));
+  return ToStatus(api, context, api.paged_attention(args, StreamOf(context)));
 }
 
 template <bool invariant>
@@ -417,6 +420,8 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
   if (request.input_dtypes[0] != request.output_dtypes[0]) {
     return absl::InvalidArgumentError("qkv and the result differ in dtype");
   }
+  const auto angle = [&](size_t i) { return i < request.input_dtypes.size() ? request.input_dtypes[i] : std::nullopt; };
+  if (angle(4) != angle(5)) return absl::InvalidArgumentError("cos and sin differ in dtype, or one is missing");
   return [&api, attrs, heads](const LaunchContext& context) -> absl::Status {
     const TensorView& qkv = context.inputs[0];
     const TensorView* cos = Optional(context, 4);
@@ -455,7 +460,7 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
       FF_ASSIGN_OR_RETURN(append.angle_dtype, DtypeOf(cos->dtype));
       queries = context.workspace;
     }
-    FF_RETURN_IF_ERROR(ToStatus(api, api.rope_append(append, StreamOf(context))));
+    FF_RETURN_IF_ERROR(ToStatus(api, context, api.rope_append(append, StreamOf(context))));
     return Attend<invariant>(api, context, attrs, qkv.dtype, queries, stride, heads, rows);
   };
 }
