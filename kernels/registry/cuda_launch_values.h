@@ -14,8 +14,8 @@ namespace flashflow::kernels {
 
 inline cudaStream_t StreamOf(const LaunchContext& context) { return static_cast<cudaStream_t>(context.device); }
 
-// Of a launch: Unimplemented for sizes that no kernel takes on this GPU and InvalidArgument for what a kernel finds wrong,
-// both naming the operands; Internal for all else.
+// Of a launch: Unimplemented for sizes that no kernel takes on this GPU and InvalidArgument for what a kernel finds
+// wrong, both naming the operands; Internal for all else.
 absl::Status ToStatus(const cuda::Api& api, const LaunchContext& context, cudaError_t error);
 
 cuda::Dtype CudaDtype(DType dtype);

@@ -251,8 +251,8 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   }
   FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(request.attrs));
   FF_ASSIGN_OR_RETURN(types.gated, GetAttr<bool>(request.attrs, "gated"));
-  if (request.input_dtypes.size() > 3 && request.input_dtypes[3].value_or(*request.input_dtypes[0]) !=
-                                             *request.input_dtypes[0]) {
+  if (request.input_dtypes.size() > 3 &&
+      request.input_dtypes[3].value_or(*request.input_dtypes[0]) != *request.input_dtypes[0]) {
     return absl::UnimplementedError("the residual and x differ in dtype");
   }
   return [&api, types, norm](const LaunchContext& context) -> absl::Status {
