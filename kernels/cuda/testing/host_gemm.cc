@@ -30,7 +30,7 @@ float CodesTerm(const GemmArgs& args, int64_t i, int64_t row) {
   for (int k = 0; k < args.k; ++k) sum += int32_t{a[k]} * w[k];
   const float scale = args.a_scale[i] * args.w_scale[row];
   const float product = static_cast<float>(sum) * scale;
-  return args.bias == nullptr ? product : product + static_cast<const float*>(args.bias)[row];
+  return args.bias == nullptr ? product : product + args.bias[row];
 }
 
 double Term(const GemmArgs& args, int64_t i, int64_t row) {
@@ -39,7 +39,7 @@ double Term(const GemmArgs& args, int64_t i, int64_t row) {
   for (int k = 0; k < args.k; ++k) {
     sum += double{Load(args.dtype, args.a, i * args.lda + k)} * Load(args.dtype, args.w, row * args.ldw + k);
   }
-  return args.bias == nullptr ? sum : sum + static_cast<const float*>(args.bias)[row];
+  return args.bias == nullptr ? sum : sum + args.bias[row];
 }
 
 }  // namespace

@@ -47,8 +47,8 @@ cudaError_t Refuse(const NormArgs& args) {
     return cudaErrorInvalidValue;
   }
   if (args.dtype == Dtype::kF32 && args.codes == nullptr) return cudaSuccess;
-  for (const void* pointer : {args.x, args.residual, static_cast<const void*>(args.sum), args.gamma, args.beta,
-                              static_cast<const void*>(args.y)}) {
+  const void* const pointers[] = {args.x, args.residual, args.sum, args.gamma, args.beta, args.y};
+  for (const void* pointer : pointers) {
     if (!Aligned(pointer, 16)) return cudaErrorNotSupported;
   }
   if (!Aligned(args.codes, 8)) return cudaErrorNotSupported;
@@ -66,8 +66,6 @@ cudaError_t Compute(const HostMemory& memory, const NormArgs& args) {
                                  !memory.Holds(args.scale, int64_t{args.rows} * 4)))) {
     return cudaErrorIllegalAddress;
   }
-  const auto* gamma = static_cast<const float*>(args.gamma);
-  const auto* beta = static_cast<const float*>(args.beta);
   std::vector<float> h(columns), y(columns);
   for (int64_t i = 0; i < args.rows; ++i) {
     const int64_t at = i * args.ld;
@@ -80,8 +78,8 @@ cudaError_t Compute(const HostMemory& memory, const NormArgs& args) {
     if (args.rms) mean = 0;
     for (int64_t j = 0; j < columns; ++j) variance += (h[j] - mean) * (h[j] - mean) / static_cast<double>(columns);
     for (int64_t j = 0; j < columns; ++j) {
-      const double normal = (h[j] - mean) / std::sqrt(variance + args.epsilon) * gamma[j];
-      y[j] = static_cast<float>(beta == nullptr ? normal : normal + beta[j]);
+      const double normal = (h[j] - mean) / std::sqrt(variance + args.epsilon) * args.gamma[j];
+      y[j] = static_cast<float>(args.beta == nullptr ? normal : normal + args.beta[j]);
     }
     for (int64_t j = 0; j < columns; ++j) {
       if (args.sum != nullptr) Store(args.dtype, args.sum, at + j, h[j]);
