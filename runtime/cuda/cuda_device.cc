@@ -16,6 +16,7 @@
 #include "compiler/ir/status_macros.h"
 #include "kernels/registry/catalog.h"
 #include "kernels/registry/cpu_weights.h"
+#include "kernels/registry/cuda_graph_launchers.h"
 #include "kernels/registry/cuda_launchers.h"
 #include "runtime/cuda/cuda_sampler.h"
 #include "runtime/cuda/cuda_status.h"
@@ -78,7 +79,10 @@ class CudaDevice final : public Device {
     api_.stream_synchronize(stream_);
     api_.stream_destroy(stream_);
   }
-  absl::Status RegisterKernels() { return kernels::RegisterCudaKernels(api_, &launchers_); }
+  absl::Status RegisterKernels() {
+    FF_RETURN_IF_ERROR(kernels::RegisterCudaKernels(api_, &launchers_));
+    return kernels::RegisterCudaGraphKernels(api_, &launchers_);
+  }
 
   std::string_view kind() const override { return "cuda"; }
   std::string key() const override { return absl::StrCat("cuda/", kernels::kCatalogVersion); }

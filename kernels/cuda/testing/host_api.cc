@@ -11,6 +11,7 @@
 #include <mutex>
 #include <utility>
 
+#include "kernels/cuda/testing/host_graph_kernels.h"
 #include "kernels/cuda/testing/host_kernels.h"
 #include "kernels/cuda/testing/host_ops.h"
 
@@ -492,22 +493,24 @@ const Api HostApi::State::kTable = {
     .softmax = Kernel<SoftmaxArgs, "softmax">,
     .quantize = Kernel<QuantizeArgs, "quantize">,
     .sample = Kernel<SampleArgs, "sample">,
-
-    .unary = Trusting<host::Unary, "unary">,
-    .binary = Trusting<host::Binary, "binary">,
-    .cast = Trusting<host::Cast, "cast">,
-    .fill = Trusting<host::Fill, "fill">,
-    .iota = Trusting<host::Iota, "iota">,
-    .strided_copy = Trusting<host::StridedCopy, "strided_copy">,
-    .select = Trusting<host::Select, "select">,
-    .index = Trusting<host::Index, "index">,
-    .cumsum = Trusting<host::Cumsum, "cumsum">,
-    .reduce = Trusting<host::Reduce, "reduce">,
-    .softmax_columns = Trusting<host::SoftmaxColumns, "softmax_columns">,
-    .matmul = Trusting<host::MatMul, "matmul">,
-    .masked_attention = Trusting<host::MaskedAttention, "masked_attention">,
-    .rope = Trusting<host::Rope, "rope">,
-    .norm_plain = Trusting<host::NormPlain, "norm_plain">,
+    .unary = Kernel<UnaryArgs, "unary">,
+    .binary = Kernel<BinaryArgs, "binary">,
+    .cast = Kernel<CastArgs, "cast">,
+    .fill = Kernel<FillArgs, "fill">,
+    .iota = Kernel<IotaArgs, "iota">,
+    .strided_copy = Kernel<CopyArgs, "strided_copy">,
+    .select = Kernel<SelectArgs, "select">,
+    .index = Kernel<IndexArgs, "index">,
+    .cumsum = Kernel<CumsumArgs, "cumsum">,
+    .reduce = Kernel<ReduceArgs, "reduce">,
+    .softmax_columns = Kernel<SoftmaxColumnsArgs, "softmax_columns">,
+    .matmul = Kernel<MatMulArgs, "matmul">,
+    .masked_attention = Kernel<MaskedAttentionArgs, "masked_attention">,
+    .rope = Kernel<RopeArgs, "rope">,
+    .norm_plain =
+        [](const NormArgs& args, cudaStream_t stream) {
+          return Kernel<NormPlainCall, "norm_plain">({args}, stream);
+        },
 };
 
 HostApi::HostApi(const HostApiOptions& options) : state_(std::make_unique<State>(options)) {

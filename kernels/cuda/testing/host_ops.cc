@@ -7,6 +7,8 @@
 #include <limits>
 #include <vector>
 
+#include "kernels/cuda/testing/host_memory.h"
+
 namespace flashflow::cuda::host {
 namespace {
 
@@ -14,56 +16,11 @@ constexpr double kInfinity = std::numeric_limits<double>::infinity();
 
 bool IsFloat(Dtype dtype) { return dtype == Dtype::kF32 || dtype == Dtype::kF16 || dtype == Dtype::kBf16; }
 
-// A floating type of 16 bits.
-struct Format {
-  int mantissa_bits, lowest_exponent;  // of the least normal number
-};
-constexpr Format kHalf = {10, -14};
-constexpr Format kBrain = {7, -126};
+double LoadFloat(Dtype dtype, const void* x, int64_t i) { return testing::Load(dtype, x, i); }
 
-double Decode(Format format, uint16_t bits) {
-  const int exponent = (bits & 0x7fff) >> format.mantissa_bits;
-  const int mantissa = bits & ((1 << format.mantissa_bits) - 1);
-  double value;
-  if (exponent == 0x7fff >> format.mantissa_bits) {
-    value = mantissa == 0 ? kInfinity : std::numeric_limits<double>::quiet_NaN();
-  } else {
-    const int whole = exponent == 0 ? mantissa : mantissa + (1 << format.mantissa_bits);
-    value = std::ldexp(whole, std::max(exponent, 1) - 1 + format.lowest_exponent - format.mantissa_bits);
-  }
-  return (bits & 0x8000) != 0 ? -value : value;
+void SaveFloat(Dtype dtype, void* y, int64_t i, double value) {
+  testing::Store(dtype, y, i, static_cast<float>(value));
 }
-
-// To nearest, ties to even.
-uint16_t Encode(Format format, double value) {
-  const int sign = std::signbit(value) ? 0x8000 : 0;
-  const int infinity = 0x7fff >> format.mantissa_bits << format.mantissa_bits;
-  if (std::isnan(value)) return 0x7fff;
-  value = std::fabs(value);
-  if (std::isinf(value)) return static_cast<uint16_t>(sign | infinity);
-  const int exponent = value == 0 ? format.lowest_exponent : std::max(std::ilogb(value), format.lowest_exponent);
-  // A subnormal has no more bits than this; a carry makes the next exponent.
-  const double units = std::nearbyint(std::ldexp(value, format.mantissa_bits - exponent));
-  const int64_t bits = (int64_t{exponent - format.lowest_exponent} << format.mantissa_bits) + std::llrint(units);
-  return static_cast<uint16_t>(sign | std::min<int64_t>(bits, infinity));
-}
-
-double LoadFloat(Dtype dtype, const void* x, int64_t i) {
-  if (dtype == Dtype::kF32) return static_cast<const float*>(x)[i];
-  return Decode(dtype == Dtype::kF16 ? kHalf : kBrain, static_cast<const uint16_t*>(x)[i]);
-}
-
-// Rounded once.
-void SaveRounded(Dtype dtype, void* y, int64_t i, double value) {
-  if (dtype == Dtype::kF32) {
-    static_cast<float*>(y)[i] = static_cast<float>(value);
-  } else {
-    static_cast<uint16_t*>(y)[i] = Encode(dtype == Dtype::kF16 ? kHalf : kBrain, value);
-  }
-}
-
-// Rounded to f32 and then to the type, as what is computed in f32.
-void SaveFloat(Dtype dtype, void* y, int64_t i, double value) { SaveRounded(dtype, y, i, static_cast<float>(value)); }
 
 int64_t LoadInteger(Dtype dtype, const void* x, int64_t i) {
   switch (dtype) {
@@ -213,18 +170,22 @@ int64_t Truncated(double value, int bytes) {
   return static_cast<int64_t>(value);
 }
 
-// An integer as a float that rounds once more to a narrower one as the integer does: to odd, at 40 bits.
-double ToOdd(int64_t value) {
+// An integer to the nearest float of a type. Rounded to odd at 24 bits, it rounds to fewer as it would itself.
+void SaveFromInteger(Dtype dtype, void* y, int64_t i, int64_t value) {
+  if (dtype == Dtype::kF32) {
+    static_cast<float*>(y)[i] = static_cast<float>(value);
+    return;
+  }
   uint64_t magnitude = value < 0 ? -static_cast<uint64_t>(value) : static_cast<uint64_t>(value);
   int dropped = 0;
   bool rest = false;
-  while (magnitude >> 40 != 0) {
+  while (magnitude >> 24 != 0) {
     rest = rest || (magnitude & 1) != 0;
     magnitude >>= 1;
     ++dropped;
   }
-  const double result = std::ldexp(static_cast<double>(magnitude | (rest ? 1 : 0)), dropped);
-  return value < 0 ? -result : result;
+  const double odd = std::ldexp(static_cast<double>(magnitude | (rest ? 1 : 0)), dropped);
+  SaveFloat(dtype, y, i, value < 0 ? -odd : odd);
 }
 
 }  // namespace
@@ -272,7 +233,7 @@ cudaError_t Cast(const CastArgs& args, cudaStream_t) {
     } else {
       const int64_t value = LoadInteger(args.from, args.x, i);
       if (IsFloat(args.to)) {
-        SaveRounded(args.to, args.y, i, ToOdd(value));
+        SaveFromInteger(args.to, args.y, i, value);
       } else {
         SaveInteger(args.to, args.y, i, value);
       }
@@ -290,7 +251,7 @@ cudaError_t Iota(const IotaArgs& args, cudaStream_t) {
   for (int64_t i = 0; i < args.outer * args.axis * args.inner; ++i) {
     const int64_t value = i / args.inner % args.axis;
     if (args.dtype == Dtype::kF32) {
-      SaveRounded(args.dtype, args.y, i, ToOdd(value));
+      SaveFromInteger(args.dtype, args.y, i, value);
     } else {
       SaveInteger(args.dtype, args.y, i, value);
     }
