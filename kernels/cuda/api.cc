@@ -70,7 +70,6 @@ constexpr Api kApi = {
     .matmul = MatMul,
     .masked_attention = MaskedAttention,
     .rope = Rope,
-    .norm_plain = NormPlain,
 };
 
 }  // namespace

@@ -23,7 +23,6 @@
 #include "kernels/cuda/masked_attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/norm.h"
-#include "kernels/cuda/norm_plain.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/quantize.h"
 #include "kernels/cuda/reduce.h"
@@ -105,7 +104,6 @@ struct Api {
   cudaError_t (*matmul)(const MatMulArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*masked_attention)(const MaskedAttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*rope)(const RopeArgs& args, cudaStream_t stream) = nullptr;
-  cudaError_t (*norm_plain)(const NormArgs& args, cudaStream_t stream) = nullptr;
 };
 
 // The table of this binary's kernels.

@@ -27,9 +27,9 @@ bool Aligned(const void* pointer, int bytes) { return reinterpret_cast<uintptr_t
 }  // namespace
 
 cudaError_t Norm(const NormArgs& args, cudaStream_t stream) {
-  if (args.rows < 1 || args.columns < 1 || args.x == nullptr || args.gamma == nullptr ||
-      (args.y == nullptr && args.codes == nullptr) || (args.codes != nullptr) != (args.scale != nullptr) ||
-      args.ld < args.columns || (args.rms && args.beta != nullptr) || !(args.clip > 0) ||
+  if (args.rows < 1 || args.columns < 1 || args.x == nullptr || (args.y == nullptr && args.codes == nullptr) ||
+      (args.codes != nullptr) != (args.scale != nullptr) || args.ld < args.columns ||
+      (args.rms && args.beta != nullptr) || !(args.clip > 0) ||
       (args.codes != nullptr && args.ld_codes < args.columns)) {
     return cudaErrorInvalidValue;
   }
@@ -40,7 +40,7 @@ cudaError_t Norm(const NormArgs& args, cudaStream_t stream) {
         static_cast<const void*>(args.beta), static_cast<const void*>(args.y)}) {
     whole = whole && Aligned(pointer, 16);
   }
-  if (!whole) return args.dtype == Dtype::kF32 ? NormPlain(args, stream) : cudaErrorNotSupported;
+  if (!whole || args.gamma == nullptr) return NormPlain(args, stream);
   switch (args.dtype) {
     case Dtype::kBf16:
       return norm::LaunchElement<Dtype::kBf16>(args, stream);

@@ -23,7 +23,7 @@ struct NormArgs {
   const void* x = nullptr;         // [rows, columns]
   const void* residual = nullptr;  // [rows, columns], or null
   void* sum = nullptr;             // [rows, columns]: h is written here; may be x or residual; null to drop it
-  const float* gamma = nullptr;    // [columns]
+  const float* gamma = nullptr;    // [columns], or null for ones
   const float* beta = nullptr;     // [columns], or null for none; null for RMSNorm
   void* y = nullptr;               // [rows, columns]; may be x or residual; null where only codes are wanted
   int rows = 0, columns = 0;
@@ -40,9 +40,9 @@ struct NormArgs {
 // A row's bits do not depend on the other rows.
 //
 // Supports (else cudaErrorNotSupported):
-//   dtype kBf16, kF16 and kF32; columns <= 32768
-//   columns, ld and ld_codes multiples of 8, codes 8-byte and all other pointers 16-byte aligned (scale: 4); of kF32
-//   without codes any columns, ld and alignment, by norm_plain.h
+//   dtype kBf16, kF16 and kF32
+//   with codes: gamma, columns <= 32768, columns, ld and ld_codes multiples of 8, codes 8-byte and all other pointers
+//   16-byte aligned (scale: 4); other calls that are not so go to the slower norm_plain.h
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t Norm(const NormArgs& args, cudaStream_t stream);
 

@@ -8,8 +8,8 @@
 
 namespace flashflow::cuda {
 
-// As Norm, for any number of columns at any alignment of elements; gamma and beta are f32, and gamma may be null too,
-// for ones. A block a row, which it reads three times: what Norm falls back to, where its operands are f32.
+// As Norm, for any number of columns at any alignment of elements: what Norm falls back to. A block a row, which it
+// reads three times.
 //
 // Supports (else cudaErrorNotSupported): dtype kBf16, kF16 and kF32; no codes. Launches on `stream`; allocates nothing
 // and does not wait.

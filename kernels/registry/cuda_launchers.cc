@@ -105,15 +105,14 @@ absl::StatusOr<cuda::NormArgs> NormArgsOf(const NormKind& kind, const TensorView
                                           const TensorView* bias) {
   if (x.rank < 1) return Mismatch("x", x, "rank 1 or more");
   const int64_t columns = x.dims[x.rank - 1];
-  if (weight == nullptr) return absl::UnimplementedError("a norm without a weight has no CUDA kernel");
-  FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
+  if (weight != nullptr) FF_RETURN_IF_ERROR(CheckDims("weight", *weight, {columns}));
   if (bias != nullptr) {
     if (kind.rms) return absl::InvalidArgumentError("rms_norm has no bias");
     FF_RETURN_IF_ERROR(CheckDims("bias", *bias, {columns}));
   }
   cuda::NormArgs args;
   args.x = x.data;
-  args.gamma = static_cast<const float*>(weight->data);
+  args.gamma = weight == nullptr ? nullptr : static_cast<const float*>(weight->data);
   args.beta = bias == nullptr ? nullptr : static_cast<const float*>(bias->data);
   FF_ASSIGN_OR_RETURN(args.rows, Int(Product(DimsOf(x).first(x.rank - 1))));
   FF_ASSIGN_OR_RETURN(args.columns, Int(columns));
@@ -161,13 +160,12 @@ absl::StatusOr<CheckedLaunchFn> BindAddNorm(const cuda::Api& api, const BindRequ
 
 // --- products -----------------------------------------------------------------
 
-absl::StatusOr<cuda::Activation> ActivationOf(const AttrMap& attrs) {
+absl::StatusOr<cuda::Activation> ActivationOf(std::string_view name) {
   using Activation = cuda::Activation;
   static constexpr std::pair<std::string_view, Activation> kNames[] = {{"none", Activation::kNone},
                                                                        {"gelu", Activation::kGeluErf},
                                                                        {"gelu_tanh", Activation::kGeluTanh},
                                                                        {"silu", Activation::kSilu}};
-  FF_ASSIGN_OR_RETURN(const std::string name, GetAttr<std::string>(attrs, "activation"));
   for (const auto& [known, activation] : kNames) {
     if (name == known) return activation;
   }
@@ -249,13 +247,18 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   if (norm_name != "none") {
     FF_ASSIGN_OR_RETURN(norm, NormOf(norm_name, request.attrs));
   }
-  FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(request.attrs));
+  FF_ASSIGN_OR_RETURN(const std::string activation, GetAttr<std::string>(request.attrs, "activation"));
   FF_ASSIGN_OR_RETURN(types.gated, GetAttr<bool>(request.attrs, "gated"));
-  if (request.input_dtypes.size() > 3 &&
-      request.input_dtypes[3].value_or(*request.input_dtypes[0]) != *request.input_dtypes[0]) {
+  const bool has_residual = request.input_dtypes.size() > 3 && request.input_dtypes[3].has_value();
+  if (has_residual && request.input_dtypes[3] != request.input_dtypes[0]) {
     return absl::UnimplementedError("the residual and x differ in dtype");
   }
-  return [&api, types, norm](const LaunchContext& context) -> absl::Status {
+  // No product ends with relu: it follows in place.
+  const bool relu = activation == "relu" && !types.gated && !has_residual;
+  if (!relu) {
+    FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(activation));
+  }
+  return [&api, types, norm, relu](const LaunchContext& context) -> absl::Status {
     const TensorView& x = context.inputs[0];
     const TensorView* residual = Optional(context, 3);
     FF_ASSIGN_OR_RETURN(cuda::GemmArgs args, GemmArgsOf(types, context));
@@ -271,7 +274,12 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
       FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
       args.a = context.workspace;
     }
-    return ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context)));
+    FF_RETURN_IF_ERROR(ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context))));
+    if (!relu) return absl::OkStatus();
+    const TensorView& y = context.outputs[0];
+    const cuda::UnaryArgs relu_args = {
+        .op = cuda::UnaryOp::kRelu, .dtype = CudaDtype(y.dtype), .x = y.data, .y = y.data, .count = y.NumElements()};
+    return ToStatus(api, context, api.unary(relu_args, StreamOf(context)));
   };
 }
 

@@ -13,7 +13,6 @@
 
 #include "kernels/cuda/testing/host_graph_kernels.h"
 #include "kernels/cuda/testing/host_kernels.h"
-#include "kernels/cuda/testing/host_ops.h"
 
 namespace flashflow::cuda::testing {
 namespace {
@@ -240,17 +239,6 @@ class HostApi::State {
   template <class Args, Name name>
   static cudaError_t Kernel(const Args& args, cudaStream_t stream) {
     return Do(name.value, [&](State& state) { return state.Launch(name.value, args, stream, Refuse(args)); });
-  }
-
-  // One of host_ops.h.
-  template <auto function, Name name, class Args>
-  static cudaError_t Trusting(const Args& args, cudaStream_t stream) {
-    return Do(name.value, [&](State& state) {
-      return state.Enqueue(stream, [&state, args] {
-        state.kernels.emplace_back(name.value);
-        return function(args, nullptr);
-      });
-    });
   }
 
   static const Api kTable;
@@ -507,10 +495,6 @@ const Api HostApi::State::kTable = {
     .matmul = Kernel<MatMulArgs, "matmul">,
     .masked_attention = Kernel<MaskedAttentionArgs, "masked_attention">,
     .rope = Kernel<RopeArgs, "rope">,
-    .norm_plain =
-        [](const NormArgs& args, cudaStream_t stream) {
-          return Kernel<NormPlainCall, "norm_plain">({args}, stream);
-        },
 };
 
 HostApi::HostApi(const HostApiOptions& options) : state_(std::make_unique<State>(options)) {

@@ -41,9 +41,6 @@ cudaError_t Refuse(const MaskedAttentionArgs& args) {
   return std::max(args.head_dim, args.value_dim) > kMaxMaskedHeadDim ? cudaErrorNotSupported : cudaSuccess;
 }
 cudaError_t Refuse(const RopeArgs& args) { return args.channels % 2 != 0 ? cudaErrorNotSupported : cudaSuccess; }
-cudaError_t Refuse(const NormPlainCall& call) {
-  return call.args.rows < 1 || call.args.columns < 1 || call.args.y == nullptr ? cudaErrorInvalidValue : cudaSuccess;
-}
 
 cudaError_t Compute(const HostMemory& memory, const UnaryArgs& args) {
   const int64_t bytes = args.count * ElementBytes(args.dtype);
@@ -142,8 +139,7 @@ cudaError_t Compute(const HostMemory& memory, const MaskedAttentionArgs& args) {
                  memory.Holds(args.k, keys * args.head_dim * bytes) &&
                  memory.Holds(args.v, keys * args.value_dim * bytes) &&
                  memory.Holds(args.y, queries * args.value_dim * bytes) &&
-                 (args.mask == nullptr ||
-                  HoldsStrided(memory, args.mask, ElementBytes(args.mask_dtype), scores, mask)),
+                 (args.mask == nullptr || HoldsStrided(memory, args.mask, ElementBytes(args.mask_dtype), scores, mask)),
              host::MaskedAttention, args);
 }
 
@@ -154,18 +150,6 @@ cudaError_t Compute(const HostMemory& memory, const RopeArgs& args) {
                  HoldsStrided(memory, args.cos, angle, args.rows, args.cos_strides, args.channels) &&
                  HoldsStrided(memory, args.sin, angle, args.rows, args.sin_strides, args.channels),
              host::Rope, args);
-}
-
-cudaError_t Compute(const HostMemory& memory, const NormPlainCall& call) {
-  const NormArgs& args = call.args;
-  bool inside = true;
-  for (const void* rows : {args.x, args.residual, static_cast<const void*>(args.sum), static_cast<const void*>(args.y)}) {
-    inside = inside && (rows == nullptr || memory.HoldsRows(rows, args.dtype, args.rows, args.columns, args.ld));
-  }
-  for (const void* vector : {static_cast<const void*>(args.gamma), static_cast<const void*>(args.beta)}) {
-    inside = inside && (vector == nullptr || memory.Holds(vector, int64_t{args.columns} * 4));
-  }
-  return Run(inside, host::NormPlain, args);
 }
 
 }  // namespace flashflow::cuda::testing

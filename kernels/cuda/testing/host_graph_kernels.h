@@ -9,15 +9,10 @@
 
 namespace flashflow::cuda::testing {
 
-struct NormPlainCall {
-  NormArgs args;
-};
-
 cudaError_t Refuse(const UnaryArgs& args);
 cudaError_t Refuse(const BinaryArgs& args);
 cudaError_t Refuse(const MaskedAttentionArgs& args);
 cudaError_t Refuse(const RopeArgs& args);
-cudaError_t Refuse(const NormPlainCall& call);
 template <class Args>
 cudaError_t Refuse(const Args&) {  // the others take whatever launchers give
   return cudaSuccess;
@@ -37,7 +32,6 @@ cudaError_t Compute(const HostMemory& memory, const SoftmaxColumnsArgs& args);
 cudaError_t Compute(const HostMemory& memory, const MatMulArgs& args);
 cudaError_t Compute(const HostMemory& memory, const MaskedAttentionArgs& args);
 cudaError_t Compute(const HostMemory& memory, const RopeArgs& args);
-cudaError_t Compute(const HostMemory& memory, const NormPlainCall& call);
 
 }  // namespace flashflow::cuda::testing
 

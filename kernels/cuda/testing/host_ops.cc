@@ -468,7 +468,6 @@ void SetGraphOps(Api* api) {
   api->matmul = MatMul;
   api->masked_attention = MaskedAttention;
   api->rope = Rope;
-  api->norm_plain = NormPlain;
 }
 
 }  // namespace flashflow::cuda::host

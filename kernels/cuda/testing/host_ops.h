@@ -14,7 +14,7 @@
 #include "kernels/cuda/index.h"
 #include "kernels/cuda/masked_attention.h"
 #include "kernels/cuda/matmul.h"
-#include "kernels/cuda/norm_plain.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/reduce.h"
 #include "kernels/cuda/rope.h"
 #include "kernels/cuda/select.h"

@@ -41,17 +41,17 @@ cudaError_t RefuseRows(Dtype dtype, int columns, std::initializer_list<int64_t> 
 }  // namespace
 
 cudaError_t Refuse(const NormArgs& args) {
-  if (args.rows < 1 || args.columns < 1 || args.x == nullptr || args.gamma == nullptr || args.ld < args.columns ||
+  if (args.rows < 1 || args.columns < 1 || args.x == nullptr || args.ld < args.columns ||
       (args.y == nullptr && args.codes == nullptr) || (args.rms && args.beta != nullptr) ||
       (args.codes != nullptr && (args.scale == nullptr || args.ld_codes < args.columns || !(args.clip > 0)))) {
     return cudaErrorInvalidValue;
   }
-  if (args.dtype == Dtype::kF32 && args.codes == nullptr) return cudaSuccess;
+  if (args.codes == nullptr) return args.dtype == Dtype::kS8 ? cudaErrorNotSupported : cudaSuccess;
   const void* const pointers[] = {args.x, args.residual, args.sum, args.gamma, args.beta, args.y};
   for (const void* pointer : pointers) {
     if (!Aligned(pointer, 16)) return cudaErrorNotSupported;
   }
-  if (!Aligned(args.codes, 8)) return cudaErrorNotSupported;
+  if (args.gamma == nullptr || !Aligned(args.codes, 8)) return cudaErrorNotSupported;
   return RefuseRows(args.dtype, args.columns, {args.ld, args.ld_codes});
 }
 
@@ -61,7 +61,8 @@ cudaError_t Compute(const HostMemory& memory, const NormArgs& args) {
   };
   const int64_t columns = args.columns;
   if (!holds(args.x) || !holds(args.residual) || !holds(args.sum) || !holds(args.y) ||
-      !memory.Holds(args.gamma, columns * 4) || (args.beta != nullptr && !memory.Holds(args.beta, columns * 4)) ||
+      (args.gamma != nullptr && !memory.Holds(args.gamma, columns * 4)) ||
+      (args.beta != nullptr && !memory.Holds(args.beta, columns * 4)) ||
       (args.codes != nullptr && (!memory.HoldsRows(args.codes, Dtype::kS8, args.rows, columns, args.ld_codes) ||
                                  !memory.Holds(args.scale, int64_t{args.rows} * 4)))) {
     return cudaErrorIllegalAddress;
@@ -78,7 +79,8 @@ cudaError_t Compute(const HostMemory& memory, const NormArgs& args) {
     if (args.rms) mean = 0;
     for (int64_t j = 0; j < columns; ++j) variance += (h[j] - mean) * (h[j] - mean) / static_cast<double>(columns);
     for (int64_t j = 0; j < columns; ++j) {
-      const double normal = (h[j] - mean) / std::sqrt(variance + args.epsilon) * args.gamma[j];
+      const double gamma = args.gamma == nullptr ? 1 : args.gamma[j];
+      const double normal = (h[j] - mean) / std::sqrt(variance + args.epsilon) * gamma;
       y[j] = static_cast<float>(args.beta == nullptr ? normal : normal + args.beta[j]);
     }
     for (int64_t j = 0; j < columns; ++j) {
