@@ -26,6 +26,15 @@ TEST(KernelSelectionTest, FindsTheKernelForItsDTypes) {
   EXPECT_TRUE(SelectKernels({"concat", {kActivation, kActivation, kActivation}, {DType::kF32}, {}}, "cpu").ok());
 }
 
+TEST(KernelSelectionTest, ListsTheBatchInvariantKernelAsAnAlternative) {
+  const OperandFacts x = {DType::kBF16, false};
+  const auto kernels = SelectKernels({"fused_linear", {x, Weight(DType::kBF16)}, {DType::kBF16}, {}}, "cuda");
+  ASSERT_TRUE(kernels.ok()) << kernels.status();
+  ASSERT_EQ(kernels->size(), 2u);
+  EXPECT_EQ((*kernels)[0]->id, "cuda.fused_linear");
+  EXPECT_EQ((*kernels)[1]->id, "cuda.fused_linear.invariant");
+}
+
 void ExpectRefused(const OpFacts& facts, std::string_view reason, std::string_view device = "cpu") {
   const absl::Status status = SelectKernels(facts, device).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << reason;

@@ -45,7 +45,7 @@ std::vector<KernelSpec> CpuKernels() {
   const std::vector<OperandSpec> any_result = {{"result", kAny}};
   const std::vector<InPlaceRule> over_x = {{0, 0}};
   const std::vector<InPlaceRule> over_a_or_b = {{0, 0}, {0, 1}};
-  return {
+  std::vector<KernelSpec> kernels = {
       {.id = "cpu.unary",
        .device = "cpu",
        .ops = {"neg", "abs", "exp", "sqrt", "rsqrt", "reciprocal", "tanh", "erf", "sigmoid", "sin", "cos", "relu",
@@ -236,6 +236,11 @@ std::vector<KernelSpec> CpuKernels() {
        .cache_dtypes = kF32OrBF16,
        .workspace_bytes = TurnedBytes},
   };
+  for (KernelSpec& kernel : kernels) {
+    // As the kernels' headers promise; of these three none does.
+    kernel.batch_invariant = kernel.id != "cpu.softmax" && kernel.id != "cpu.attention" && kernel.id != "cpu.reduce";
+  }
+  return kernels;
 }
 
 // In f32, f16 or bf16 throughout, but for what is f32 in each: biases, weights of norms, angles. Weights are row-major.

@@ -5,6 +5,7 @@
 #include <set>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "compiler/ir/attr.h"
@@ -67,6 +68,32 @@ TEST(CatalogTest, KernelsForOp) {
   EXPECT_EQ(WeightLayout(linear, 2, DType::kF32), kRowMajor);
   EXPECT_TRUE(KernelsForOp("linear", "abacus").empty());
   EXPECT_TRUE(KernelsForOp("nothing", "cpu").empty());
+}
+
+// An op of the step graphs has a kernel with one order of sums on each device; where that is not the first choice, a
+// plan that is made for the first one serves it too.
+TEST(CatalogTest, StepGraphsMayBeBatchInvariant) {
+  for (const std::string device : {"cpu", "cuda"}) {
+    for (const std::string op : {"embedding", "gather_rows", "add", "cast", "linear", "fused_linear", "layer_norm",
+                                 "rms_norm", "add_norm", "rope", "kv_append", "paged_attention", "cached_attention"}) {
+      SCOPED_TRACE(device + " " + op);
+      const std::vector<const KernelSpec*> kernels = KernelsForOp(op, device);
+      ASSERT_FALSE(kernels.empty());
+      const KernelSpec& first = *kernels[0];
+      if (first.batch_invariant) continue;
+      ASSERT_EQ(kernels.size(), 2u);
+      const KernelSpec& invariant = *kernels[1];
+      EXPECT_TRUE(invariant.batch_invariant);
+      EXPECT_EQ(invariant.id, std::string(first.id) + ".invariant");
+      EXPECT_EQ(invariant.inputs.size(), first.inputs.size());
+      EXPECT_EQ(invariant.workspace_bytes, first.workspace_bytes);
+      EXPECT_EQ(invariant.in_place.size(), first.in_place.size());
+      for (int i = 0; i < static_cast<int>(first.inputs.size()); ++i) {
+        EXPECT_EQ(WeightLayout(invariant, i, DType::kBF16), WeightLayout(first, i, DType::kBF16));
+      }
+    }
+  }
+  EXPECT_FALSE(FindKernel("cuda.linear", 1)->batch_invariant) << "it chooses another kernel by the number of rows";
 }
 
 TEST(CatalogTest, AcceptsInput) {

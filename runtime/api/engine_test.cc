@@ -394,6 +394,15 @@ TEST_F(EngineTest, ForwardRefusesWhatItCannotTake) {
   EXPECT_EQ(code(Prompt(kContext + 1, 1)), absl::StatusCode::kInvalidArgument);
 }
 
+TEST_F(EngineTest, BatchInvariantOnTheCpuIsNoOtherPath) {
+  EngineOptions options;
+  options.batch_invariant = true;
+  const auto engine = model().Open(options);
+  std::vector<float> logits(40 * kVocab);
+  ASSERT_EQ(engine->Forward(Prompt(40, 1), absl::MakeSpan(logits)), absl::OkStatus());
+  EXPECT_EQ(logits, model().Forward(Prompt(40, 1)));
+}
+
 TEST_F(EngineTest, ForwardAndRequestsShareTheCacheFairly) {
   EngineOptions options;
   options.max_batch = 1;
