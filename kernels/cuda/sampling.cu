@@ -1,5 +1,6 @@
-// The kernel behind Sample: a block finds its row's maximum, writes integer weights, and narrows the filters' threshold
-// down by counting and summing what lies above trial thresholds.
+// The kernel behind Sample: a row's blocks find its maximum; the first of them writes integer weights, and narrows the
+// filters' threshold down by counting and summing what lies above trial thresholds.
+#include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
@@ -15,6 +16,11 @@ namespace {
 constexpr int kThreads = 1024;
 constexpr int kWarps = kThreads / 32;
 constexpr int kTrials = 3;  // thresholds tried in one reading of the weights
+constexpr int kAhead = 4;   // logits that a thread has under way at a time
+// Blocks of a cluster that share the reading of a row's logits where there are few rows: a greedy row is done then, and
+// one multiprocessor alone would take 10 us for 50,257 of them.
+constexpr int kRowBlocks = 8;
+constexpr int kFewRows = 16;
 
 // The most preferred token: larger logits first, lower ids among equals. Finite floats in the order of their keys.
 struct Best {
@@ -38,6 +44,7 @@ struct Mass {
 
 struct Shared {
   Best best[kWarps];
+  Best blocks[kRowBlocks];
   Mass mass[kWarps][kTrials];
   uint64_t sums[kWarps];
   uint32_t ties[kWarps];
@@ -198,20 +205,35 @@ class Row {
   Shared& shared_;
 };
 
+// kBlocks: of a row, a cluster if it is more than one.
+template <int kBlocks>
 __global__ void __launch_bounds__(kThreads) SampleKernel(const SampleArgs p) {
   __shared__ Shared shared;
   LetNextKernelStart();
   AwaitPreviousKernel();
-  const int64_t row = blockIdx.x;
+#if __CUDA_ARCH__ >= 900
+  [[maybe_unused]] const auto cluster = cooperative_groups::this_cluster();
+  if constexpr (kBlocks > 1) cluster.barrier_arrive();  // which says that this block runs
+#endif
+  const int64_t row = blockIdx.x / kBlocks;
+  const int block = blockIdx.x % kBlocks;
   const int words = (p.vocab + 31) / 32;
   const float* logits = p.logits + row * p.ld;
   uint32_t* seen = p.seen == nullptr ? nullptr : p.seen + row * words;
   const SamplingRow how = p.how[row];
 
   Best best = {-INFINITY, INT32_MAX, true};
-  for (int i = threadIdx.x; i < p.vocab; i += kThreads) {
-    const float logit = logits[i];
-    best.Take({Penalized(p, how, seen, i, logit), i, isfinite(logit)});
+  const int slice = (p.vocab + kBlocks - 1) / kBlocks;
+  const int end = min((block + 1) * slice, p.vocab);
+  for (int i = block * slice + static_cast<int>(threadIdx.x); i < end; i += kAhead * kThreads) {
+    float ahead[kAhead];
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) ahead[a] = i + a * kThreads < end ? logits[i + a * kThreads] : 0;
+#pragma unroll
+    for (int a = 0; a < kAhead; ++a) {
+      const int id = i + a * kThreads;
+      if (id < end) best.Take({Penalized(p, how, seen, id, ahead[a]), id, isfinite(ahead[a])});
+    }
   }
   const auto warp_best = [&] {
 #pragma unroll
@@ -225,6 +247,15 @@ __global__ void __launch_bounds__(kThreads) SampleKernel(const SampleArgs p) {
   __syncthreads();
   best = shared.best[threadIdx.x % 32];
   warp_best();
+#if __CUDA_ARCH__ >= 900
+  if constexpr (kBlocks > 1) {
+    cluster.barrier_wait();
+    if (threadIdx.x == 0) *cluster.map_shared_rank(&shared.blocks[block], 0) = best;
+    cluster.sync();
+    if (block > 0) return;
+    for (const Best& other : shared.blocks) best.Take(other);
+  }
+#endif
 
   int32_t token = -1;
   if (best.finite && how.temperature == 0) {
@@ -289,7 +320,13 @@ cudaError_t Sample(const SampleArgs& args, cudaStream_t stream) {
       args.ld < args.vocab) {
     return cudaErrorInvalidValue;
   }
-  return LaunchOverlapped(SampleKernel, args.rows, 1, kThreads, 0, stream, args);
+  int device = 0, major = 0;
+  if (cudaError_t error = cudaGetDevice(&device)) return error;
+  if (cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return error;
+  if (major >= 9 && args.rows <= kFewRows) {
+    return LaunchOverlapped(SampleKernel<kRowBlocks>, args.rows * kRowBlocks, kRowBlocks, kThreads, 0, stream, args);
+  }
+  return LaunchOverlapped(SampleKernel<1>, args.rows, 1, kThreads, 0, stream, args);
 }
 
 }  // namespace flashflow::cuda

@@ -35,9 +35,9 @@ struct SampleArgs {
   int64_t ld = 0;
 };
 
-// A block a row. Compute capability 8.0 or higher. Any alignment. Launches on `stream`; allocates nothing and does not
-// wait. cudaErrorInvalidValue for null operands (but `seen` and, if the rows allow, `workspace`), counts below 1 and
-// ld < vocab.
+// A block a row, or for few rows on Hopper a cluster. Compute capability 8.0 or higher. Any alignment. Launches on
+// `stream`; allocates nothing and does not wait. cudaErrorInvalidValue for null operands (but `seen` and, if the rows
+// allow, `workspace`), counts below 1 and ld < vocab.
 cudaError_t Sample(const SampleArgs& args, cudaStream_t stream);
 
 }  // namespace flashflow::cuda

@@ -24,6 +24,14 @@ constexpr int64_t kInputAlignment = 16;
 // Of decoding, and of what else is recorded: each row has one token, and wants its logits.
 bool OneTokenEach(int64_t tokens, int64_t rows, int64_t logit_rows) { return tokens == rows && logit_rows == rows; }
 
+int64_t BitCeil(int64_t n) { return n == 0 ? 0 : static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(n))); }
+
+// To 16, 32, ... 256, and from there on to eight sizes an octave.
+int64_t RoundUpTokens(int64_t tokens) {
+  const int64_t step = std::max<int64_t>(16, static_cast<int64_t>(std::bit_floor(static_cast<uint64_t>(tokens))) / 8);
+  return (tokens + step - 1) / step * step;
+}
+
 int64_t AlignUp(int64_t bytes) { return (bytes + kInputAlignment - 1) / kInputAlignment * kInputAlignment; }
 
 int64_t PagesPerRow(const plan::Plan& plan) {
@@ -188,17 +196,42 @@ Executor::InputLayout Executor::LayoutOf(const StepSize& size) const {
   return layout;
 }
 
-// The size that the step runs at: larger than its inputs where it is recorded.
+// The size that the step runs at: larger than its inputs where steps are recorded.
 Executor::StepSize Executor::Pad(const StepInputs& inputs) const {
   const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto rows = static_cast<int64_t>(inputs.kv_len.size());
   const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
-  if (!device_->CanRecord() || !OneTokenEach(tokens, rows, logit_rows)) {
-    return {tokens, rows, logit_rows, inputs.pages_per_row};
+  StepSize size = {.tokens = tokens, .rows = rows, .logit_rows = logit_rows, .pages = inputs.pages_per_row};
+  size.fresh = true;
+  size.draws = !inputs.draws.empty();
+  for (size_t r = 0; r < inputs.kv_len.size(); ++r) {
+    const int32_t added = inputs.row_start[r + 1] - inputs.row_start[r];
+    size.max_row_tokens = std::max<int64_t>(size.max_row_tokens, added);
+    size.fresh &= added == inputs.kv_len[r];
   }
-  const int64_t most = std::min(plan_.limits.max_rows, plan_.limits.max_logit_rows);
-  const int64_t padded = std::min(most, static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(rows))));
-  return {padded, padded, padded, PagesPerRow(plan_)};
+  if (!device_->CanRecord()) return size;
+
+  size.pages = PagesPerRow(plan_);
+  const plan::Limits& limits = plan_.limits;
+  if (OneTokenEach(tokens, rows, logit_rows)) {
+    size.fresh = false;  // of all such steps, whatever a row's length
+    const int64_t most = std::min(limits.max_rows, limits.max_logit_rows);
+    size.tokens = size.rows = size.logit_rows = std::min(most, BitCeil(rows));
+    return size;
+  }
+  size.logit_rows = std::min(limits.max_logit_rows, BitCeil(logit_rows));
+  size.max_row_tokens = BitCeil(size.max_row_tokens);
+  // An eighth more tokens at most, in rows that hold at least one and at most a context of them.
+  const int64_t padded = RoundUpTokens(tokens);
+  const int64_t more_rows = std::min(BitCeil(rows + 1) - rows, padded - tokens);
+  const int64_t longest = padded - tokens - more_rows + 1;
+  if (more_rows == 0 || padded > limits.max_tokens || rows + more_rows > limits.max_rows ||
+      longest > limits.context_length || longest > size.max_row_tokens) {
+    return size;
+  }
+  size.tokens = padded;
+  size.rows = rows + more_rows;
+  return size;
 }
 
 void Executor::Pack(const StepInputs& inputs, const StepSize& size, const InputLayout& layout, char* block) const {
@@ -206,21 +239,33 @@ void Executor::Pack(const StepInputs& inputs, const StepSize& size, const InputL
   const auto copy = [&](absl::Span<const int32_t> values, InputKind kind) {
     return std::copy(values.begin(), values.end(), at(kind));
   };
+  const auto tokens = static_cast<int64_t>(inputs.token_ids.size());
   const auto rows = static_cast<int64_t>(inputs.kv_len.size());
-  const int64_t more = size.rows - rows;  // rows of one token, in a page of their own
-  std::fill_n(copy(inputs.token_ids, kTokenIds), more, 0);
-  std::fill_n(copy(inputs.positions, kPositions), more, 0);
-  std::fill_n(copy(inputs.kv_len, kKvLen), more, 1);
+  const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
+  std::fill_n(copy(inputs.token_ids, kTokenIds), size.tokens - tokens, 0);
+  std::fill_n(copy(inputs.positions, kPositions), size.tokens - tokens, 0);
+  // What rounds the step up: rows of one token, of which the last has what is left, in a page of their own.
+  int32_t* kv_len = copy(inputs.kv_len, kKvLen);
   int32_t* row_start = copy(inputs.row_start, kRowStart);
-  std::iota(row_start, row_start + more, inputs.row_start.back() + 1);
-  int32_t* logit_rows = copy(inputs.logit_rows, kLogitRows);
-  std::iota(logit_rows, logit_rows + more, static_cast<int32_t>(inputs.logit_rows.size()));
+  auto end = static_cast<int32_t>(tokens);
+  for (int64_t r = rows; r < size.rows; ++r) {
+    const int32_t length = r + 1 < size.rows ? 1 : static_cast<int32_t>(size.tokens) - end;
+    end += length;
+    *kv_len++ = length;
+    *row_start++ = end;
+  }
+  int32_t* logit_row = copy(inputs.logit_rows, kLogitRows);
+  if (OneTokenEach(size.tokens, size.rows, size.logit_rows)) {
+    std::iota(logit_row, logit_row + (size.logit_rows - logit_rows), static_cast<int32_t>(logit_rows));
+  } else {
+    std::fill_n(logit_row, size.logit_rows - logit_rows, 0);
+  }
   int32_t* table = at(kBlockTable);
   for (int64_t r = 0; r < size.rows; ++r, table += size.pages) {
     const bool real = r < rows;
     const auto* pages = real ? inputs.block_table.data() + r * inputs.pages_per_row : nullptr;
-    int32_t* end = real ? std::copy_n(pages, inputs.pages_per_row, table) : table;
-    std::fill(end, table + size.pages, real ? 0 : static_cast<int32_t>(usable_pages_));
+    int32_t* filled = real ? std::copy_n(pages, inputs.pages_per_row, table) : table;
+    std::fill(filled, table + size.pages, real ? 0 : static_cast<int32_t>(usable_pages_));
   }
   if (inputs.draws.empty()) return;
   SamplingParams greedy;
@@ -235,7 +280,7 @@ void Executor::Pack(const StepInputs& inputs, const StepSize& size, const InputL
 
 absl::Status Executor::Specialize(const StepSize& size, const InputLayout& layout) {
   if (size == specialized_) return absl::OkStatus();
-  specialized_ = {-1, -1, -1, -1};  // until all is done
+  specialized_ = {};  // until all is done
 
   const auto bucket = std::find_if(plan_.buckets.begin(), plan_.buckets.end(),
                                    [&](const plan::Bucket& b) { return size.tokens <= b.max_tokens; });
@@ -264,35 +309,43 @@ absl::Status Executor::Specialize(const StepSize& size, const InputLayout& layou
   return absl::OkStatus();
 }
 
-absl::Status Executor::LaunchAll(const StepInputs& inputs, const StepSize& size, const InputLayout& layout,
-                                 absl::Span<double> step_us) {
-  kernels::StepRows rows = {.max_row_tokens = 0, .fresh = true};
-  for (size_t r = 0; r < inputs.kv_len.size(); ++r) {
-    const int32_t added = inputs.row_start[r + 1] - inputs.row_start[r];
-    rows.max_row_tokens = std::max<int64_t>(rows.max_row_tokens, added);
-    rows.fresh &= added == inputs.kv_len[r];
-  }
-  // Launched again, it will have other lengths.
-  const bool recorded = device_->CanRecord() && OneTokenEach(size.tokens, size.rows, size.logit_rows);
-  rows.fresh &= !recorded;
+// Of many sizes of prompts, so that recordings do not fill the memory.
+void Executor::ForgetOldest() {
+  constexpr size_t kMostRecorded = 128;
+  if (recorded_.size() < kMostRecorded) return;
+  const auto oldest = std::ranges::min_element(
+      recorded_, [](const auto& a, const auto& b) { return a.second.last_used < b.second.last_used; });
+  device_->Wait().IgnoreError();  // it may run
+  recorded_.erase(oldest);
+}
 
+absl::Status Executor::LaunchAll(const StepSize& size, const InputLayout& layout, absl::Span<double> step_us) {
   const auto launch = [&]() -> absl::Status {
+    const kernels::StepRows rows = {.max_row_tokens = size.max_row_tokens, .fresh = size.fresh};
     FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, step_us));
-    if (inputs.draws.empty()) return absl::OkStatus();
+    if (!size.draws) return absl::OkStatus();
     return device_->sampler()->Launch(static_cast<const float*>(logits_->data()), size.logit_rows, vocab_size_,
                                       static_cast<char*>(input_block_->data()) + layout.draws, draw_workspace_->data(),
                                       static_cast<int32_t*>(input_block_->data()));
   };
-  if (!recorded || !step_us.empty()) {
+  if (!device_->CanRecord() || !step_us.empty()) {
     FF_RETURN_IF_ERROR(Specialize(size, layout));
     return launch();
   }
-  std::unique_ptr<Recording>& recording = recordings_[{size, !inputs.draws.empty()}];
-  if (recording == nullptr) {
-    FF_RETURN_IF_ERROR(Specialize(size, layout));
-    FF_ASSIGN_OR_RETURN(recording, device_->Record(launch));
+  auto found = recorded_.find(size);
+  const bool first = found == recorded_.end();
+  if (first) {
+    ForgetOldest();
+    found = recorded_.emplace(size, Recorded()).first;
   }
-  return recording->Launch();
+  Recorded& recorded = found->second;
+  recorded.last_used = steps_;
+  if (recorded.recording == nullptr) {
+    FF_RETURN_IF_ERROR(Specialize(size, layout));
+    if (first && !OneTokenEach(size.tokens, size.rows, size.logit_rows)) return launch();
+    FF_ASSIGN_OR_RETURN(recorded.recording, device_->Record(launch));
+  }
+  return recorded.recording->Launch();
 }
 
 absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> step_us) {
@@ -314,7 +367,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
     const int64_t end = inputs.draws.empty() ? layout.draws : layout.bytes;
     FF_RETURN_IF_ERROR(device_->CopyToDevice(block + begin, staged + begin, static_cast<size_t>(end - begin)));
   }
-  FF_RETURN_IF_ERROR(LaunchAll(inputs, size, layout, step_us));
+  FF_RETURN_IF_ERROR(LaunchAll(size, layout, step_us));
   slot.drawn = static_cast<int64_t>(inputs.draws.size());
   if (slot.drawn > 0) {
     FF_RETURN_IF_ERROR(

@@ -90,10 +90,17 @@ class Executor {
   int64_t linear_weight_bytes() const { return linear_weight_bytes_; }
 
  private:
-  // The values of the plan's symbols.
+  // What launches depend on: the values of the plan's symbols T, R, L, P, and what is known of the rows.
   struct StepSize {
-    int64_t tokens = 0, rows = 0, logit_rows = 0, pages = 0;  // T, R, L, P
+    int64_t tokens = 0, rows = 0, logit_rows = 0, pages = 0;
+    int64_t max_row_tokens = 0;
+    bool fresh = false;
+    bool draws = false;
     friend auto operator<=>(const StepSize&, const StepSize&) = default;
+  };
+  struct Recorded {
+    std::unique_ptr<Recording> recording;  // null if the size came up only once
+    int64_t last_used = 0;                 // number of the step
   };
   // Where a step's inputs lie in input_block_, token ids first, and what the sampler wants to know behind them.
   struct InputLayout {
@@ -122,8 +129,8 @@ class Executor {
   StepSize Pad(const StepInputs& inputs) const;
   void Pack(const StepInputs& inputs, const StepSize& size, const InputLayout& layout, char* block) const;
   absl::Status Specialize(const StepSize& size, const InputLayout& layout);
-  absl::Status LaunchAll(const StepInputs& inputs, const StepSize& size, const InputLayout& layout,
-                         absl::Span<double> step_us);
+  absl::Status LaunchAll(const StepSize& size, const InputLayout& layout, absl::Span<double> step_us);
+  void ForgetOldest();
   absl::Status StartStep(const StepInputs& inputs, absl::Span<double> step_us);
 
   plan::Plan plan_;
@@ -140,8 +147,8 @@ class Executor {
   int64_t usable_pages_ = 0;  // of the cache; rows that only round a step up have one more
 
   std::unique_ptr<BoundPlan> bound_;
-  StepSize specialized_{-1, -1, -1, -1};
-  std::map<std::pair<StepSize, bool>, std::unique_ptr<Recording>> recordings_;  // by size and whether tokens are drawn
+  StepSize specialized_;
+  std::map<StepSize, Recorded> recorded_;
   std::array<Slot, kInFlight> slots_;
   int64_t steps_ = 0;       // started
   int64_t logit_rows_ = 0;  // of the last

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -69,6 +70,7 @@ class ExecutorTest : public ::testing::Test {
       workspace_bytes_ = c.workspace_bytes;
       workspace_ = c.workspace;
       rows_ = c.rows;
+      gathered_.assign(c.inputs.begin(), c.inputs.end());
       CopyRows(c);
       return gather_status_;
     });
@@ -112,6 +114,8 @@ class ExecutorTest : public ::testing::Test {
   kernels::CacheView cache_;
   bool absent_is_null_ = false, no_cache_ = false;
   kernels::StepRows rows_;
+  std::vector<kernels::TensorView> gathered_;  // the gather's inputs
+  std::map<int64_t, int> seen_;
   size_t workspace_bytes_ = 0;
   void* workspace_ = nullptr;
   absl::Status gather_status_;
@@ -223,6 +227,57 @@ TEST_F(RecordingTest, RoundsTheRowsUpByRowsInAPageOfTheirOwn) {
   Inputs outside = Decode({1});
   outside.block_table = {6, 6};  // the page of the rows that nobody sees
   EXPECT_EQ((*executor)->Run(outside.view()).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+// LookupPlan with room for prompts, and with the rows' lengths among what the gather sees.
+plan::Plan PromptPlan() {
+  plan::Plan plan = LookupPlan();
+  plan.limits = {.context_length = 20, .max_tokens = 64, .max_rows = 8, .max_logit_rows = 4};
+  plan.buckets = {{.max_tokens = 64, .arena_bytes = 2048, .offsets = {-1, -1, -1, 1024, 0, -1}}};
+  const DimExpr R = DimExpr::Symbol("R"), P = DimExpr::Symbol("P");
+  plan.tensors.push_back({"row_start", DType::kI32, {R + DimExpr(1)}, plan::Storage::kInput, 2});
+  plan.tensors.push_back({"kv_len", DType::kI32, {R}, plan::Storage::kInput, 3});
+  plan.tensors.push_back({"block_table", DType::kI32, {R, P}, plan::Storage::kInput, 4});
+  plan.inputs = {0, 1, 6, 7, 8};
+  for (plan::Bucket& bucket : plan.buckets) bucket.offsets.resize(plan.tensors.size(), -1);
+  plan.steps[1].inputs = {3, 1, 6, 7, 8};
+  return plan;
+}
+
+TEST_F(RecordingTest, RoundsPromptsUpAndRecordsThemWhenTheyComeAgain) {
+  auto executor = Create(PromptPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  int steps = 0;
+  for (const int32_t tokens : {9, 10, 12, 9, 16}) {
+    Inputs inputs;
+    inputs.token_ids.assign(static_cast<size_t>(tokens), 0);
+    inputs.token_ids.back() = 2;
+    inputs.positions.assign(static_cast<size_t>(tokens), 0);
+    inputs.row_start = {0, tokens};
+    inputs.kv_len = {tokens};
+    inputs.block_table = {3, 2, 1, 0};
+    inputs.pages_per_row = 4;
+    inputs.logit_rows = {tokens - 1};
+    const auto logits = (*executor)->Run(inputs.view());
+    ASSERT_TRUE(logits.ok()) << logits.status();
+    EXPECT_THAT(*logits, ElementsAre(20, 21, 22)) << tokens;
+    EXPECT_EQ(rows_.max_row_tokens, 16);
+    EXPECT_TRUE(rows_.fresh);
+    EXPECT_EQ(lookup_.dims[0], 16);
+    const auto* row_start = static_cast<const int32_t*>(gathered_[2].data);
+    const auto* kv_len = static_cast<const int32_t*>(gathered_[3].data);
+    const auto* table = static_cast<const int32_t*>(gathered_[4].data);
+    EXPECT_EQ(row_start[1], tokens);
+    if (tokens < 16) {
+      EXPECT_EQ(gathered_[3].dims[0], 2);
+      EXPECT_EQ(row_start[2], 16);
+      EXPECT_EQ(kv_len[1], 16 - tokens);
+      EXPECT_THAT(std::vector(table, table + 10), ElementsAre(3, 2, 1, 0, 0, 6, 6, 6, 6, 6));
+    }
+    // The first of its size runs as it is, and the second is recorded. 16 tokens need no row more: another size.
+    steps += ++seen_[gathered_[3].dims[0]] <= 2 ? 1 : 0;
+    EXPECT_EQ(device_.steps_begun, steps);
+  }
 }
 
 TEST_F(RecordingTest, DrawsTokensAndReadsThemInTheNextStep) {
