@@ -1,0 +1,168 @@
+// Engines on device "cuda" where there is no GPU: kernels compute on the host, as late as a GPU might.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/log/check.h"
+#include "absl/strings/str_cat.h"
+#include "compiler/frontend/import_graph.h"
+#include "compiler/frontend/test_models.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "runtime/api/engine.h"
+#include "runtime/api/test_engine.h"
+
+namespace flashflow::runtime {
+namespace {
+
+namespace fs = std::filesystem;
+using ::testing::SizeIs;
+
+constexpr int64_t kVocab = 61, kContext = 64;
+
+struct ModelCase {
+  std::string name, json, dtype;
+};
+
+frontend::TestModelShape Shape(int64_t kv_heads) {
+  frontend::TestModelShape shape;
+  shape.kv_heads = kv_heads;
+  shape.vocabulary = kVocab;
+  shape.context_length = kContext;
+  return shape;
+}
+
+std::vector<int32_t> Prompt(int64_t length, uint32_t seed) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < length; ++i) {
+    seed = seed * 1664525 + 1013904223;
+    tokens.push_back(static_cast<int32_t>((seed >> 16) % kVocab));
+  }
+  return tokens;
+}
+
+std::string Build(const ModelCase& model) {
+  const std::string path = fs::path(::testing::TempDir()) / absl::StrCat(model.name, ".ff");
+  auto graph = frontend::ImportGraph(model.json);
+  CHECK_OK(graph.status());
+  passes::CompileOptions options;
+  options.dtype = model.dtype;
+  CHECK_OK(BuildTestEngine(path, **graph, RandomWeights(**graph, 1), options, /*eos=*/7));
+  return path;
+}
+
+std::unique_ptr<Engine> Open(const std::string& path, const std::string& device, bool batch_invariant = false) {
+  EngineOptions options;
+  options.device = device;
+  options.threads = 2;
+  options.max_batch = 6;
+  options.batch_invariant = batch_invariant;
+  auto opened = Engine::Open(path, options);
+  CHECK_OK(opened.status());
+  return *std::move(opened);
+}
+
+std::vector<float> Forward(Engine& engine, const std::vector<int32_t>& tokens) {
+  std::vector<float> logits(tokens.size() * kVocab);
+  CHECK_OK(engine.Forward(tokens, absl::MakeSpan(logits)));
+  return logits;
+}
+
+std::map<int64_t, std::vector<int32_t>> RunAll(Engine& engine) {
+  std::map<int64_t, std::vector<int32_t>> tokens;
+  while (engine.HasWork()) {
+    const auto step = engine.Step();
+    CHECK_OK(step.status());
+    for (const TokenEvent& event : *step) tokens[event.request].push_back(event.token);
+  }
+  return tokens;
+}
+
+std::vector<int32_t> Generate(Engine& engine, const std::vector<int32_t>& prompt, const SamplingParams& params) {
+  CHECK_OK(engine.Submit(prompt, params).status());
+  return RunAll(engine).begin()->second;
+}
+
+SamplingParams Params(int max_tokens, float temperature = 0, uint64_t seed = 0) {
+  SamplingParams params;
+  params.max_tokens = max_tokens;
+  params.temperature = temperature;
+  params.top_p = temperature > 0 ? 0.95f : 1;
+  params.seed = seed;
+  params.ignore_eos = true;
+  return params;
+}
+
+class EngineCudaHostTest : public ::testing::TestWithParam<ModelCase> {
+ protected:
+  EngineCudaHostTest() : path_(Build(GetParam())), engine_(Open(path_, "cuda")) {}
+  const std::string path_;
+  const std::unique_ptr<Engine> engine_;
+};
+
+TEST_P(EngineCudaHostTest, LogitsAreThoseOfTheCpu) {
+  EXPECT_EQ(engine_->info().device, "cuda");
+  EXPECT_EQ(engine_->info().device_description, "host memory, 1 GiB, CUDA 13.0");
+  const std::vector<int32_t> tokens = Prompt(kContext, 3);
+  const std::vector<float> ours = Forward(*engine_, tokens), cpu = Forward(*Open(path_, "cpu"), tokens);
+  // f32: sums of at most 64 terms, a handful deep. bf16: about ten roundings a layer one after the other, which the
+  // layers after them pass on with a gain of a few.
+  const float bound = GetParam().dtype == "f32" ? 1e-4f : 2 * 4 * 10 * 0x1p-9f;
+  for (size_t t = 0; t < tokens.size(); ++t) {
+    float largest = 0, error = 0;
+    for (size_t v = t * kVocab; v < (t + 1) * kVocab; ++v) {
+      largest = std::max(largest, std::fabs(cpu[v]));
+      error = std::max(error, std::fabs(cpu[v] - ours[v]));
+    }
+    ASSERT_LE(error, bound * largest) << "position " << t;
+  }
+}
+
+// Tokens that are drawn on the device and go from step to step there, by recorded steps; and what the host draws from
+// logits that it reads.
+TEST_P(EngineCudaHostTest, TheSameTokensOnEveryWay) {
+  const std::vector<int32_t> prompt = Prompt(9, 1);
+  for (const SamplingParams& params : {Params(40), Params(40, 1.5f, 11)}) {
+    const std::vector<int32_t> alone = Generate(*engine_, prompt, params);
+    ASSERT_THAT(alone, SizeIs(40));
+    SamplingParams on_host = params;
+    on_host.logprobs = 1;
+    EXPECT_EQ(Generate(*engine_, prompt, on_host), alone) << "drawn by the host";
+    EXPECT_EQ(Generate(*Open(path_, "cuda", /*batch_invariant=*/true), prompt, params), alone);
+
+    // Beside others that come and go.
+    std::map<int64_t, std::vector<int32_t>> tokens;
+    int64_t mine = 0;
+    for (int step = 0; step == 0 || engine_->HasWork(); ++step) {
+      if (step < 5) {
+        const bool is_mine = step == 2;
+        const auto id = engine_->Submit(is_mine ? prompt : Prompt(5 + 3 * step, static_cast<uint32_t>(step)),
+                                        is_mine ? params : Params(4 + 7 * step, 1, static_cast<uint64_t>(step)));
+        ASSERT_TRUE(id.ok()) << id.status();
+        if (is_mine) mine = *id;
+      }
+      const auto events = engine_->Step();
+      ASSERT_TRUE(events.ok()) << events.status();
+      for (const TokenEvent& event : *events) tokens[event.request].push_back(event.token);
+      if (step == 12) engine_->Cancel(mine + 1);
+    }
+    EXPECT_EQ(tokens[mine], alone);
+    EXPECT_THAT(tokens, SizeIs(5));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, EngineCudaHostTest,
+                         ::testing::Values(ModelCase{"gpt2_f32", frontend::Gpt2Json(Shape(4)), "f32"},
+                                           ModelCase{"gpt2_bf16", frontend::Gpt2Json(Shape(4)), "bf16"},
+                                           ModelCase{"llama_f32", frontend::LlamaJson(Shape(2)), "f32"},
+                                           ModelCase{"llama_bf16", frontend::LlamaJson(Shape(2)), "bf16"}),
+                         [](const auto& info) { return info.param.name; });
+
+}  // namespace
+}  // namespace flashflow::runtime
