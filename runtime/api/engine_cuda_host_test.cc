@@ -1,7 +1,10 @@
 // Engines on device "cuda" where there is no GPU: kernels compute on the host, as late as a GPU might.
+#include <dlfcn.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <memory>
@@ -9,12 +12,17 @@
 #include <utility>
 #include <vector>
 
+#include "absl/base/log_severity.h"
 #include "absl/log/check.h"
+#include "absl/log/globals.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
+#include "compiler/ir/status_macros.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/cuda/testing/host_library.h"
 #include "runtime/api/engine.h"
 #include "runtime/api/test_engine.h"
 
@@ -163,6 +171,85 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineCudaHostTest,
                                            ModelCase{"llama_f32", frontend::LlamaJson(Shape(2)), "f32"},
                                            ModelCase{"llama_bf16", frontend::LlamaJson(Shape(2)), "bf16"}),
                          [](const auto& info) { return info.param.name; });
+
+// Each call of the CUDA runtime and of a kernel that an engine makes fails once: whoever called is told, nothing is
+// left behind, and the next engine works.
+TEST(EngineCudaFailuresTest, EveryCallMayFail) {
+  absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning);
+  // The library that the runtime has loaded, by another name of its functions.
+  void* library = dlopen(std::getenv("FLASHFLOW_CUDA_LIBRARY"), RTLD_NOW);
+  ASSERT_NE(library, nullptr);
+  const auto fail =
+      reinterpret_cast<decltype(&cuda::testing::flashflow_host_fail)>(dlsym(library, "flashflow_host_fail"));
+  const auto take_back = reinterpret_cast<decltype(&cuda::testing::flashflow_host_take_back_failures)>(
+      dlsym(library, "flashflow_host_take_back_failures"));
+  const auto live_objects = reinterpret_cast<decltype(&cuda::testing::flashflow_host_live_objects)>(
+      dlsym(library, "flashflow_host_live_objects"));
+
+  const std::string path = Build({"failures", frontend::LlamaJson(Shape(2)), "bf16"});
+  // Two requests, whose prompts are read and whose tokens are drawn on the device and on the host.
+  const auto run = [&]() -> absl::StatusOr<std::map<int64_t, std::vector<int32_t>>> {
+    FF_ASSIGN_OR_RETURN(const auto engine, Engine::Open(path, {.device = "cuda", .threads = 1, .max_batch = 2}));
+    SamplingParams params = Params(6, 1, 1);
+    FF_RETURN_IF_ERROR(engine->Submit(Prompt(5, 1), params).status());
+    params.logprobs = 1;
+    FF_RETURN_IF_ERROR(engine->Submit(Prompt(3, 2), params).status());
+    std::map<int64_t, std::vector<int32_t>> tokens;
+    while (engine->HasWork()) {
+      FF_ASSIGN_OR_RETURN(const auto events, engine->Step());
+      for (const TokenEvent& event : events) tokens[event.request].push_back(event.token);
+    }
+    return tokens;
+  };
+  const auto expected = run();
+  ASSERT_TRUE(expected.ok()) << expected.status();
+  ASSERT_EQ(live_objects(), 0);
+
+  constexpr int kCalls = 40;  // of a function, that are made to fail one after the other
+  int failed = 0;
+  for (const std::string function : {"get_device_info",
+                                     "malloc_device",
+                                     "malloc_host",
+                                     "memcpy_async",
+                                     "memset_async",
+                                     "stream_create",
+                                     "stream_synchronize",
+                                     "event_create",
+                                     "event_record",
+                                     "event_synchronize",
+                                     "stream_begin_capture",
+                                     "stream_end_capture",
+                                     "graph_instantiate",
+                                     "graph_launch",
+                                     "gemm",
+                                     "norm",
+                                     "embedding",
+                                     "rope_append",
+                                     "paged_attention",
+                                     "paged_prefill",
+                                     "sample"}) {
+    int reached = 0;
+    for (int skip = 0; skip < kCalls; ++skip) {
+      SCOPED_TRACE(absl::StrCat(function, " after ", skip));
+      fail(function.c_str(), function == "malloc_device" ? 2 : 719, skip);  // out of memory, a failed launch
+      const auto tokens = run();
+      if (take_back()) break;  // not called as often
+      ++reached;
+      // Who destroys an engine has nobody to tell.
+      if (tokens.ok()) {
+        EXPECT_EQ(function, "stream_synchronize");
+        EXPECT_EQ(*tokens, *expected);
+      }
+      EXPECT_EQ(live_objects(), 0);
+    }
+    EXPECT_GT(reached, 0) << function;
+    failed += reached;
+  }
+  EXPECT_GT(failed, 100);
+  const auto after = run();
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(*after, *expected);
+}
 
 }  // namespace
 }  // namespace flashflow::runtime

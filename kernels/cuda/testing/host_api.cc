@@ -214,6 +214,13 @@ class HostApi::State {
     return cudaSuccess;
   }
 
+  // An end that fails ends it nevertheless.
+  void DropCapture(cudaError_t error, cudaStream_t handle) {
+    const std::lock_guard lock(mutex);
+    Stream* stream = Find(handle);
+    if (error != cudaSuccess && stream != nullptr) stream->capture = nullptr;
+  }
+
   cudaError_t EndCapture(cudaStream_t handle, cudaGraph_t* graph) {
     *graph = nullptr;
     Stream* stream = Find(handle);
@@ -419,7 +426,10 @@ const Api HostApi::State::kTable = {
         },
     .stream_end_capture =
         [](cudaStream_t stream, cudaGraph_t* graph) {
-          return Do("stream_end_capture", [&](State& state) { return state.EndCapture(stream, graph); });
+          const cudaError_t error =
+              Do("stream_end_capture", [&](State& state) { return state.EndCapture(stream, graph); });
+          current_->DropCapture(error, stream);
+          return error;
         },
     .graph_instantiate =
         [](cudaGraphExec_t* runnable, cudaGraph_t handle) {
@@ -512,6 +522,11 @@ const Api& HostApi::api() const { return State::kTable; }
 void HostApi::Fail(std::string_view function, cudaError_t error, int skip) {
   const std::lock_guard lock(state_->mutex);
   state_->failures[std::string(function)] = {error, skip};
+}
+
+bool HostApi::TakeBackFailures() {
+  const std::lock_guard lock(state_->mutex);
+  return !std::exchange(state_->failures, {}).empty();
 }
 
 std::vector<std::string> HostApi::TakeKernels() {

@@ -40,6 +40,8 @@ class HostApi {
 
   // From now on, the call of the function named as in Api that comes after `skip` others fails, once, and does nothing.
   void Fail(std::string_view function, cudaError_t error, int skip = 0);
+  // Takes back what has not come of it; whether there was anything.
+  bool TakeBackFailures();
 
   // The kernels that have run since the last call, named as in Api, in order: those of a graph at each launch.
   std::vector<std::string> TakeKernels();

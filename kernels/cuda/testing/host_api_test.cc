@@ -221,6 +221,10 @@ TEST_F(HostApiTest, FailsWhatItIsToldTo) {
   EXPECT_EQ(api().gemm(Dot(a, a, d), stream_), cudaSuccess);
   void* data = nullptr;
   EXPECT_EQ(api().malloc_host(&data, 8), cudaErrorMemoryAllocation);
+  EXPECT_FALSE(host_->TakeBackFailures());
+  host_->Fail("gemm", cudaErrorLaunchFailure);
+  EXPECT_TRUE(host_->TakeBackFailures());
+  EXPECT_EQ(api().gemm(Dot(a, a, d), stream_), cudaSuccess);
 }
 
 TEST_F(HostApiTest, Products) {
