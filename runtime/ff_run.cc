@@ -36,7 +36,8 @@ ABSL_FLAG(float, min_p, 0, "drop tokens less probable than this share of the mos
 ABSL_FLAG(float, repetition_penalty, 1, "above 1: tokens seen so far become less probable");
 ABSL_FLAG(uint64_t, seed, 0, "of the sampler: same seed, same tokens");
 ABSL_FLAG(bool, ignore_eos, false, "go on past the model's end-of-sequence tokens");
-ABSL_FLAG(std::string, device, "auto", "auto or cpu");
+ABSL_FLAG(std::string, device, "auto", "cpu, cuda, cuda:N, or auto: the first GPU, if there is one, else the CPU");
+ABSL_FLAG(bool, batch_invariant, false, "the same bits whatever else runs and however the prompt is cut into steps");
 ABSL_FLAG(int, threads, 0, "threads that compute; 0: one a core");
 ABSL_FLAG(std::string, tuning, "",
           "database of //tools:tune that kernels' configurations come from; none: their defaults; default: the one in "
@@ -75,6 +76,7 @@ absl::Status Run(absl::Span<char* const> arguments) {
   options.device = absl::GetFlag(FLAGS_device);
   options.threads = absl::GetFlag(FLAGS_threads);
   options.max_batch = 1;
+  options.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   options.tuning = absl::GetFlag(FLAGS_tuning);
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Open(arguments[1], options));
   const auto opened = Clock::now();

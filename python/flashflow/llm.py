@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import secrets
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16")
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Prompt = str | Sequence[int]
 Message = Mapping[str, Any]
@@ -62,11 +63,14 @@ class LLM:
 
     Args:
         model: a known name ("smollm2-135m"), a folder with config.json and *.safetensors, a .gguf or a .ff file.
-        dtype: of weights and KV cache: "float32" or "bfloat16"; activations are float32 on a CPU. "auto" is what a
-            .ff file has, and float32 for all else.
-        device: "cpu", "cuda" or "auto", the GPU where there is one that this build can use.
+        dtype: of weights and KV cache: "float32" or "bfloat16"; activations are float32 on a CPU, and of this type on
+            a GPU. "auto" is what a .ff file has, and for all else float32 on a CPU and bfloat16 on a GPU.
+        device: "cpu", "cuda", "cuda:N" for the N-th GPU, or "auto", the first GPU where there is one that this build
+            can use.
         threads: CPU threads; None is as many as the process may use.
         max_batch: requests that run at the same time; more wait.
+        batch_invariant: a request's tokens have the same bits whatever runs beside it and however its prompt is cut
+            into steps. Otherwise they may depend on how many run at the same time, never on what else does.
         kv_cache_bytes: memory for keys and values; None chooses.
         tuning: a database of //tools:tune that kernels' configurations come from; "none" for their defaults; None is
             tuning.json in the user's cache folder, if there is one. Results are the same bits whatever it says.
@@ -90,13 +94,17 @@ class LLM:
         device: str = "auto",
         threads: int | None = None,
         max_batch: int = 16,
+        batch_invariant: bool = False,
         kv_cache_bytes: int | None = None,
         tuning: str | os.PathLike[str] | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
         progress: Progress | None = None,
     ) -> None:
         _check_choice("dtype", dtype, DTYPES)
-        _check_choice("device", device, DEVICES)
+        if not DEVICES.fullmatch(device):
+            raise InvalidArgumentError(
+                f"device is {device!r}: expected one of auto, cpu, cuda, or cuda:N for the N-th GPU", op="device"
+            )
         _check_count("max_batch", max_batch)
         if threads is not None:
             _check_count("threads", threads)
@@ -108,6 +116,7 @@ class LLM:
             "device": device,
             "threads": threads or 0,
             "max_batch": max_batch,
+            "batch_invariant": batch_invariant,
             "kv_cache_bytes": kv_cache_bytes or 0,
             "tuning": os.fspath(tuning or ""),
         }
@@ -117,14 +126,17 @@ class LLM:
             report("opening", None)
             return core().Engine(str(path), **options)
 
-        core().check_device(device, options["threads"])  # before minutes of work for an engine that it could not open
+        kind = core().check_device(
+            device, options["threads"]
+        )  # before minutes of work for an engine that it could not open
         report(f"finding {model}", None)
         source = resolve(os.fspath(model))
         if source.kind == "engine":
             self._engine = open_engine(source.path)
         else:
             cache = EngineCache(cache_dir)
-            dtype = "float32" if dtype == "auto" else dtype
+            if dtype == "auto":
+                dtype = "bfloat16" if kind == "cuda" else "float32"
 
             def build(path: Path) -> None:
                 nonlocal compile_s

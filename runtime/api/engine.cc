@@ -179,8 +179,9 @@ std::string_view FinishReasonName(FinishReason reason) {
 Engine::Engine(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 Engine::~Engine() = default;
 
-absl::Status Engine::CheckDevice(const EngineOptions& options) {
-  return OpenDevice(options.device, options.threads).status();
+absl::StatusOr<std::string> Engine::CheckDevice(const EngineOptions& options) {
+  FF_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(options.device, options.threads));
+  return std::string(device->kind());
 }
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, const EngineOptions& options) {
@@ -487,8 +488,9 @@ absl::Status Engine::Forward(absl::Span<const int32_t> tokens, absl::Span<float>
 }
 
 absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
-  const std::string name = options.device.empty() ? impl_->info.device : options.device;
   const std::lock_guard lock(impl_->mutex);
+  const std::string own = impl_->device->spec_name();
+  const std::string name = options.device.empty() ? own : options.device;
   FF_ASSIGN_OR_RETURN(const analysis::DeviceSpec device,
                       FindDeviceSpec(name, {.threads = impl_->info.threads,
                                             .cache_folder = options.cache_folder,
@@ -502,7 +504,7 @@ absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
   // Sizes are checked before anything runs.
   FF_ASSIGN_OR_RETURN(StepRoofline roofline,
                       ComputeStepRoofline(plan, *impl_->step_graph, device, options.size, /*times_us=*/{}));
-  if (!options.measure || name != impl_->info.device) return roofline;
+  if (!options.measure || name != own) return roofline;
   const int64_t page_size = impl_->info.page_size;
   const std::optional<std::vector<int32_t>> pages =
       impl_->pages->Allocate((options.size.context + page_size - 1) / page_size);

@@ -92,8 +92,9 @@ class Engine {
   // FailedPrecondition for a device that this build or machine lacks; ResourceExhausted naming what was asked, what
   // there is and what to lower.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const std::string& path, const EngineOptions& options = {});
-  // What Open would say of the options' device and threads: ask before building an engine to open.
-  static absl::Status CheckDevice(const EngineOptions& options);
+  // The kind of device, "cpu" or "cuda", that Open would take for the options' device and threads, or what it would say
+  // of them: ask before building an engine to open.
+  static absl::StatusOr<std::string> CheckDevice(const EngineOptions& options);
   ~Engine();
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;

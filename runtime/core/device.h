@@ -80,6 +80,7 @@ class Device {
   virtual std::string_view kind() const = 0;     // "cpu": the stored plan's section is ff.plan.cpu
   virtual std::string key() const = 0;           // as plan::Plan::device_key
   virtual std::string description() const = 0;   // for people
+  virtual std::string spec_name() const = 0;     // whose floors (compiler/analysis/data) are its own: "cpu", "h200"
   virtual int num_threads() const { return 0; }  // host threads that compute, 0 if that means nothing
   virtual int64_t AvailableBytes() const = 0;    // that could be allocated now
 

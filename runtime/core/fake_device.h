@@ -86,6 +86,7 @@ class FakeDevice final : public Device {
   std::string_view kind() const override { return "fake"; }
   std::string key() const override { return "fake/1"; }
   std::string description() const override { return "a fake"; }
+  std::string spec_name() const override { return "fake"; }
   int64_t AvailableBytes() const override { return available_bytes; }
   absl::StatusOr<std::unique_ptr<Buffer>> Allocate(size_t bytes, std::string_view purpose) override {
     if (static_cast<int64_t>(bytes) > available_bytes)

@@ -46,6 +46,7 @@ class CpuDevice final : public Device {
   std::string_view kind() const override { return "cpu"; }
   std::string key() const override { return absl::StrCat("cpu/", kernels::kCatalogVersion); }
   std::string description() const override { return absl::StrCat("CPU, ", num_threads(), " threads"); }
+  std::string spec_name() const override { return "cpu"; }
   int num_threads() const override { return pool_.num_threads(); }
   int64_t AvailableBytes() const override { return AvailableMemoryBytes(); }
 

@@ -10,6 +10,8 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
@@ -89,6 +91,12 @@ class CudaDevice final : public Device {
   std::string description() const override {
     return absl::StrFormat("%s, %.0f GiB, CUDA %d.%d", info_.name, GiB(info_.memory_bytes),
                            info_.runtime_version / 1000, info_.runtime_version % 1000 / 10);
+  }
+  std::string spec_name() const override {
+    for (const char* name : {"H200", "H100", "A100"}) {
+      if (absl::StrContains(info_.name, name)) return absl::AsciiStrToLower(name);
+    }
+    return absl::StrCat("cuda (", info_.name, ")");  // not known: whoever asks names a file
   }
   int64_t AvailableBytes() const override {
     size_t free = 0, total = 0;

@@ -496,11 +496,12 @@ std::vector<int32_t> ToTokens(const std::vector<int64_t>& ids) {
 }
 
 std::unique_ptr<Engine> OpenEngine(const std::string& path, const std::string& device, int threads, int max_batch,
-                                   int64_t kv_cache_bytes, const std::string& tuning) {
+                                   int64_t kv_cache_bytes, const std::string& tuning, bool batch_invariant) {
   return Check(Released([&] {
                  return Engine::Open(path, {.device = device,
                                             .threads = threads,
                                             .max_batch = max_batch,
+                                            .batch_invariant = batch_invariant,
                                             .kv_cache_bytes = kv_cache_bytes,
                                             .tuning = tuning});
                }),
@@ -738,12 +739,15 @@ PYBIND11_MODULE(_core, m) {
   m.def(
       "check_device",
       [](const std::string& device, int threads) {
-        Check(Released([&] { return Engine::CheckDevice({.device = device, .threads = threads}); }));
+        return Check(Released([&] { return Engine::CheckDevice({.device = device, .threads = threads}); }));
       },
-      py::arg("device") = "auto", py::arg("threads") = 0, "Raises what Engine would of its device and threads.");
+      py::arg("device") = "auto", py::arg("threads") = 0,
+      "The kind of device that Engine would take, \"cpu\" or \"cuda\"; raises what it would of its device and "
+      "threads.");
   py::class_<Engine>(m, "Engine", "An opened .ff file. Safe to use from several threads.")
       .def(py::init(&OpenEngine), py::arg("path"), py::arg("device") = "auto", py::arg("threads") = 0,
-           py::arg("max_batch") = 16, py::arg("kv_cache_bytes") = 0, py::arg("tuning") = "")
+           py::arg("max_batch") = 16, py::arg("kv_cache_bytes") = 0, py::arg("tuning") = "",
+           py::arg("batch_invariant") = false)
       .def("info", &Info)
       .def("submit", &Submit, py::arg("token_ids"), py::arg("params") = SamplingParams(),
            "Queues a request and returns its number.")

@@ -43,7 +43,9 @@ def generate(
         list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be given several times.")
     ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")] = False,
-    dtype: Annotated[Dtype, typer.Option(help="Of weights and KV cache; auto: float32 on a CPU.")] = Dtype.AUTO,
+    dtype: Annotated[
+        Dtype, typer.Option(help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
+    ] = Dtype.AUTO,
     device: Annotated[
         Device, typer.Option(help="auto: the GPU where there is one that this build can use.")
     ] = Device.AUTO,
