@@ -1,11 +1,14 @@
 #include "compiler/driver/compile.h"
 
+#include <array>
 #include <map>
 #include <memory>
 #include <string>
 #include <string_view>
 
+#include "absl/algorithm/container.h"
 #include "absl/status/status.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_replace.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
@@ -78,10 +81,10 @@ TEST(CompileTest, HeadRunsOnTheRowsWhoseLogitsAreWanted) {
 }
 
 // Steps by op, and how many there are of them.
-std::map<std::string, int> StepsByOp(const std::string& json) {
+std::map<std::string, int> StepsByOp(const std::string& json, const passes::CompileOptions& options = {}) {
   const auto graph = frontend::ImportGraph(json);
   EXPECT_TRUE(graph.ok()) << graph.status();
-  const auto model = Compile(**graph, {});
+  const auto model = Compile(**graph, options);
   EXPECT_TRUE(model.ok()) << model.status();
   std::map<std::string, int> count;
   for (const plan::Step& step : model->plan.steps) ++count[step.op];
@@ -98,6 +101,56 @@ TEST(CompileTest, ALayerIsFiveSteps) {
     EXPECT_THAT(StepsByOp(frontend::LlamaJson({.layers = layers, .kv_heads = 2})),
                 ElementsAre(Pair("cached_attention", layers), Pair("embedding", 3),
                             Pair("fused_linear", 4 * layers + 1), Pair("gather_rows", 2)));
+  }
+}
+
+passes::CompileOptions OnGpu(const std::string& dtype) {
+  passes::CompileOptions options;
+  options.device = "cuda";
+  options.dtype = options.activation_dtype = dtype;
+  return options;
+}
+
+// The same steps, in whatever the layers hand each other: nothing is cast on the way.
+TEST(CompileTest, ALayerIsFiveStepsOnAGpu) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    for (const std::string& json : {frontend::Gpt2Json({}), frontend::LlamaJson({.kv_heads = 2})}) {
+      EXPECT_EQ(StepsByOp(json, OnGpu(dtype)), StepsByOp(json)) << dtype;
+    }
+  }
+}
+
+// Matrices are bf16 and what layers hand each other too, the KV cache as well; norms, biases, positions and logits stay
+// f32. Each step has a kernel with one order of sums at any number of tokens.
+TEST(CompileTest, PlansForAGpu) {
+  for (const std::string& json : {frontend::Gpt2Json({}), frontend::LlamaJson({.kv_heads = 2})}) {
+    const auto graph = frontend::ImportGraph(json);
+    ASSERT_TRUE(graph.ok()) << graph.status();
+    const auto model = Compile(**graph, OnGpu("bf16"));
+    ASSERT_TRUE(model.ok()) << model.status();
+    const plan::Plan& plan = model->plan;
+    EXPECT_EQ(plan.cache.dtype, DType::kBF16);
+    ASSERT_EQ(plan.outputs.size(), 1u);
+    EXPECT_EQ(plan.tensors[plan.outputs[0]].dtype, DType::kF32);
+    for (const plan::Weight& weight : plan.weights) {
+      EXPECT_EQ(weight.layout, "row_major");
+      const bool of_positions = absl::c_any_of(std::array{"wpe", "cos", "sin"}, [&](std::string_view part) {
+        return absl::StrContains(weight.sources[0], part);
+      });
+      EXPECT_EQ(weight.dtype, weight.shape.size() == 2 && !of_positions ? DType::kBF16 : DType::kF32)
+          << weight.sources[0];
+    }
+    for (const plan::Step& step : plan.steps) {
+      SCOPED_TRACE(step.op);
+      EXPECT_EQ(step.tactics[0].id, step.op == "add" ? "cuda.binary" : "cuda." + step.op);
+      const bool chooses_by_rows = step.op == "fused_linear" || step.op == "cached_attention";
+      ASSERT_EQ(step.tactics.size(), chooses_by_rows ? 2u : 1u);
+      if (chooses_by_rows) {
+        EXPECT_EQ(step.tactics[1].id, step.tactics[0].id + ".invariant");
+      }
+      if (step.op == "embedding" || step.outputs[0] == plan.outputs[0]) continue;
+      EXPECT_EQ(plan.tensors[step.outputs[0]].dtype, DType::kBF16);
+    }
   }
 }
 
