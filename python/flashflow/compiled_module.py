@@ -20,7 +20,7 @@ __all__ = ["CompiledModule", "compile"]
 
 
 class CompiledModule:
-    """What flashflow.compile returns: called like the module, with tensors on the CPU, it gives what the module gives.
+    """What flashflow.compile returns: called like the module, with tensors on its device, it gives what the module gives.
 
     The module's parameters are read where they are: packed at the first call, and again once they were changed in
     place.
@@ -35,6 +35,7 @@ class CompiledModule:
         placeholders = [by_name[spec.arg.name] for spec in signature.input_specs]
         weights = [spec.kind != InputKind.USER_INPUT for spec in signature.input_specs]
         self._fixed = _values(program, module)
+        self._device = _device_of([*self._fixed, *(node.meta.get("val") for node in placeholders)])
         names = {node.name for node, weight in zip(placeholders, weights, strict=True) if weight}
         outputs = [by_name.get(getattr(spec.arg, "name", "")) for spec in signature.output_specs]
         if any(node is None or not isinstance(node.meta.get("val"), Tensor) for node in outputs):
@@ -48,7 +49,8 @@ class CompiledModule:
                 lambda node: node.name in names,
                 _from_one_on(program.range_constraints),
                 locations=True,
-            )
+            ),
+            self._device,
         )
 
     @property
@@ -68,8 +70,8 @@ class CompiledModule:
         if structure != expected:
             raise InvalidArgumentError(f"the arguments are {structure}, the example's were {expected}", op="arguments")
         for value in flat:
-            if isinstance(value, Tensor) and value.device.type != "cpu":
-                raise InvalidArgumentError(f"a tensor is on {value.device}; expected the CPU", op="arguments")
+            if isinstance(value, Tensor) and value.device != self._device:
+                raise InvalidArgumentError(f"a tensor is on {value.device}; expected {self._device}", op="arguments")
         results = self._runner(*self._fixed, *flat)
         return pytree.tree_unflatten(results, self._program.call_spec.out_spec)
 
@@ -81,7 +83,9 @@ def compile(
     *,
     dynamic_shapes: Any = None,
 ) -> CompiledModule:
-    """Compiles a module for the CPU, as one graph: all of it, or an error that says what is missing.
+    """Compiles a module for the device that it is on, as one graph: all of it, or an error that says what is missing.
+
+    On a GPU, parameters are read and results are written where torch has its memory, on torch's current stream.
 
     Args:
         module: in eval mode. Any inputs and outputs that torch.export takes; gradients are not computed.
@@ -91,8 +95,8 @@ def compile(
             fixed.
 
     Raises:
-        InvalidArgumentError: the module is in training mode, or uses an operation that is not known; it is named with
-            its source line.
+        InvalidArgumentError: the module is in training mode, has tensors on several devices, or uses an operation that
+            is not known; it is named with its source line.
         UnsupportedError: it cannot be exported, or an operation has no kernel for its dtypes.
     """
     if module.training:
@@ -101,6 +105,15 @@ def compile(
     if dynamic_shapes is None:
         dynamic_shapes = _any_sizes(module, arguments, keywords)
     return CompiledModule(exported_program(module, arguments, keywords, dynamic_shapes), module)
+
+
+def _device_of(values: Sequence[Any]) -> torch.device:
+    """The one device of all tensors among the values, the CPU if there are none."""
+    devices = {value.device for value in values if isinstance(value, Tensor)} or {torch.device("cpu")}
+    if len(devices) > 1:
+        names = ", ".join(sorted(map(str, devices)))
+        raise InvalidArgumentError(f"the module and its inputs are on {names}", hint="bring them to one device")
+    return devices.pop()
 
 
 def _distinct(arguments: tuple[Any, ...], keywords: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:

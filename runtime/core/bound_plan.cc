@@ -194,7 +194,7 @@ std::string BoundPlan::TacticOf(size_t step) const {
 }
 
 absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::StepRows& rows,
-                               absl::Span<double> step_us) {
+                               absl::Span<double> step_us, std::optional<void*> launch_handle) {
   using Clock = std::chrono::steady_clock;
   device_->BeginStep();
   const absl::Cleanup end = [this] { device_->EndStep(); };
@@ -203,7 +203,7 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::S
     kernels::LaunchContext context;
     context.inputs = steps_[s].inputs;
     context.outputs = steps_[s].outputs;
-    context.device = device_->launch_handle();
+    context.device = launch_handle.value_or(device_->launch_handle());
     if (steps_[s].config != nullptr) context.config = *steps_[s].config;
     if (step.uses_cache) {
       context.cache = cache;

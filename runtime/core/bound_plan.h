@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -43,8 +44,10 @@ class BoundPlan {
   absl::Status Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of);
 
   // Runs all steps, and waits for none. The error of a kernel names its step. step_us, one for each step or empty, gets
-  // the time that each took, and then it is waited for. Precondition: Specialize was OK.
-  absl::Status Launch(const kernels::CacheView* cache, const kernels::StepRows& rows, absl::Span<double> step_us = {});
+  // the time that each took, and then it is waited for. launch_handle stands in for the device's own. Precondition:
+  // Specialize was OK.
+  absl::Status Launch(const kernels::CacheView* cache, const kernels::StepRows& rows, absl::Span<double> step_us = {},
+                      std::optional<void*> launch_handle = std::nullopt);
 
   // The kernel of a step, and its config as of the last specialization: "cpu.linear.panel16[tile_rows=4]".
   std::string TacticOf(size_t step) const;

@@ -143,14 +143,30 @@ absl::StatusOr<const plan::ArenaLayout*> GraphExecutor::LayoutFor(absl::Span<con
   return &it->second;
 }
 
+absl::StatusOr<int64_t> GraphExecutor::ArenaBytes(absl::Span<const int64_t> symbols) {
+  FF_RETURN_IF_ERROR(CheckSymbols(symbols).status());
+  FF_ASSIGN_OR_RETURN(const plan::ArenaLayout* layout, LayoutFor(symbols));
+  return layout->arena_bytes;
+}
+
 absl::Status GraphExecutor::Run(absl::Span<const int64_t> symbols, absl::Span<const TensorView> inputs,
-                                absl::Span<const LoadedWeight* const> weights, absl::Span<const TensorView> outputs) {
+                                absl::Span<const LoadedWeight* const> weights, absl::Span<const TensorView> outputs,
+                                const CallersResources* callers) {
   FF_ASSIGN_OR_RETURN(const SymbolValues values, CheckSymbols(symbols));
   FF_RETURN_IF_ERROR(CheckTensors("input", plan_.inputs, inputs, values));
   FF_RETURN_IF_ERROR(CheckTensors("output", plan_.outputs, outputs, values));
   FF_RETURN_IF_ERROR(CheckWeights(weights));
   FF_ASSIGN_OR_RETURN(const plan::ArenaLayout* layout, LayoutFor(symbols));
-  FF_ASSIGN_OR_RETURN(void* const arena, arena_->AtLeast(layout->arena_bytes));
+  void* arena = nullptr;
+  if (callers != nullptr) {
+    if (callers->arena_bytes < layout->arena_bytes || (callers->arena == nullptr && layout->arena_bytes > 0)) {
+      return Invalid("the arena has ", callers->arena_bytes, " bytes, expected ", layout->arena_bytes);
+    }
+    arena = callers->arena;
+  } else {
+    if (arena_ == nullptr) return Invalid("a run without an arena");
+    FF_ASSIGN_OR_RETURN(arena, arena_->AtLeast(layout->arena_bytes));
+  }
   const auto bytes = [](const TensorView& view) { return view.NumElements() * DTypeBytes(view.dtype); };
   const auto place_of = [&](size_t i) -> Place {
     const plan::Tensor& tensor = plan_.tensors[i];
@@ -168,6 +184,7 @@ absl::Status GraphExecutor::Run(absl::Span<const int64_t> symbols, absl::Span<co
     return {static_cast<char*>(arena) + layout->offsets[i], layout->arena_bytes - layout->offsets[i]};
   };
   FF_RETURN_IF_ERROR(bound_->Specialize(values, place_of));
+  if (callers != nullptr) return bound_->Launch(/*cache=*/nullptr, /*rows=*/{}, {}, callers->launch_handle);
   FF_RETURN_IF_ERROR(bound_->Launch(/*cache=*/nullptr, /*rows=*/{}));
   return device_->Wait();
 }

@@ -35,12 +35,20 @@ class SharedArena {
   std::unique_ptr<Buffer> buffer_;
 };
 
+// What a run may be given of its caller's: memory for intermediate values, of ArenaBytes, and where to launch
+// (LaunchContext::device). The caller's own order of work keeps the memory from others until the run is done.
+struct CallersResources {
+  void* arena = nullptr;
+  int64_t arena_bytes = 0;
+  void* launch_handle = nullptr;
+};
+
 // Arenas are laid out for symbol values rounded up, to a few sizes an octave, and kept: nearby shapes share one.
 // Used by one thread at a time.
 class GraphExecutor {
  public:
-  // The plan must have passed plan::Validate; the device and the arena must outlive the executor. InvalidArgument for
-  // a step graph's plan, and as BoundPlan::Create.
+  // The plan must have passed plan::Validate; the device and the arena must outlive the executor. Without an arena
+  // every run brings its own. InvalidArgument for a step graph's plan, and as BoundPlan::Create.
   static absl::StatusOr<std::unique_ptr<GraphExecutor>> Create(plan::Plan plan, ArenaPlanner planner,
                                                                SharedArena* arena, Device* device);
 
@@ -48,11 +56,16 @@ class GraphExecutor {
   // number of values, or one out of its symbol's range.
   absl::StatusOr<std::vector<std::vector<int64_t>>> OutputDims(absl::Span<const int64_t> symbols) const;
 
+  // Of intermediate values, for these symbol values. The errors of OutputDims and of the planner.
+  absl::StatusOr<int64_t> ArenaBytes(absl::Span<const int64_t> symbols);
+
   // Reads `inputs` and `weights` and writes `outputs`, each in the order of the plan's list; weights lie in the plan's
   // layouts. All memory is the device's, and outputs share none with anything else. InvalidArgument unless dtypes and
-  // dims are the plan's for these symbols; the error of a kernel names its step and leaves the outputs undefined.
+  // dims are the plan's for these symbols, and for an arena that is too small; the error of a kernel names its step and
+  // leaves the outputs undefined. With the caller's resources it returns before the device is done.
   absl::Status Run(absl::Span<const int64_t> symbols, absl::Span<const kernels::TensorView> inputs,
-                   absl::Span<const LoadedWeight* const> weights, absl::Span<const kernels::TensorView> outputs);
+                   absl::Span<const LoadedWeight* const> weights, absl::Span<const kernels::TensorView> outputs,
+                   const CallersResources* callers = nullptr);
 
   const plan::Plan& plan() const { return plan_; }
   int64_t num_layouts() const { return static_cast<int64_t>(layouts_.size()); }

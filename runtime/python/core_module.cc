@@ -11,6 +11,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <tuple>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -409,18 +410,18 @@ std::unique_ptr<PackedWeight> PackWeight(const py::object& array, const std::str
   return weight;
 }
 
-void CheckGraph(const std::string& graph_json) {
+void CheckGraph(const std::string& graph_json, const std::string& device) {
   Check(Released([&]() -> absl::Status {
     const auto graph = frontend::ImportGraph(graph_json);
-    return graph.ok() ? runtime::CheckGraph(**graph) : graph.status();
+    return graph.ok() ? runtime::CheckGraph(**graph, device) : graph.status();
   }));
 }
 
-std::unique_ptr<CompiledGraph> CompileGraph(const std::string& graph_json) {
+std::unique_ptr<CompiledGraph> CompileGraph(const std::string& graph_json, const std::string& device) {
   return Check(Released([&]() -> absl::StatusOr<std::unique_ptr<CompiledGraph>> {
     const auto graph = frontend::ImportGraph(graph_json);
     if (!graph.ok()) return graph.status();
-    return CompiledGraph::Compile(**graph);
+    return CompiledGraph::Compile(**graph, device);
   }));
 }
 
@@ -479,6 +480,45 @@ py::list RunGraph(CompiledGraph& graph, const std::vector<int64_t>& symbols, con
   }
   Check(Released([&] { return graph.Run(symbols, input_views, loaded, output_views); }));
   return outputs;
+}
+
+// A dense tensor in a device's memory: its address, its dtype's name, its dims. The caller vouches for the address.
+using DeviceTensor = std::tuple<uintptr_t, std::string, std::vector<int64_t>>;
+
+kernels::TensorView ViewOf(const DeviceTensor& tensor) {
+  const auto& [address, dtype_name, dims] = tensor;
+  const std::optional<DType> dtype = ParseDType(dtype_name);
+  if (!dtype.has_value()) Raise(absl::InvalidArgumentError(absl::StrCat("no dtype is named \"", dtype_name, "\"")));
+  if (dims.size() > kernels::kMaxRank) {
+    Raise(absl::InvalidArgumentError(
+        absl::StrCat("a tensor has ", dims.size(), " dimensions; at most ", kernels::kMaxRank, " are possible")));
+  }
+  kernels::TensorView view{
+      .data = reinterpret_cast<void*>(address), .dtype = *dtype, .rank = static_cast<int>(dims.size())};
+  std::copy(dims.begin(), dims.end(), view.dims.begin());
+  return view;
+}
+
+void LaunchGraph(CompiledGraph& graph, const std::vector<int64_t>& symbols, const std::vector<DeviceTensor>& inputs,
+                 const std::vector<DeviceTensor>& weights, const std::vector<DeviceTensor>& outputs,
+                 const std::pair<uintptr_t, int64_t>& arena, uintptr_t stream) {
+  const auto views = [](const std::vector<DeviceTensor>& tensors) {
+    std::vector<kernels::TensorView> list;
+    for (const DeviceTensor& tensor : tensors) list.push_back(ViewOf(tensor));
+    return list;
+  };
+  std::vector<runtime::LoadedWeight> loaded(weights.size());
+  std::vector<const runtime::LoadedWeight*> pointers;
+  for (size_t i = 0; i < weights.size(); ++i) {
+    loaded[i].view = ViewOf(weights[i]);
+    loaded[i].bytes = loaded[i].view.NumElements() * DTypeBytes(loaded[i].view.dtype);
+    pointers.push_back(&loaded[i]);
+  }
+  const std::vector<kernels::TensorView> input_views = views(inputs), output_views = views(outputs);
+  const runtime::CallersResources callers = {.arena = reinterpret_cast<void*>(arena.first),
+                                             .arena_bytes = arena.second,
+                                             .launch_handle = reinterpret_cast<void*>(stream)};
+  Check(Released([&] { return graph.Run(symbols, input_views, pointers, output_views, &callers); }));
 }
 
 // --- the engine --------------------------------------------------------------
@@ -666,16 +706,17 @@ PYBIND11_MODULE(_core, m) {
         "total_bytes) is called as the file grows; an exception from it or from `weights` ends the build and leaves "
         "no file.");
 
-  m.def("check_graph", &CheckGraph, py::arg("graph_json"),
-        "Raises unless a graph of any inputs and outputs compiles for the CPU as it is, without a KV cache.");
+  m.def("check_graph", &CheckGraph, py::arg("graph_json"), py::arg("device") = "cpu",
+        "Raises unless a graph of any inputs and outputs compiles for the device as it is, without a KV cache.");
   py::class_<PackedWeight>(m, "PackedWeight", "A weight in the layout that a CompiledGraph asks for.")
       .def(py::init(&PackWeight), py::arg("array"), py::arg("layout"), py::arg("transposed") = false,
            "The row-major layout, if it is not transposed, is the array's own memory, which it keeps alive; others are "
            "copies.")
       .def_property_readonly("nbytes", [](const PackedWeight& weight) { return weight.loaded.bytes; });
-  py::class_<CompiledGraph>(
-      m, "CompiledGraph", "A graph of any inputs and outputs, compiled for the CPU. Safe to use from several threads.")
-      .def(py::init(&CompileGraph), py::arg("graph_json"))
+  py::class_<CompiledGraph>(m, "CompiledGraph",
+                            "A graph of any inputs and outputs, compiled for a device: cpu, cuda or cuda:N. Safe to "
+                            "use from several threads.")
+      .def(py::init(&CompileGraph), py::arg("graph_json"), py::arg("device") = "cpu")
       .def_property_readonly("symbols", &SymbolNames, "The names of the sizes that run() takes, in order.")
       .def_property_readonly(
           "inputs", [](const CompiledGraph& graph) { return Signature(graph, graph.plan().inputs); },
@@ -692,7 +733,24 @@ PYBIND11_MODULE(_core, m) {
           "plan", [](const CompiledGraph& graph) { return plan::ToJson(graph.plan()); }, "As JSON.")
       .def(
           "run", &RunGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"),
-          "Arrays in, new arrays out, by position. Symbols are the sizes; dtypes and shapes are checked against them.");
+          "On the CPU. Arrays in, new arrays out, by position. Symbols are the sizes; dtypes and shapes are checked "
+          "against them.")
+      .def(
+          "output_dims",
+          [](const CompiledGraph& graph, const std::vector<int64_t>& symbols) {
+            return Check(graph.OutputDims(symbols));
+          },
+          py::arg("symbols"), "The dims of each output.")
+      .def(
+          "arena_bytes",
+          [](const CompiledGraph& graph, const std::vector<int64_t>& symbols) {
+            return Check(Released([&] { return graph.ArenaBytes(symbols); }));
+          },
+          py::arg("symbols"), "Memory that launch() wants for intermediate values.")
+      .def("launch", &LaunchGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"), py::arg("outputs"),
+           py::arg("arena"), py::arg("stream"),
+           "On a GPU, and returns before it is done. Tensors are (address, dtype, dims) in its memory, dense, weights "
+           "row-major in the dtypes and shapes of `weights`; the arena is (address, bytes), the stream a cudaStream_t.");
 
   py::class_<SamplingParams>(m, "SamplingParams")
       .def(py::init([](float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed,

@@ -36,9 +36,10 @@ def _warn_once(subject: str, message: str) -> None:
 
 
 def flashflow_backend(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
-    """torch.compile's backend: what the CPU runtime can run runs there, everything else in eager mode.
+    """torch.compile's backend: what the runtime can run runs there, everything else in eager mode.
 
-    Inference only: a graph that would need gradients stays in eager mode, as do autocast regions and other devices.
+    On the CPU and on NVIDIA GPUs, where the model's tensors are. Inference only: a graph that would need gradients stays
+    in eager mode, as do autocast regions, other devices and graphs over several devices.
 
     Args:
         module: Dynamo's graph.
@@ -48,7 +49,8 @@ def flashflow_backend(module: fx.GraphModule, example_inputs: Sequence[Any]) -> 
         A function of the same inputs and outputs.
     """
     counters.graphs += 1
-    reason = _why_eager(module, example_inputs)
+    device = _device_of(example_inputs)
+    reason = _why_eager(module, example_inputs, device)
     if reason:
         _warn_once(reason, f"flashflow: a graph stays in eager mode: {reason}")
         counters.eager_graphs += 1
@@ -64,15 +66,15 @@ def flashflow_backend(module: fx.GraphModule, example_inputs: Sequence[Any]) -> 
         return module.forward
     placeholders = aten.graph.find_nodes(op="placeholder")
     weights = {node for node, value in zip(placeholders, example_inputs, strict=True) if _is_weight(node, value)}
-    return _compile(aten, weights)
+    return _compile(aten, weights, device)
 
 
-def _compile(aten: fx.GraphModule, weights: set[fx.Node]) -> Callable[..., Any]:
+def _compile(aten: fx.GraphModule, weights: set[fx.Node], device: torch.device) -> Callable[..., Any]:
     ranges = _symbol_ranges(aten)
-    pieces = Pieces(aten, weights.__contains__, ranges, _refuse)
+    pieces = Pieces(aten, weights.__contains__, ranges, _refuse, device)
     for call, piece in pieces.fuse():
         try:
-            runner = GraphRunner(pieces.subgraph(piece))
+            runner = GraphRunner(pieces.subgraph(piece), device)
         except FlashFlowError as error:  # each of its calls compiles, all of them together do not
             targets = {str(node.target) for node in piece.graph.nodes if node.op == "call_function"}
             _refuse(" + ".join(sorted(targets)), str(error))
@@ -123,16 +125,22 @@ def _symbol_ranges(module: fx.GraphModule) -> Any:
     return {}
 
 
-def _why_eager(module: fx.GraphModule, inputs: Sequence[Any]) -> str:
+def _device_of(inputs: Sequence[Any]) -> torch.device:
+    """The first GPU that a tensor is on, else the CPU. Tensors elsewhere are left to eager mode, call by call."""
+    devices = [value.device for value in inputs if isinstance(value, Tensor)]
+    return next((device for device in devices if device.type == "cuda"), torch.device("cpu"))
+
+
+def _why_eager(module: fx.GraphModule, inputs: Sequence[Any], device: torch.device) -> str:
     tensors = [value for value in inputs if isinstance(value, Tensor)]
     if torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors):
         return "gradients are enabled; call it under torch.no_grad() or torch.inference_mode()"
     for tensor in tensors:
-        if tensor.device.type != "cpu":
-            return f"a tensor is on {tensor.device.type}; this build runs on the CPU"
+        if tensor.device.type not in ("cpu", "cuda"):
+            return f"a tensor is on {tensor.device.type}; FlashFlow runs on CPUs and NVIDIA GPUs"
         if tensor.layout != torch.strided:
             return f"a tensor has the layout {tensor.layout}"
-    if torch.is_autocast_enabled("cpu"):
+    if torch.is_autocast_enabled(device.type):
         return "autocast is enabled"
     for node in module.graph.nodes:
         if node.target is torch.amp.autocast_mode._enter_autocast:

@@ -17,11 +17,12 @@ from torch.fx.passes.utils.fuser_utils import erase_nodes, fuse_as_graphmodule
 
 from flashflow.core import core
 from flashflow.errors import FlashFlowError
+from flashflow.torch_backend.runner import device_name
 from flashflow.torch_backend.subgraph import Subgraph
 
 __all__ = ["Pieces", "aliases"]
 
-_reasons: dict[str, str] = {}  # the graph of one call -> why it does not compile, "" if it does
+_reasons: dict[tuple[str, str], str] = {}  # the graph of one call, a device -> why it does not compile, "" if it does
 
 
 class Pieces:
@@ -32,6 +33,7 @@ class Pieces:
         is_weight: of a placeholder of the module: whether it is a parameter or a buffer of constant shape.
         ranges: the ranges of torch's symbols.
         refuse: told the name of each operator that stays in eager mode and why.
+        device: where the pieces run; calls that touch tensors elsewhere are in none.
     """
 
     def __init__(
@@ -40,8 +42,9 @@ class Pieces:
         is_weight: Callable[[fx.Node], bool],
         ranges: Mapping[sympy.Symbol, Any],
         refuse: Callable[[str, str], None],
+        device: torch.device,
     ) -> None:
-        self.module, self.ranges, self.refuse = module, ranges, refuse
+        self.module, self.ranges, self.refuse, self.device = module, ranges, refuse, device
         self.guarded = _guarded_storages(module.graph)
         self.sizes = [
             node for node in module.graph.find_nodes(op="placeholder") if isinstance(node.meta.get("val"), torch.SymInt)
@@ -100,10 +103,18 @@ class Pieces:
             return False
         if not target._schema.is_mutable and any(storage in self.guarded for storage in aliases(node)):
             return False  # a view that somebody may write through or keep: only eager mode gives the view itself
-        reason = self._reason(node)
+        reason = self._elsewhere(node) or self._reason(node)
         if reason:
             self.refuse(str(target), reason)
         return not reason
+
+    def _elsewhere(self, node: fx.Node) -> str:
+        """Says where a tensor of the call is that is not on the pieces' device."""
+        for value in (node.meta.get("val"), *(operand.meta.get("val") for operand in node.all_input_nodes)):
+            for tensor in value if isinstance(value, list | tuple) else (value,):
+                if isinstance(tensor, Tensor) and tensor.device != self.device:
+                    return f"a tensor is on {tensor.device}, the graph's are on {self.device}"
+        return ""
 
     def _reason(self, node: fx.Node) -> str:
         """Why the call does not compile by itself; "" if it does."""
@@ -116,13 +127,14 @@ class Pieces:
             text = Subgraph.of([node, *results], arguments, outputs, self._is_weight, self.ranges).text
         except FlashFlowError as error:
             return str(error)
-        if text not in _reasons:
+        device = device_name(self.device)
+        if (text, device) not in _reasons:
             try:
-                core().check_graph(text)
-                _reasons[text] = ""
+                core().check_graph(text, device)
+                _reasons[text, device] = ""
             except FlashFlowError as error:
-                _reasons[text] = str(error)
-        return _reasons[text]
+                _reasons[text, device] = str(error)
+        return _reasons[text, device]
 
     def _fuse_run(self, run: list[fx.Node], name: str) -> tuple[fx.Node, fx.GraphModule]:
         piece, operands, results = fuse_as_graphmodule(self.module, run, name, always_return_tuple=True)

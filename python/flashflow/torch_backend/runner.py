@@ -1,10 +1,13 @@
-"""Runs compiled graphs on torch tensors: no copies but where memory is not row-major, weights packed once."""
+"""Runs compiled graphs on torch tensors: no copies but where memory is not row-major, weights packed once.
+
+On a GPU all memory is torch's own, outputs and intermediate values too, and all is launched on torch's current stream.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -34,15 +37,15 @@ class Counters:
 
 counters = Counters()
 
-_plans: weakref.WeakValueDictionary[str, Any] = weakref.WeakValueDictionary()
+_plans: weakref.WeakValueDictionary[tuple[str, str], Any] = weakref.WeakValueDictionary()
 _packed: weakref.WeakValueDictionary[tuple[object, ...], Any] = weakref.WeakValueDictionary()
 
 
-def _compiled(text: str) -> Any:
-    graph = _plans.get(text)
+def _compiled(text: str, device: str) -> Any:
+    graph = _plans.get((text, device))
     if graph is None:
-        graph = core().CompiledGraph(text)
-        _plans[text] = graph
+        graph = core().CompiledGraph(text, device)
+        _plans[text, device] = graph
         counters.plans += 1
     return graph
 
@@ -59,6 +62,34 @@ def _tensor(array: Any) -> Tensor:
     return tensor if array.size else tensor.new_empty(array.shape)  # NumPy's strides are 0 where there is nothing
 
 
+_DTYPES = {
+    torch.float32: "f32",
+    torch.float16: "f16",
+    torch.bfloat16: "bf16",
+    torch.int8: "i8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.bool: "bool",
+}
+_TORCH_DTYPES = {name: dtype for dtype, name in _DTYPES.items()}
+
+
+def _dense(tensor: Tensor) -> Tensor:
+    """The tensor itself where it is row-major and lies as kernels read it best: 16 bytes at a time."""
+    tensor = tensor.resolve_neg().contiguous()
+    return tensor.clone() if tensor.data_ptr() % 16 else tensor
+
+
+def _described(tensor: Tensor) -> tuple[int, str, tuple[int, ...]]:
+    """A dense tensor as CompiledGraph.launch takes it."""
+    return tensor.data_ptr(), _DTYPES[tensor.dtype], tuple(tensor.shape)
+
+
+def device_name(device: torch.device) -> str:
+    """The device's name in FlashFlow: cpu or cuda:N."""
+    return f"{device.type}:{device.index or 0}" if device.type == "cuda" else device.type
+
+
 class _Weight:
     """One weight of a plan in its layout, packed again when a source's version or memory changes.
 
@@ -66,8 +97,9 @@ class _Weight:
     itself does not count as a change, writes through `.data` or another process, is not seen.
     """
 
-    def __init__(self, sources: Sequence[int], layout: str, transposed: bool) -> None:
+    def __init__(self, sources: Sequence[int], dtype: str, layout: str, transposed: bool) -> None:
         self.sources = tuple(sources)  # arguments
+        self.dtype = dtype  # on a GPU; on the CPU the plan's is the sources'
         self.form = (layout, transposed)
         self.packed: Any = None
         self.state: tuple[object, ...] | None = None
@@ -81,17 +113,28 @@ class _Weight:
         return self.packed
 
     def _pack(self, tensors: Sequence[Tensor], state: tuple[object, ...] | None) -> None:
-        key = (state, *self.form)
+        key = (state, self.dtype, *self.form)
         shared = _packed.get(key) if state is not None else None
         if shared is None:
-            array = _array(tensors[0] if len(tensors) == 1 else torch.cat([tensor.detach() for tensor in tensors]))
-            shared = core().PackedWeight(array, *self.form)
+            tensor = tensors[0] if len(tensors) == 1 else torch.cat([tensor.detach() for tensor in tensors])
+            if tensor.is_cuda:
+                shared = self._on_gpu(tensor)
+            else:
+                shared = core().PackedWeight(_array(tensor), *self.form)
             if state is not None:
                 _packed[key] = shared
             if self.form != ("row_major", False):
                 counters.packed_weights += 1
         self.packed, self.state = shared, state
         self.kept = [*tensors, *(tensor.detach() for tensor in tensors)]
+
+
+    def _on_gpu(self, tensor: Tensor) -> Tensor:
+        """The tensor itself where it lies as the plan wants it."""
+        tensor = tensor.detach()
+        if self.form[1]:
+            tensor = tensor.t()
+        return _dense(tensor.to(_TORCH_DTYPES[self.dtype]))
 
 
 def _state(tensors: Sequence[Tensor]) -> tuple[object, ...] | None:
@@ -107,14 +150,16 @@ class GraphRunner(torch.nn.Module):
     Raises UnsupportedError if it does not compile.
     """
 
-    def __init__(self, subgraph: Subgraph) -> None:
+    def __init__(self, subgraph: Subgraph, device: torch.device | None = None) -> None:
         super().__init__()
         self.subgraph = subgraph
-        self.graph = _compiled(subgraph.text)
+        self.device = device or torch.device("cpu")
+        self.graph = _compiled(subgraph.text, device_name(self.device))
         self.weights = [
-            _Weight([subgraph.weights[name] for name in names], layout, transposed)
-            for names, _, _, layout, transposed in self.graph.weights
+            _Weight([subgraph.weights[name] for name in names], dtype, layout, transposed)
+            for names, dtype, _, layout, transposed in self.graph.weights
         ]
+        self.output_dtypes = [_TORCH_DTYPES[dtype] for _, dtype, _ in self.graph.outputs]
         self.inverses = [
             None if order is None else tuple(sorted(range(len(order)), key=order.__getitem__))
             for order in subgraph.permutations
@@ -123,10 +168,32 @@ class GraphRunner(torch.nn.Module):
     def forward(self, *arguments: Any) -> tuple[Tensor, ...]:
         counters.runs += 1
         sizes = [source.value(arguments) for source in self.subgraph.sizes]
-        inputs = [_array(arguments[i]) for i in self.subgraph.inputs]
         weights = [weight.get(arguments) for weight in self.weights]
-        results = map(_tensor, self.graph.run(sizes, inputs, weights))
+        results: Iterable[Tensor]
+        if self.device.type == "cuda":
+            results = self._launch(sizes, [_dense(arguments[i]) for i in self.subgraph.inputs], weights)
+        else:
+            inputs = [_array(arguments[i]) for i in self.subgraph.inputs]
+            results = map(_tensor, self.graph.run(sizes, inputs, weights))
         return tuple(
             result if inverse is None else result.permute(inverse)
             for result, inverse in zip(results, self.inverses, strict=True)
         )
+
+    def _launch(self, sizes: list[int], inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
+        """Memory that is freed on the way is torch's to give again to what comes later on the stream, and no earlier."""
+        with torch.cuda.device(self.device):
+            outputs = [
+                torch.empty(dims, dtype=dtype, device=self.device)
+                for dims, dtype in zip(self.graph.output_dims(sizes), self.output_dtypes, strict=True)
+            ]
+            arena = torch.empty(self.graph.arena_bytes(sizes), dtype=torch.uint8, device=self.device)
+            self.graph.launch(
+                sizes,
+                [_described(tensor) for tensor in inputs],
+                [_described(tensor) for tensor in weights],
+                [_described(tensor) for tensor in outputs],
+                (arena.data_ptr(), arena.numel()),
+                torch.cuda.current_stream(self.device).cuda_stream,
+            )
+        return outputs
