@@ -22,9 +22,9 @@ namespace flashflow::runtime {
 // Whether the graph compiles for the device, without making anything of it: OK, or the error of Compile.
 absl::Status CheckGraph(const ir::Graph& rectangular, std::string_view device = "cpu");
 
-// A weight in one of the layouts that plans for the CPU ask for, its axes exchanged first if it is transposed. What is row-major
-// and not transposed is the given memory itself. InvalidArgument for a layout that the weight's shape or dtype does not
-// fit.
+// A weight in one of the layouts that plans for the CPU ask for, its axes exchanged first if it is transposed. What is
+// row-major and not transposed is the given memory itself. InvalidArgument for a layout that the weight's shape or
+// dtype does not fit.
 absl::StatusOr<LoadedWeight> PackWeight(const kernels::TensorView& row_major, std::string_view layout,
                                         bool transposed = false);
 
@@ -42,8 +42,8 @@ class CompiledGraph {
   const plan::Plan& plan() const;
   absl::StatusOr<std::vector<std::vector<int64_t>>> OutputDims(absl::Span<const int64_t> symbols) const;
   absl::StatusOr<int64_t> ArenaBytes(absl::Span<const int64_t> symbols) const;
-  // As GraphExecutor::Run. On the CPU all memory is the host's. On a GPU it is the GPU's, and the caller's resources are
-  // wanted: an arena, and the cudaStream_t that all is launched on.
+  // As GraphExecutor::Run. On the CPU all memory is the host's. On a GPU it is the GPU's, and the caller's resources
+  // are wanted: an arena, and the cudaStream_t that all is launched on.
   absl::Status Run(absl::Span<const int64_t> symbols, absl::Span<const kernels::TensorView> inputs,
                    absl::Span<const LoadedWeight* const> weights, absl::Span<const kernels::TensorView> outputs,
                    const CallersResources* callers = nullptr);

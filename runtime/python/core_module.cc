@@ -731,10 +731,9 @@ PYBIND11_MODULE(_core, m) {
       .def_property_readonly("num_steps", [](const CompiledGraph& graph) { return graph.plan().steps.size(); })
       .def_property_readonly(
           "plan", [](const CompiledGraph& graph) { return plan::ToJson(graph.plan()); }, "As JSON.")
-      .def(
-          "run", &RunGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"),
-          "On the CPU. Arrays in, new arrays out, by position. Symbols are the sizes; dtypes and shapes are checked "
-          "against them.")
+      .def("run", &RunGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"),
+           "On the CPU. Arrays in, new arrays out, by position. Symbols are the sizes; dtypes and shapes are checked "
+           "against them.")
       .def(
           "output_dims",
           [](const CompiledGraph& graph, const std::vector<int64_t>& symbols) {
@@ -747,10 +746,11 @@ PYBIND11_MODULE(_core, m) {
             return Check(Released([&] { return graph.ArenaBytes(symbols); }));
           },
           py::arg("symbols"), "Memory that launch() wants for intermediate values.")
-      .def("launch", &LaunchGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"), py::arg("outputs"),
-           py::arg("arena"), py::arg("stream"),
-           "On a GPU, and returns before it is done. Tensors are (address, dtype, dims) in its memory, dense, weights "
-           "row-major in the dtypes and shapes of `weights`; the arena is (address, bytes), the stream a cudaStream_t.");
+      .def(
+          "launch", &LaunchGraph, py::arg("symbols"), py::arg("inputs"), py::arg("weights"), py::arg("outputs"),
+          py::arg("arena"), py::arg("stream"),
+          "On a GPU, and returns before it is done. Tensors are (address, dtype, dims) in its memory, dense, weights "
+          "row-major in the dtypes and shapes of `weights`; the arena is (address, bytes), the stream a cudaStream_t.");
 
   py::class_<SamplingParams>(m, "SamplingParams")
       .def(py::init([](float temperature, int top_k, float top_p, float min_p, float repetition_penalty, uint64_t seed,

@@ -128,7 +128,6 @@ class _Weight:
         self.packed, self.state = shared, state
         self.kept = [*tensors, *(tensor.detach() for tensor in tensors)]
 
-
     def _on_gpu(self, tensor: Tensor) -> Tensor:
         """The tensor itself where it lies as the plan wants it."""
         tensor = tensor.detach()
