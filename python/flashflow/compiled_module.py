@@ -20,7 +20,7 @@ __all__ = ["CompiledModule", "compile"]
 
 
 class CompiledModule:
-    """What flashflow.compile returns: called like the module, with tensors on its device, it gives what the module gives.
+    """What flashflow.compile returns: called like the module, with tensors on its device, it gives what that gives.
 
     The module's parameters are read where they are: packed at the first call, and again once they were changed in
     place.

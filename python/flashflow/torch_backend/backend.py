@@ -38,8 +38,8 @@ def _warn_once(subject: str, message: str) -> None:
 def flashflow_backend(module: fx.GraphModule, example_inputs: Sequence[Any]) -> Callable[..., Any]:
     """torch.compile's backend: what the runtime can run runs there, everything else in eager mode.
 
-    On the CPU and on NVIDIA GPUs, where the model's tensors are. Inference only: a graph that would need gradients stays
-    in eager mode, as do autocast regions, other devices and graphs over several devices.
+    On the CPU and on NVIDIA GPUs, where the model's tensors are. Inference only: a graph that would need gradients
+    stays in eager mode, as do autocast regions and other devices.
 
     Args:
         module: Dynamo's graph.

@@ -117,10 +117,7 @@ class _Weight:
         shared = _packed.get(key) if state is not None else None
         if shared is None:
             tensor = tensors[0] if len(tensors) == 1 else torch.cat([tensor.detach() for tensor in tensors])
-            if tensor.is_cuda:
-                shared = self._on_gpu(tensor)
-            else:
-                shared = core().PackedWeight(_array(tensor), *self.form)
+            shared = self._on_gpu(tensor) if tensor.is_cuda else core().PackedWeight(_array(tensor), *self.form)
             if state is not None:
                 _packed[key] = shared
             if self.form != ("row_major", False):
