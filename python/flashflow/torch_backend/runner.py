@@ -177,7 +177,7 @@ class GraphRunner(torch.nn.Module):
         )
 
     def _launch(self, sizes: list[int], inputs: list[Tensor], weights: list[Tensor]) -> list[Tensor]:
-        """Memory that is freed on the way is torch's to give again to what comes later on the stream, and no earlier."""
+        """Memory that is freed on the way is torch's to give again to what comes later on the stream, no earlier."""
         with torch.cuda.device(self.device):
             outputs = [
                 torch.empty(dims, dtype=dtype, device=self.device)
