@@ -1,9 +1,12 @@
-// time_engine: how long an engine takes to open, to read prompts, and for each step of decoding. One JSON object.
+// time_engine: how long an engine takes to open, to read prompts, and for each step of decoding. One JSON object, or,
+// with --interactive, one for the opening and one for each line of stdin.
 #include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <iostream>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <vector>
 
@@ -12,9 +15,12 @@
 #include "absl/flags/usage.h"
 #include "absl/log/globals.h"
 #include "absl/log/initialize.h"
+#include "absl/strings/str_cat.h"
 #include "compiler/ir/status_macros.h"
 #include "nlohmann/json.hpp"
 #include "runtime/api/engine.h"
+#include "runtime/api/open_device.h"
+#include "runtime/core/device.h"
 
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(int, batch, 1, "requests at a time");
@@ -22,6 +28,7 @@ ABSL_FLAG(int, prompt, 128, "tokens of each prompt");
 ABSL_FLAG(int, tokens, 64, "tokens to generate for each");
 ABSL_FLAG(int, repeats, 5, "times that this is done; the first warms up");
 ABSL_FLAG(bool, batch_invariant, false, "as EngineOptions");
+ABSL_FLAG(bool, interactive, false, "instead read lines of two numbers from stdin, --prompt and --tokens, and time one");
 
 namespace flashflow::runtime {
 namespace {
@@ -38,57 +45,95 @@ double Median(std::vector<double> values) {
   return values[values.size() / 2];
 }
 
+struct Times {
+  double prefill_ms = 0;  // from the first request to the last of the first tokens
+  double decode_us = 0;   // of a step after that
+};
+
+// Answers one request for each place of the batch.
+absl::StatusOr<Times> Generate(Engine& engine, int64_t prompt_tokens, int tokens) {
+  if (prompt_tokens < 1 || tokens < 1) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a prompt of ", prompt_tokens, " and ", tokens, " tokens: each must be at least 1"));
+  }
+  SamplingParams params;
+  params.temperature = 0;
+  params.ignore_eos = true;
+  params.max_tokens = tokens;
+  const int batch = engine.info().max_batch;
+  const auto vocabulary = static_cast<size_t>(engine.info().vocab_size);
+  std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens));
+  const auto begin = Clock::now();
+  for (int request = 0; request < batch; ++request) {
+    for (size_t i = 0; i < prompt.size(); ++i) {
+      prompt[i] = static_cast<int32_t>((i * 7919 + static_cast<size_t>(request) * 104729 + 17) % vocabulary);
+    }
+    FF_RETURN_IF_ERROR(engine.Submit(prompt, params).status());
+  }
+  size_t read_tokens = 0;
+  Clock::time_point read;
+  while (engine.HasWork()) {
+    FF_ASSIGN_OR_RETURN(const std::vector<TokenEvent> events, engine.Step());
+    if (read_tokens < static_cast<size_t>(batch)) read = Clock::now();
+    read_tokens += events.size();
+  }
+  return Times{.prefill_ms = Ms(begin, read), .decode_us = 1e3 * Ms(read, Clock::now()) / std::max(1, tokens - 1)};
+}
+
+void Print(const nlohmann::json& json) {
+  std::puts(json.dump().c_str());
+  std::fflush(stdout);
+}
+
+absl::Status Answer(Engine& engine) {
+  std::string line;
+  while (std::getline(std::cin, line)) {
+    std::istringstream words(line);
+    int64_t prompt = 0;
+    int tokens = 0;
+    words >> prompt >> tokens;
+    FF_ASSIGN_OR_RETURN(const Times times, Generate(engine, prompt, tokens));
+    Print({{"prefill_ms", times.prefill_ms}, {"decode_us", times.decode_us}});
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Run(const std::string& path) {
   EngineOptions options;
   options.device = absl::GetFlag(FLAGS_device);
   options.max_batch = absl::GetFlag(FLAGS_batch);
   options.batch_invariant = absl::GetFlag(FLAGS_batch_invariant);
   const auto started = Clock::now();
+  // What opening the device costs by itself (of a GPU: its library, its context) is then not in open_ms.
+  FF_ASSIGN_OR_RETURN(const std::unique_ptr<Device> device, OpenDevice(options.device, options.threads));
+  const auto has_device = Clock::now();
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Open(path, options));
-  const auto opened = Clock::now();
-
-  SamplingParams params;
-  params.temperature = 0;
-  params.ignore_eos = true;
-  params.max_tokens = absl::GetFlag(FLAGS_tokens);
-  std::vector<int32_t> prompt(static_cast<size_t>(absl::GetFlag(FLAGS_prompt)));
-  double first_token_ms = 0;
+  const EngineInfo& info = engine->info();
+  nlohmann::json found = {{"device", info.device_description},
+                          {"dtype", info.dtype},
+                          {"batch", options.max_batch},
+                          {"weight_bytes", info.weight_bytes_per_token},
+                          {"device_ms", Ms(started, has_device)},
+                          {"open_ms", Ms(has_device, Clock::now())}};
+  if (absl::GetFlag(FLAGS_interactive)) {
+    Print(found);
+    return Answer(*engine);
+  }
   std::vector<double> prefill_ms, decode_us;
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
-    const auto begin = Clock::now();
-    for (int request = 0; request < options.max_batch; ++request) {
-      for (size_t i = 0; i < prompt.size(); ++i) {
-        prompt[i] = static_cast<int32_t>((i * 7919 + static_cast<size_t>(request) * 104729 + 17) %
-                                         static_cast<size_t>(engine->info().vocab_size));
-      }
-      FF_RETURN_IF_ERROR(engine->Submit(prompt, params).status());
-    }
-    size_t tokens = 0;
-    Clock::time_point read;
-    while (engine->HasWork()) {
-      FF_ASSIGN_OR_RETURN(const std::vector<TokenEvent> events, engine->Step());
-      if (tokens < static_cast<size_t>(options.max_batch)) read = Clock::now();
-      tokens += events.size();
-    }
-    const auto end = Clock::now();
+    FF_ASSIGN_OR_RETURN(const Times times,
+                        Generate(*engine, absl::GetFlag(FLAGS_prompt), absl::GetFlag(FLAGS_tokens)));
     if (repeat == 0) {
-      first_token_ms = Ms(opened, read);
-    } else {
-      prefill_ms.push_back(Ms(begin, read));
-      decode_us.push_back(1e3 * Ms(read, end) / std::max(1, params.max_tokens - 1));
+      found["first_prefill_ms"] = times.prefill_ms;
+      continue;
     }
+    prefill_ms.push_back(times.prefill_ms);
+    decode_us.push_back(times.decode_us);
   }
-  const EngineInfo& info = engine->info();
-  std::puts(nlohmann::json{{"device", info.device_description},
-                           {"dtype", info.dtype},
-                           {"batch", options.max_batch},
-                           {"prompt", prompt.size()},
-                           {"open_ms", Ms(started, opened)},
-                           {"first_prefill_ms", first_token_ms},
-                           {"prefill_ms", Median(prefill_ms)},
-                           {"decode_us", Median(decode_us)}}
-                .dump()
-                .c_str());
+  found["prompt"] = absl::GetFlag(FLAGS_prompt);
+  found["prefill_ms"] = Median(prefill_ms);
+  found["decode_us"] = Median(decode_us);
+  Print(found);
   return absl::OkStatus();
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tools.bench import compile_suite, cpu_suite, kernels_suite
+from tools.bench import compile_suite, cpu_suite, engine_suite, kernels_suite
 from tools.bench.commit import source_commit
 from tools.bench.report import Row, render
 
@@ -55,12 +55,16 @@ def main(
     suite: Annotated[
         str,
         typer.Option(
-            help="cpu, compile (seconds and memory of each stage), or kernels (each kernel on an NVIDIA GPU)."
+            help="cpu, compile (seconds and memory of each stage), kernels (each kernel on an NVIDIA GPU), or some of "
+            "decode,prefill,cold (whole models on one)."
         ),
     ] = "cpu",
     model: Annotated[
         list[str] | None,
-        typer.Option(help="smollm2-135m, gpt2-124m (random weights), a folder or a .gguf; repeatable."),
+        typer.Option(
+            help="smollm2-135m, gpt2-124m (random weights), a folder or a .gguf; on a GPU all weights are random, and "
+            "there are gpt2-xl and llama-3.2-1b too; repeatable."
+        ),
     ] = None,
     dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
@@ -72,19 +76,23 @@ def main(
     threads: Annotated[int, typer.Option(min=0, help="Threads of both sides; 0 = every usable core.")] = 0,
     peer: Annotated[bool, typer.Option(help="Run the torch peer beside ours.")] = True,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write machine and rows to this file.")] = None,
+    batches: Annotated[str, typer.Option(help="decode: requests at a time, with commas.")] = "1,8,64",
+    contexts: Annotated[str, typer.Option(help="decode: tokens of each request, with commas.")] = "128,512,1000",
     kernels: Annotated[str, typer.Option(help="kernels: the families, with commas. All where none is named.")] = "",
     shapes: Annotated[str, typer.Option(help="kernels: parts of shapes' names, with commas.")] = "",
-    without: Annotated[str, typer.Option(help="kernels: variants to leave out, such as inductor,eager.")] = "",
+    without: Annotated[str, typer.Option(help="On a GPU: variants to leave out, such as inductor,eager.")] = "",
     only_list: Annotated[bool, typer.Option("--list", help="kernels: print the cases and stop.")] = False,
     from_json: Annotated[
-        Path | None, typer.Option(help="kernels: take the report of an earlier run; measure nothing.")
+        Path | None, typer.Option(help="On a GPU: take the report of an earlier run; measure nothing.")
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(help="kernels: also write docs/performance.md's page here.")] = None,
-    charts: Annotated[Path | None, typer.Option(help="kernels: also draw charts into this folder.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="On a GPU: also write the page of docs here.")] = None,
+    charts: Annotated[Path | None, typer.Option(help="On a GPU: also draw charts into this folder.")] = None,
 ) -> None:
     """Runs a suite and prints its tables."""
-    if suite not in ("cpu", "compile", "kernels"):
-        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu, compile or kernels")
+    suites = kernels_suite.words(suite)
+    on_engines = bool(suites) and set(suites) <= set(engine_suite.SUITES)
+    if suite not in ("cpu", "compile", "kernels") and not on_engines:
+        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu, compile, kernels, or decode,prefill,cold")
     for path, option in ((json_out, "--json"), (markdown, "--markdown"), (charts and charts / "x", "--charts")):
         if path:
             make_output_folder(path.parent, option)
@@ -98,6 +106,21 @@ def main(
         )
         outputs = kernels_suite.Outputs(json_out, markdown, charts)
         raise typer.Exit(kernels_suite.run_command(options, outputs, from_json, only_list))
+    if on_engines:
+        try:
+            engine_options = engine_suite.Options(
+                suites=suites,
+                models=model or list(engine_suite.SHAPES),
+                batches=engine_suite.numbers(batches),
+                contexts=engine_suite.numbers(contexts),
+                without=kernels_suite.words(without),
+                repeats=repeats or engine_suite.Options.repeats,
+                commit=source_commit(),
+            )
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from error
+        outputs_of_engines = engine_suite.Outputs(json_out, markdown, charts)
+        raise typer.Exit(engine_suite.run_command(engine_options, outputs_of_engines, from_json))
     threads = threads or len(os.sched_getaffinity(0))
     info = machine() | {"threads": threads}
     rows: list[Row] = []

@@ -17,6 +17,9 @@ BENCH = Path(__file__).parent / "bench"
         (["--dtype", "int3"], 2, "--dtype"),
         (["--suite", "tpu"], 2, "unknown suite 'tpu'"),
         (["--suite", "kernels", "--kernels", "conv", "--list"], 2, "error: there is no kernel 'conv'"),
+        (["--suite", "decode,tpu"], 2, "unknown suite 'decode,tpu'"),
+        (["--suite", "decode", "--model", "gpt5"], 2, "error: there is no model 'gpt5'"),
+        (["--suite", "prefill", "--batches", "0"], 2, "a number below 1"),
         (["--suite", "kernels", "--markdown", "file/page.md"], 1, "error: --markdown: the folder file cannot be made"),
     ],
 )

@@ -29,24 +29,32 @@ def draw(report: Report, spec: DeviceSpec | None, folder: Path) -> list[Path]:
     Raises:
         NoChartsError: there is no matplotlib.
     """
-    pyplot = _pyplot()
-    measured = [result for result in report.results if result.best("ours", "cold")]
-    title = f"{report.machine.get('device', 'unknown GPU')}, {report.machine.get('date', 'unknown date')}"
-    folder.mkdir(parents=True, exist_ok=True)
-    drawn = [_bars(pyplot, measured, title, folder / "bars.png")]
+    drawn = [bars(report, "cold", folder / "bars.png")]
     if spec:
-        drawn.append(_roofline(pyplot, measured, spec, title, folder / "roofline.png"))
+        measured = [result for result in report.results if result.best("ours", "cold")]
+        drawn.append(_roofline(_pyplot(), measured, spec, _title(report), folder / "roofline.png"))
     return drawn
 
 
-def _bars(pyplot: Any, results: list[Result], title: str, path: Path) -> Path:
-    """The fastest peer's time over ours, a bar a shape, and beside it the share of the floor."""
+def _title(report: Report) -> str:
+    return f"{report.machine.get('device', 'unknown GPU')}, {report.machine.get('date', 'unknown date')}"
+
+
+def bars(report: Report, mode: str, path: Path) -> Path:
+    """The fastest peer's time over ours, a bar a shape, and beside it the share of the floor.
+
+    Raises:
+        NoChartsError: there is no matplotlib.
+    """
+    pyplot = _pyplot()
+    results = [result for result in report.results if result.best("ours", mode)]
+    path.parent.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = pyplot.subplots(
         1, 2, sharey=True, layout="constrained", figsize=(11, 1.5 + 0.28 * len(results))
     )
     labels = [f"{result.kernel} {result.shape}" for result in results]
-    ratios = [result.ratio("cold") or 0.0 for result in results]
-    shares = [100 * (result.share_of_floor("cold") or 0.0) for result in results]
+    ratios = [result.ratio(mode) or 0.0 for result in results]
+    shares = [100 * (result.share_of_floor(mode) or 0.0) for result in results]
     colors = ["tab:green" if ratio >= 1 else "tab:red" for ratio in ratios]
     left.barh(labels, ratios, color=colors)
     left.axvline(1.0, color="black", linewidth=1)
@@ -60,7 +68,7 @@ def _bars(pyplot: Any, results: list[Result], title: str, path: Path) -> Path:
         axes.margins(x=0.12)
     left.invert_yaxis()
     left.tick_params(axis="y", labelsize=7)
-    figure.suptitle(title)
+    figure.suptitle(_title(report))
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
     return path
