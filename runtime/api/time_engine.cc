@@ -28,7 +28,8 @@ ABSL_FLAG(int, prompt, 128, "tokens of each prompt");
 ABSL_FLAG(int, tokens, 64, "tokens to generate for each");
 ABSL_FLAG(int, repeats, 5, "times that this is done; the first warms up");
 ABSL_FLAG(bool, batch_invariant, false, "as EngineOptions");
-ABSL_FLAG(bool, interactive, false, "instead read lines of two numbers from stdin, --prompt and --tokens, and time one");
+ABSL_FLAG(bool, interactive, false,
+          "instead read lines of two numbers from stdin, --prompt and --tokens, and time one");
 
 namespace flashflow::runtime {
 namespace {
@@ -109,20 +110,16 @@ absl::Status Run(const std::string& path) {
   const auto has_device = Clock::now();
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<Engine> engine, Engine::Open(path, options));
   const EngineInfo& info = engine->info();
-  nlohmann::json found = {{"device", info.device_description},
-                          {"dtype", info.dtype},
-                          {"batch", options.max_batch},
-                          {"weight_bytes", info.weight_bytes_per_token},
-                          {"device_ms", Ms(started, has_device)},
-                          {"open_ms", Ms(has_device, Clock::now())}};
+  nlohmann::json found = {{"device", info.device_description},    {"dtype", info.dtype},
+                          {"batch", options.max_batch},           {"weight_bytes", info.weight_bytes_per_token},
+                          {"device_ms", Ms(started, has_device)}, {"open_ms", Ms(has_device, Clock::now())}};
   if (absl::GetFlag(FLAGS_interactive)) {
     Print(found);
     return Answer(*engine);
   }
   std::vector<double> prefill_ms, decode_us;
   for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
-    FF_ASSIGN_OR_RETURN(const Times times,
-                        Generate(*engine, absl::GetFlag(FLAGS_prompt), absl::GetFlag(FLAGS_tokens)));
+    FF_ASSIGN_OR_RETURN(const Times times, Generate(*engine, absl::GetFlag(FLAGS_prompt), absl::GetFlag(FLAGS_tokens)));
     if (repeat == 0) {
       found["first_prefill_ms"] = times.prefill_ms;
       continue;

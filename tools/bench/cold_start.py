@@ -9,7 +9,13 @@ from tools.bench.engine_process import EngineProcess
 from tools.bench.kernel_results import Result, Variant, summarize
 
 PROMPT = 128
-PARTS = ("the whole", "process, flags", "device: library, context", "engine: verify, plan, upload", "prompt, first token")
+PARTS = (
+    "the whole",
+    "process, flags",
+    "device: library, context",
+    "engine: verify, plan, upload",
+    "prompt, first token",
+)
 
 
 def forget(path: Path) -> None:

@@ -25,7 +25,7 @@ class EngineBuild:
 
     def __init__(self, programs: Path, graph: Path, engine: Path, dtype: str) -> None:
         self._engine = engine
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
         self._process = subprocess.Popen(
             [programs / "random_engine", graph, engine, f"--dtype={dtype}"], stderr=self._errors
         )
@@ -56,7 +56,7 @@ class EngineProcess:
         self, programs: Path, engine: Path, device: str, batch: int, options: tuple[str, ...] = (), timeout: float = 300
     ) -> None:
         self._timeout = timeout
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (it lives as long as the process)
         command = [programs / "time_engine", engine, f"--device={device}", f"--batch={batch}", "--interactive"]
         self._process = subprocess.Popen(
             [*command, *options],

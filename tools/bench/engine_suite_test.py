@@ -70,7 +70,10 @@ def test_a_run_asks_our_engines_in_turn(programs, tmp_path):
         ("prefill, gpt2-124m", "batch 8, prompts of 100"): {"ours": 100_000, "invariant": 100_000},
     }
     asked = (tmp_path / "log").read_text().splitlines()
-    assert asked[:2] == ["--device=cpu --batch=1 --interactive", "--device=cpu --batch=1 --interactive --batch_invariant"]
+    assert asked[:2] == [
+        "--device=cpu --batch=1 --interactive",
+        "--device=cpu --batch=1 --interactive --batch_invariant",
+    ]
     assert asked[2:8] == ["496 33"] * 6, "a warm-up and two rounds of each"
     assert asked.count("100 1") == 6
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
-from torch import Tensor
 from tools.bench.decoder_shape import DecoderShape
+from torch import Tensor
 
 INDUCTOR = {"max_autotune": True, "coordinate_descent_tuning": True, "triton.cudagraphs": False}
 MOST_COMPILED = 256  # forms of one function: a batch and a number of slots each
@@ -236,9 +236,7 @@ class Decoding:
         mask = (self._slots <= self.position).view(1, 1, 1, -1)
         cos, sin = model.cos[self.position], model.sin[self.position]
         for layer, (keys, values) in zip(model.layers, self._caches, strict=True):
-            x, pending = model._decode_layer(
-                x, pending, layer.tensors(), keys, values, self.position, mask, cos, sin
-            )
+            x, pending = model._decode_layer(x, pending, layer.tensors(), keys, values, self.position, mask, cos, sin)
         next_tokens = model._head(x[:, 0], pending[:, 0], model.norm, model.norm_shift, model.embedding)
         self.tokens.copy_(next_tokens[:, None])
         self.position.add_(1)
