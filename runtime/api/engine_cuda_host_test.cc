@@ -172,28 +172,43 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineCudaHostTest,
                                            ModelCase{"llama_bf16", frontend::LlamaJson(Shape(2)), "bf16"}),
                          [](const auto& info) { return info.param.name; });
 
-// Each call of the CUDA runtime and of a kernel that an engine makes fails once: whoever called is told, nothing is
-// left behind, and the next engine works.
-TEST(EngineCudaFailuresTest, EveryCallMayFail) {
-  absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning);
-  // The library that the runtime has loaded, by another name of its functions.
-  void* library = dlopen(std::getenv("FLASHFLOW_CUDA_LIBRARY"), RTLD_NOW);
-  ASSERT_NE(library, nullptr);
-  const auto fail =
-      reinterpret_cast<decltype(&cuda::testing::flashflow_host_fail)>(dlsym(library, "flashflow_host_fail"));
-  const auto take_back = reinterpret_cast<decltype(&cuda::testing::flashflow_host_take_back_failures)>(
-      dlsym(library, "flashflow_host_take_back_failures"));
-  const auto live_objects = reinterpret_cast<decltype(&cuda::testing::flashflow_host_live_objects)>(
-      dlsym(library, "flashflow_host_live_objects"));
+// What steers the library that the runtime has loaded.
+class EngineCudaFailuresTest : public ::testing::Test {
+ protected:
+  EngineCudaFailuresTest() {
+    absl::SetMinLogLevel(absl::LogSeverityAtLeast::kWarning);
+    void* library = dlopen(std::getenv("FLASHFLOW_CUDA_LIBRARY"), RTLD_NOW);
+    CHECK(library != nullptr) << dlerror();
+    fail_ = reinterpret_cast<decltype(fail_)>(dlsym(library, "flashflow_host_fail"));
+    take_back_ = reinterpret_cast<decltype(take_back_)>(dlsym(library, "flashflow_host_take_back_failures"));
+    live_objects_ = reinterpret_cast<decltype(live_objects_)>(dlsym(library, "flashflow_host_live_objects"));
+  }
+  // The call of that name after `skip` others: out of memory, or else a failed launch.
+  void Fail(const std::string& function, int skip) {
+    fail_(function.c_str(), function.starts_with("malloc") ? 2 : 719, skip);
+  }
 
-  const std::string path = Build({"failures", frontend::LlamaJson(Shape(2)), "bf16"});
-  // Two requests, whose prompts are read and whose tokens are drawn on the device and on the host.
+  const std::string path_ = Build({"failures", frontend::LlamaJson(Shape(2)), "bf16"});
+  int64_t submitted_ = 1;
+  decltype(&cuda::testing::flashflow_host_fail) fail_;
+  decltype(&cuda::testing::flashflow_host_take_back_failures) take_back_;
+  decltype(&cuda::testing::flashflow_host_live_objects) live_objects_;
+};
+
+// Two requests, whose prompts are read and whose tokens are drawn on the device and on the host.
+absl::Status SubmitTwo(Engine& engine) {
+  SamplingParams params = Params(6, 1, 1);
+  FF_RETURN_IF_ERROR(engine.Submit(Prompt(5, 1), params).status());
+  params.logprobs = 1;
+  return engine.Submit(Prompt(3, 2), params).status();
+}
+
+// Each call of the CUDA runtime and of a kernel that an engine makes fails once: whoever called is told, nothing is left
+// behind, and the next engine works.
+TEST_F(EngineCudaFailuresTest, EveryCallMayFail) {
   const auto run = [&]() -> absl::StatusOr<std::map<int64_t, std::vector<int32_t>>> {
-    FF_ASSIGN_OR_RETURN(const auto engine, Engine::Open(path, {.device = "cuda", .threads = 1, .max_batch = 2}));
-    SamplingParams params = Params(6, 1, 1);
-    FF_RETURN_IF_ERROR(engine->Submit(Prompt(5, 1), params).status());
-    params.logprobs = 1;
-    FF_RETURN_IF_ERROR(engine->Submit(Prompt(3, 2), params).status());
+    FF_ASSIGN_OR_RETURN(const auto engine, Engine::Open(path_, {.device = "cuda", .threads = 1, .max_batch = 2}));
+    FF_RETURN_IF_ERROR(SubmitTwo(*engine));
     std::map<int64_t, std::vector<int32_t>> tokens;
     while (engine->HasWork()) {
       FF_ASSIGN_OR_RETURN(const auto events, engine->Step());
@@ -203,44 +218,28 @@ TEST(EngineCudaFailuresTest, EveryCallMayFail) {
   };
   const auto expected = run();
   ASSERT_TRUE(expected.ok()) << expected.status();
-  ASSERT_EQ(live_objects(), 0);
+  ASSERT_EQ(live_objects_(), 0);
 
   constexpr int kCalls = 40;  // of a function, that are made to fail one after the other
   int failed = 0;
-  for (const std::string function : {"get_device_info",
-                                     "malloc_device",
-                                     "malloc_host",
-                                     "memcpy_async",
-                                     "memset_async",
-                                     "stream_create",
-                                     "stream_synchronize",
-                                     "event_create",
-                                     "event_record",
-                                     "event_synchronize",
-                                     "stream_begin_capture",
-                                     "stream_end_capture",
-                                     "graph_instantiate",
-                                     "graph_launch",
-                                     "gemm",
-                                     "norm",
-                                     "embedding",
-                                     "rope_append",
-                                     "paged_attention",
-                                     "paged_prefill",
-                                     "sample"}) {
+  for (const std::string function :
+       {"get_device_info", "malloc_device", "malloc_host", "memcpy_async", "memset_async", "stream_create",
+        "stream_synchronize", "event_create", "event_record", "event_synchronize", "stream_begin_capture",
+        "stream_end_capture", "graph_instantiate", "graph_launch", "gemm", "norm", "embedding", "rope_append",
+        "paged_attention", "paged_prefill", "sample"}) {
     int reached = 0;
     for (int skip = 0; skip < kCalls; ++skip) {
       SCOPED_TRACE(absl::StrCat(function, " after ", skip));
-      fail(function.c_str(), function == "malloc_device" ? 2 : 719, skip);  // out of memory, a failed launch
+      Fail(function, skip);
       const auto tokens = run();
-      if (take_back()) break;  // not called as often
+      if (take_back_()) break;  // not called as often
       ++reached;
       // Who destroys an engine has nobody to tell.
       if (tokens.ok()) {
         EXPECT_EQ(function, "stream_synchronize");
         EXPECT_EQ(*tokens, *expected);
       }
-      EXPECT_EQ(live_objects(), 0);
+      EXPECT_EQ(live_objects_(), 0);
     }
     EXPECT_GT(reached, 0) << function;
     failed += reached;
@@ -249,6 +248,33 @@ TEST(EngineCudaFailuresTest, EveryCallMayFail) {
   const auto after = run();
   ASSERT_TRUE(after.ok()) << after.status();
   EXPECT_EQ(*after, *expected);
+}
+
+// A step that fails may leave work behind it on the GPU. The engine goes on: with other requests, as if nothing had
+// been.
+TEST_F(EngineCudaFailuresTest, AnEngineOutlivesAStepThatFails) {
+  const auto engine = Open(path_, "cuda");
+  const std::vector<int32_t> prompt = Prompt(20, 3), expected = Generate(*engine, prompt, Params(10, 1, 5));
+  for (const std::string function :
+       {"memcpy_async", "stream_synchronize", "event_record", "event_synchronize", "stream_begin_capture",
+        "stream_end_capture", "graph_instantiate", "graph_launch", "gemm", "rope_append", "paged_attention",
+        "paged_prefill", "sample"}) {
+    for (const int skip : {0, 1, 2, 3, 5, 8, 13}) {
+      SCOPED_TRACE(absl::StrCat(function, " after ", skip));
+      ASSERT_EQ(SubmitTwo(*engine), absl::OkStatus());
+      Fail(function, skip);
+      absl::Status error;
+      for (int step = 0; error.ok() && engine->HasWork(); ++step) {
+        ASSERT_LT(step, 100);
+        error = engine->Step().status();
+      }
+      take_back_();
+      for (int64_t request = 1; request <= 2; ++request) engine->Cancel(submitted_ + request);
+      submitted_ += 3;
+      ASSERT_FALSE(engine->HasWork());
+      ASSERT_EQ(Generate(*engine, prompt, Params(10, 1, 5)), expected);
+    }
+  }
 }
 
 }  // namespace

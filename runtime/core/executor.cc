@@ -8,6 +8,7 @@
 #include <string_view>
 #include <utility>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "compiler/ir/status_macros.h"
@@ -357,6 +358,8 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
   slot.step = -1;
   logit_rows_ = 0;
   char* block = static_cast<char*>(input_block_->data());
+  // Of a step that fails half-way, the device may have work that reads the slot still: the next step is to find it done.
+  absl::Cleanup await_rest = [this] { device_->Wait().IgnoreError(); };
   if (slot.inputs == nullptr) {
     Pack(inputs, size, layout, block);
   } else {
@@ -374,6 +377,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
         device_->CopyToHost(slot.tokens->data(), block, static_cast<size_t>(slot.drawn) * sizeof(int32_t)));
   }
   FF_RETURN_IF_ERROR(slot.done->Set());
+  std::move(await_rest).Cancel();
   slot.step = steps_++;
   logit_rows_ = static_cast<int64_t>(inputs.logit_rows.size());
   return absl::OkStatus();
