@@ -393,6 +393,10 @@ absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnDevice() {
   const absl::Status fetched = FetchTokens(&flights.front());
   const Flight flight = std::move(flights.front());
   flights.pop_front();
+  // What a request has no token of cannot go on.
+  absl::Cleanup end_requests = [&] {
+    for (const int64_t request : flight.batch.logit_requests) Remove(request);
+  };
   FF_RETURN_IF_ERROR(fetched);
 
   absl::Span<const float> logits;
@@ -400,6 +404,7 @@ absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnDevice() {
                                             [&](int64_t request) { return alive(request) && !DeviceDraws(request); })) {
     FF_ASSIGN_OR_RETURN(logits, executor->Logits());
   }
+  std::move(end_requests).Cancel();
   const auto vocab_size = static_cast<size_t>(info.vocab_size);
   std::vector<TokenEvent> events;
   absl::Status error;

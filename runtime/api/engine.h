@@ -110,7 +110,8 @@ class Engine {
 
   // Runs one batch and returns the tokens it brought: at most one a request, possibly none while prompts are read.
   // Internal if the model gives logits that are no numbers: the request named ends, the others go on with the next
-  // Step.
+  // Step. An error of the device ends the requests whose tokens it lost; a step that could not be started is tried anew
+  // by the next Step.
   absl::StatusOr<std::vector<TokenEvent>> Step();
 
   // Ends a request: no event of it comes any more. False if it is unknown or over.

@@ -189,7 +189,6 @@ class EngineCudaFailuresTest : public ::testing::Test {
   }
 
   const std::string path_ = Build({"failures", frontend::LlamaJson(Shape(2)), "bf16"});
-  int64_t submitted_ = 1;
   decltype(&cuda::testing::flashflow_host_fail) fail_;
   decltype(&cuda::testing::flashflow_host_take_back_failures) take_back_;
   decltype(&cuda::testing::flashflow_host_live_objects) live_objects_;
@@ -203,8 +202,8 @@ absl::Status SubmitTwo(Engine& engine) {
   return engine.Submit(Prompt(3, 2), params).status();
 }
 
-// Each call of the CUDA runtime and of a kernel that an engine makes fails once: whoever called is told, nothing is left
-// behind, and the next engine works.
+// Each call of the CUDA runtime and of a kernel that an engine makes fails once: whoever called is told, nothing is
+// left behind, and the next engine works.
 TEST_F(EngineCudaFailuresTest, EveryCallMayFail) {
   const auto run = [&]() -> absl::StatusOr<std::map<int64_t, std::vector<int32_t>>> {
     FF_ASSIGN_OR_RETURN(const auto engine, Engine::Open(path_, {.device = "cuda", .threads = 1, .max_batch = 2}));
@@ -220,13 +219,29 @@ TEST_F(EngineCudaFailuresTest, EveryCallMayFail) {
   ASSERT_TRUE(expected.ok()) << expected.status();
   ASSERT_EQ(live_objects_(), 0);
 
-  constexpr int kCalls = 40;  // of a function, that are made to fail one after the other
+  constexpr int kCalls = 16;  // of a function, that are made to fail one after the other
   int failed = 0;
-  for (const std::string function :
-       {"get_device_info", "malloc_device", "malloc_host", "memcpy_async", "memset_async", "stream_create",
-        "stream_synchronize", "event_create", "event_record", "event_synchronize", "stream_begin_capture",
-        "stream_end_capture", "graph_instantiate", "graph_launch", "gemm", "norm", "embedding", "rope_append",
-        "paged_attention", "paged_prefill", "sample"}) {
+  for (const std::string function : {"get_device_info",
+                                     "malloc_device",
+                                     "malloc_host",
+                                     "memcpy_async",
+                                     "memset_async",
+                                     "stream_create",
+                                     "stream_synchronize",
+                                     "event_create",
+                                     "event_record",
+                                     "event_synchronize",
+                                     "stream_begin_capture",
+                                     "stream_end_capture",
+                                     "graph_instantiate",
+                                     "graph_launch",
+                                     "gemm",
+                                     "norm",
+                                     "embedding",
+                                     "rope_append",
+                                     "paged_attention",
+                                     "paged_prefill",
+                                     "sample"}) {
     int reached = 0;
     for (int skip = 0; skip < kCalls; ++skip) {
       SCOPED_TRACE(absl::StrCat(function, " after ", skip));
@@ -244,37 +259,35 @@ TEST_F(EngineCudaFailuresTest, EveryCallMayFail) {
     EXPECT_GT(reached, 0) << function;
     failed += reached;
   }
-  EXPECT_GT(failed, 100);
+  EXPECT_GT(failed, 80);
   const auto after = run();
   ASSERT_TRUE(after.ok()) << after.status();
   EXPECT_EQ(*after, *expected);
 }
 
-// A step that fails may leave work behind it on the GPU. The engine goes on: with other requests, as if nothing had
-// been.
+// A step that fails may leave work behind it on the GPU, or lose what it computed. The engine is told once and goes on:
+// it tries anew or ends requests, and others are as if nothing had been.
 TEST_F(EngineCudaFailuresTest, AnEngineOutlivesAStepThatFails) {
-  const auto engine = Open(path_, "cuda");
-  const std::vector<int32_t> prompt = Prompt(20, 3), expected = Generate(*engine, prompt, Params(10, 1, 5));
-  for (const std::string function :
-       {"memcpy_async", "stream_synchronize", "event_record", "event_synchronize", "stream_begin_capture",
-        "stream_end_capture", "graph_instantiate", "graph_launch", "gemm", "rope_append", "paged_attention",
-        "paged_prefill", "sample"}) {
-    for (const int skip : {0, 1, 2, 3, 5, 8, 13}) {
+  const std::vector<int32_t> prompt = Prompt(20, 3),
+                             expected = Generate(*Open(path_, "cuda"), prompt, Params(10, 1, 5));
+  for (const std::string function : {"memcpy_async", "stream_synchronize", "event_record", "event_synchronize",
+                                     "stream_begin_capture", "stream_end_capture", "graph_instantiate", "graph_launch",
+                                     "gemm", "rope_append", "paged_attention", "paged_prefill", "sample"}) {
+    for (const int skip : {0, 1, 3, 8}) {
       SCOPED_TRACE(absl::StrCat(function, " after ", skip));
+      const auto engine = Open(path_, "cuda");
       ASSERT_EQ(SubmitTwo(*engine), absl::OkStatus());
       Fail(function, skip);
-      absl::Status error;
-      for (int step = 0; error.ok() && engine->HasWork(); ++step) {
-        ASSERT_LT(step, 100);
-        error = engine->Step().status();
+      int errors = 0;
+      for (int step = 0; engine->HasWork(); ++step) {
+        ASSERT_LT(step, 20);
+        if (!engine->Step().ok()) ++errors;
       }
-      take_back_();
-      for (int64_t request = 1; request <= 2; ++request) engine->Cancel(submitted_ + request);
-      submitted_ += 3;
-      ASSERT_FALSE(engine->HasWork());
+      EXPECT_EQ(errors, take_back_() ? 0 : 1);
       ASSERT_EQ(Generate(*engine, prompt, Params(10, 1, 5)), expected);
     }
   }
+  EXPECT_EQ(live_objects_(), 0);
 }
 
 }  // namespace

@@ -358,7 +358,8 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
   slot.step = -1;
   logit_rows_ = 0;
   char* block = static_cast<char*>(input_block_->data());
-  // Of a step that fails half-way, the device may have work that reads the slot still: the next step is to find it done.
+  // Of a step that fails half-way, the device may have work that reads the slot still: the next step is to find it
+  // done.
   absl::Cleanup await_rest = [this] { device_->Wait().IgnoreError(); };
   if (slot.inputs == nullptr) {
     Pack(inputs, size, layout, block);

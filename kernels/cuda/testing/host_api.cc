@@ -68,7 +68,8 @@ struct Name {
 
 class HostApi::State {
  public:
-  explicit State(const HostApiOptions& options) : options(options), device(options.memory_bytes), pinned(INT64_MAX) {}
+  explicit State(const HostApiOptions& options)
+      : options(options), device(options.memory_bytes, /*poisoned=*/true), pinned(INT64_MAX, /*poisoned=*/false) {}
 
   // Error of the call, which it also remembers.
   cudaError_t Say(cudaError_t error) {

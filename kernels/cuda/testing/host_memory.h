@@ -15,19 +15,19 @@ namespace flashflow::cuda::testing {
 
 class HostMemory {
  public:
-  explicit HostMemory(int64_t capacity) : capacity_(capacity) {}
+  HostMemory(int64_t capacity, bool poisoned) : capacity_(capacity), poisoned_(poisoned) {}
   ~HostMemory() {
     for (const auto& [begin, bytes] : blocks_) std::free(reinterpret_cast<void*>(begin));
   }
   HostMemory(const HostMemory&) = delete;
   HostMemory& operator=(const HostMemory&) = delete;
 
-  // 256-byte aligned and filled with 0xff, which is NaN in every floating type; null past the capacity.
+  // 256-byte aligned, and where poisoned filled with 0xff, which is NaN in every floating type; null past the capacity.
   void* Allocate(int64_t bytes) {
     if (bytes < 0 || bytes > capacity_ - used_) return nullptr;
     constexpr int64_t kAlignment = 256;
     void* data = std::aligned_alloc(kAlignment, (bytes / kAlignment + 1) * kAlignment);
-    std::memset(data, 0xff, bytes);
+    if (poisoned_) std::memset(data, 0xff, bytes);
     blocks_[reinterpret_cast<uintptr_t>(data)] = bytes;
     used_ += bytes;
     return data;
@@ -65,6 +65,7 @@ class HostMemory {
 
  private:
   int64_t capacity_, used_ = 0;
+  bool poisoned_;
   std::map<uintptr_t, int64_t> blocks_;  // begin and bytes
 };
 
