@@ -122,10 +122,16 @@ class Generator {
     return value;
   }
 
-  // Whether the loader gives the value, and no step writes it.
-  bool IsWeight(const Value* value) const {
-    return !outputs_.contains(value) && analysis::AsLoadedWeight(*value).has_value();
+  // What the loader gives; of a rectangular graph's weights the caller, who widens vectors for CUDA's kernels too.
+  std::optional<analysis::LoadedWeight> Loaded(const Value& value) const {
+    const bool widened = !is_step_graph_ && options_.device == "cuda" && value.kind() == ValueKind::kResult &&
+                         value.def()->op() == Op::kCast && value.tensor().dtype == DType::kF32 &&
+                         value.tensor().shape.size() == 1 && IsFloat(value.def()->operand(0)->tensor().dtype);
+    return analysis::AsLoadedWeight(widened ? *value.def()->operand(0) : value);
   }
+
+  // Whether the loader gives the value, and no step writes it.
+  bool IsWeight(const Value* value) const { return !outputs_.contains(value) && Loaded(*value).has_value(); }
 
   // The values that are written straight into an output's memory. Others (inputs, weights, what is an output already)
   // are copied there; a step graph has none.
@@ -232,7 +238,7 @@ class Generator {
   int32_t WeightTensor(const Value& weight, std::string_view layout) {
     const auto [it, inserted] = weights_.try_emplace({&weight, std::string(layout)}, -1);
     if (!inserted) return it->second;
-    const std::optional<analysis::LoadedWeight> loaded = analysis::AsLoadedWeight(weight);
+    const std::optional<analysis::LoadedWeight> loaded = Loaded(weight);
     CHECK(loaded.has_value());
     plan::Weight entry = {.sources = {},
                           .dtype = weight.tensor().dtype,

@@ -21,7 +21,8 @@ namespace flashflow::codegen {
 absl::StatusOr<plan::Plan> GeneratePlan(const ir::Graph& graph, const passes::CompileOptions& options);
 
 // The same for a rectangular graph: any symbols, any tensors as inputs and outputs, no cache. The plan has no limits
-// and no buckets; PlanArena makes its arenas.
+// and no buckets; PlanArena makes its arenas. On CUDA a cast of a vector to f32 that is made of weights alone is no
+// step: the plan lists a weight in f32, and whoever brings it widens its sources.
 absl::StatusOr<plan::Plan> GenerateGraphPlan(const ir::Graph& graph, const passes::CompileOptions& options);
 
 // The arena of a rectangular graph's plan for symbols of at most the values `most`. NotFound for a symbol of the plan

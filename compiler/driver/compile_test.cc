@@ -196,6 +196,32 @@ graph @masked {
   EXPECT_EQ(compiled->plan.steps.back().inputs.size(), 4) << "the mask stays: positions need not rise";
 }
 
+TEST(CompileTest, WhoeverBringsAGpusWeightsWidensItsVectors) {
+  constexpr std::string_view kLayers = R"ir(ffir 1
+graph @layers {
+  symbol T [1, 8]
+  input %0 "x" : bf16[T, 8]
+  weight %1 "gamma" : bf16[8]
+  weight %2 "w" : bf16[16, 8]
+  weight %3 "b" : bf16[8]
+  weight %4 "c" : bf16[8]
+  %5 = rms_norm(%0, %1) {eps = 1e-05} : bf16[T, 8]
+  %6 = concat(%3, %4) {axis = 0} : bf16[16]
+  %7 = linear(%5, %2, %6) : bf16[T, 16]
+  output "y" %7
+}
+)ir";
+  passes::CompileOptions options;
+  options.device = "cuda";
+  const auto compiled = CompileGraph(*Graph(kLayers), options);
+  ASSERT_TRUE(compiled.ok()) << compiled.status();
+  EXPECT_EQ(compiled->plan.steps.size(), 1) << "no cast is a step";
+  std::map<std::vector<std::string>, DType> weights;
+  for (const plan::Weight& weight : compiled->plan.weights) weights[weight.sources] = weight.dtype;
+  EXPECT_THAT(weights, ElementsAre(Pair(ElementsAre("b", "c"), DType::kF32), Pair(ElementsAre("gamma"), DType::kF32),
+                                   Pair(ElementsAre("w"), DType::kBF16)));
+}
+
 TEST(CompileTest, RefusalCarriesThePassesReason) {
   const auto graph = Graph(absl::StrReplaceAll(kRectangular, {{"causal = true", "causal = false"}}));
   const absl::Status status = Compile(*graph, {}).status();

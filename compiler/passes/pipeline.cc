@@ -23,6 +23,7 @@
 #include "compiler/passes/recognize_norms_pass.h"
 #include "compiler/passes/simplify_pass.h"
 #include "compiler/passes/unknown_name.h"
+#include "compiler/passes/widen_vectors_pass.h"
 
 namespace flashflow::passes {
 namespace {
@@ -56,6 +57,7 @@ constexpr MakePass kAllPasses[] = {
     Make<RecognizeActivationsPass>,
     Make<RecognizeNormsPass>,
     Make<SimplifyPass>,
+    Make<WidenVectorsPass>,
 };
 
 constexpr MakePass kStepPipeline[] = {
@@ -112,6 +114,7 @@ constexpr MakePass kGraphPipeline[] = {
     Make<DcePass>,
     Make<FuseQkvNormPass>,
     Make<FuseNormResidualPass>,
+    Make<WidenVectorsPass>,
     Make<CanonicalizePass>,
     Make<CsePass>,
     Make<DcePass>,

@@ -47,7 +47,7 @@ struct Tensor {
 // axis 0 (the weights of merged layers); `layout` is applied at load.
 struct Weight {
   std::vector<std::string> sources;  // tensor names in the engine file, at least one
-  DType dtype = DType::kF32;
+  DType dtype = DType::kF32;         // as the kernel reads it; of a rectangular graph perhaps wider than the sources'
   std::vector<int64_t> shape;
   std::string layout = "row_major";  // or a packing named in kernels/registry:catalog
   bool transposed = false;           // the one source holds shape[1] rows of shape[0]: the axes are exchanged at load

@@ -68,6 +68,19 @@ def test_a_model_runs_as_one_piece_at_any_size():
     assert counters.eager_graphs == 0
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_models_of_16_bits_run_as_one_piece_as_near_to_f32_as_eagers(dtype):
+    model = gpt()
+    arguments = ids_and_positions(2, 40)
+    want = model(*arguments)
+    model.to(dtype)
+    eager = model(*arguments).float()
+    got = compiled(model)(*arguments)
+    assert got.dtype == dtype
+    assert counters.parts == counters.graphs == 1
+    assert (got.float() - want).abs().max() <= 2 * (eager - want).abs().max()
+
+
 def test_weights_are_read_where_torch_has_them():
     model = mlp()
     x = torch.randn(3, 12, device="cuda")
