@@ -88,14 +88,14 @@ struct GemmRowsSm90Config {
   int tile_rows = 0;  // of w: 64, or 128 (with split_k 1); 0 to choose
 };
 
-// The Hopper kernel for up to 64 rows of `a`: 64 or 128 rows of `w` are the first operand of wgmma, `a` is the second,
-// and a cluster shares k. The order of a sum depends on k and split_k alone, so by default on n and k: a row's bits do
-// not depend on m.
+// The Hopper kernel for few rows of `a`, or for any number in one order of sums: 64 or 128 rows of `w` are the first
+// operand of wgmma, up to 64 of `a` the second, and a cluster shares k. The order of a sum depends on k and split_k
+// alone, so by default on n and k: a row's bits do not depend on m.
 //
 // It reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
 //
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
-// activation with any output; m <= 64; not gated.
+// activation with any output; not gated.
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 

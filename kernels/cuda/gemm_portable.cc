@@ -23,7 +23,11 @@ namespace {
 
 constexpr int kMostK = 131072;  // 2^17 products of at most 2^14 - 2^8 + 1 fit 32 bits with a sign
 
-constexpr int64_t kSmallBytes = 8 << 20;  // of a weight, up to which the start outweighs the streaming
+// Whether tiles of 128 x 128 would leave most multiprocessors idle: rows of `a` 64 at a time use more of them.
+bool HasFewTiles(const GemmArgs& args) {
+  constexpr int64_t kTile = 128, kMostTiles = 66, kMostRows = 256;
+  return args.m <= kMostRows && (args.m + kTile - 1) / kTile * ((args.n + kTile - 1) / kTile) <= kMostTiles;
+}
 
 bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
@@ -53,9 +57,7 @@ cudaError_t GemmPortable(const GemmArgs& args, cudaStream_t stream) {
 cudaError_t Gemm(const GemmArgs& args, cudaStream_t stream) {
   // Hopper's kernels return cudaErrorNotSupported on other GPUs; each leaves to the next what it cannot take.
   cudaError_t result = cudaErrorNotSupported;
-  const bool small = int64_t{args.n} * args.k * ElementBytes(args.dtype) <= kSmallBytes;
-  if (args.m <= 8 && small) result = GemmSkinny(args, stream);
-  if (result == cudaErrorNotSupported && args.m <= 64) result = GemmRowsSm90(args, {}, stream);
+  if (args.m <= 64 || HasFewTiles(args)) result = GemmRowsSm90(args, {}, stream);
   if (result == cudaErrorNotSupported && args.m <= 64) result = GemmSkinny(args, stream);
   if (result == cudaErrorNotSupported) result = GemmSm90(args, {}, stream);
   return result == cudaErrorNotSupported ? GemmPortable(args, stream) : result;

@@ -54,7 +54,7 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
       (chosen.split_k != 1 && chosen.split_k != 2 && chosen.split_k != 4 && chosen.split_k != 8)) {
     return cudaErrorInvalidValue;
   }
-  if (args.dtype == Dtype::kF32 || args.gated || args.m > 64) return cudaErrorNotSupported;
+  if (args.dtype == Dtype::kF32 || args.gated) return cudaErrorNotSupported;
   const bool s8 = args.dtype == Dtype::kS8;
   if (s8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
   const int step = s8 ? 16 : 8;

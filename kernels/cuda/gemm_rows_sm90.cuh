@@ -1,9 +1,10 @@
 // The kernel behind GemmRowsSm90. See gemm.h for what it computes.
 //
-// A CTA owns 64 or 128 rows of `w`, a warpgroup 64 of them, and one slice of k. One thread streams blocks of 128 bytes
-// of rows of `w` and `a` through a ring in shared memory, as much of `w` as the ring holds before the kernels ahead in
-// the stream have ended. The CTAs of a cluster have the same rows of `w` and one slice of k each; at the end each CTA
-// adds up, in the order of the slices, its share of the rows of `a`, reading the others' sums from their shared memory.
+// A CTA owns 64 or 128 rows of `w`, a warpgroup 64 of them, up to 64 rows of `a`, and one slice of k. One thread
+// streams blocks of 128 bytes of rows of `w` and `a` through a ring in shared memory, as much of `w` as the ring holds
+// before the kernels ahead in the stream have ended. The CTAs of a cluster have the same rows of `w` and one slice of k
+// each; at the end each CTA adds up, in the order of the slices, its share of the rows of `a`, reading the others' sums
+// from their shared memory.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -59,6 +60,7 @@ struct Traits {
 struct Params {
   GemmArgs args;
   int k_blocks;
+  int tiles;  // of w
 };
 
 __device__ __forceinline__ uint32_t InCluster(uint32_t shared, uint32_t rank) {
@@ -104,7 +106,8 @@ __global__ void __launch_bounds__(T::kThreads, 2)
 
   const GemmArgs& p = params.args;
   const uint32_t rank = ClusterRank();
-  const int tile = blockIdx.x / T::kSplit;
+  const int tile = blockIdx.x / T::kSplit % params.tiles;
+  const int first_a = static_cast<int>(blockIdx.x) / T::kSplit / params.tiles * T::kRowsA;
   const int first_block = static_cast<int>(int64_t{params.k_blocks} * rank / T::kSplit);
   const int blocks = static_cast<int>(int64_t{params.k_blocks} * (rank + 1) / T::kSplit) - first_block;
   const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0);
@@ -131,7 +134,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       };
       const auto load_a = [&](int block, uint32_t stage) {
         TensorLoad2d(stages + stage * T::kStageBytes + T::kWBytes, &map_a, full(stage), (first_block + block) * kBlock,
-                     0);
+                     first_a);
       };
       const int ahead = min(blocks, T::kStages);
       for (int block = 0; block < ahead; ++block) load_w(block, block);
@@ -152,8 +155,9 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     const int lane = threadIdx.x % 32;
     const int within = threadIdx.x % T::kVectors * 4;
     const int column = tile * T::kTileRows + within;
-    const int first_row = rank + threadIdx.x / T::kVectors * T::kSplit;
-    const auto row_of = [&](int i) { return first_row + i * T::kFinishStep; };
+    const int first_row = rank + threadIdx.x / T::kVectors * T::kSplit;  // of the CTA's
+    const auto row_of = [&](int i) { return first_a + first_row + i * T::kFinishStep; };
+    const auto is_mine = [&](int i) { return first_row + i * T::kFinishStep < T::kRowsA && row_of(i) < p.m; };
     float bias[4] = {-0.0f, -0.0f, -0.0f, -0.0f};  // which leaves a sum's bits alone
     float w_scale[4] = {};
 #pragma unroll
@@ -167,10 +171,10 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     float row_scale[T::kFinished] = {};
 #pragma unroll
     for (int i = 0; i < T::kFinished; ++i) {
-      if (row_of(i) >= p.m) break;
+      if (!is_mine(i)) break;
       if constexpr (T::kInteger) row_scale[i] = p.a_scale[row_of(i)];
       if (p.residual == nullptr) continue;
-      const Narrow* residual = static_cast<const Narrow*>(p.residual) + row_of(i) * p.ld_residual + column;
+      const Narrow* residual = static_cast<const Narrow*>(p.residual) + int64_t{row_of(i)} * p.ld_residual + column;
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if (column + j < p.n) added[i][j] = ToFloat(residual[j]);
@@ -218,7 +222,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
 #pragma unroll
     for (int i = 0; i < T::kFinished; ++i) {
       // Rows past `a` are read as well: they are there, up to kRowsA.
-      const int row = min(row_of(i), T::kRowsA - 1);
+      const int row = min(first_row + i * T::kFinishStep, T::kRowsA - 1);
 #pragma unroll
       for (int part = 0; part < T::kSplit; ++part) {
         parts[i][part] = LoadCluster(InCluster(stages + (row * T::kPitch + within) * 4, part));
@@ -284,8 +288,8 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     };
 #pragma unroll
     for (int i = 0; i < T::kFinished; ++i) {
-      if (row_of(i) >= p.m) break;
-      const int64_t at = row_of(i) * p.ldd + column;
+      if (!is_mine(i)) break;
+      const int64_t at = int64_t{row_of(i)} * p.ldd + column;
       if (p.f32_output) {
         store(static_cast<float*>(p.d) + at, value[i]);
       } else {
@@ -322,9 +326,11 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
   Params params;
   params.args = args;
   params.k_blocks = (args.k + kBlock - 1) / kBlock;
-  const int tiles = (args.n + T::kTileRows - 1) / T::kTileRows;
-  return LaunchOverlapped(RowsKernel<T>, tiles * T::kSplit, T::kSplit, T::kThreads, T::kSharedBytes, stream, map_a,
-                          map_w, params);
+  params.tiles = (args.n + T::kTileRows - 1) / T::kTileRows;
+  const int64_t blocks = int64_t{(args.m + T::kRowsA - 1) / T::kRowsA} * params.tiles * T::kSplit;
+  if (blocks > INT32_MAX) return cudaErrorNotSupported;
+  return LaunchOverlapped(RowsKernel<T>, static_cast<int>(blocks), T::kSplit, T::kThreads, T::kSharedBytes, stream,
+                          map_a, map_w, params);
 }
 
 // Picks the kernel of one element type. One file a type defines it.

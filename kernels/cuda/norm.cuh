@@ -17,6 +17,10 @@
 
 namespace flashflow::cuda::norm {
 
+__device__ __forceinline__ void PrefetchL1(const void* address) {
+  asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
+}
+
 // A vector's worth of f32 numbers, 16 bytes at a time.
 template <int kElements>
 __device__ __forceinline__ void LoadF32(const float* from, float (&to)[kElements]) {
@@ -42,6 +46,14 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
   const int row = blockIdx.x * (kBlockThreads<kRowThreads> / kRowThreads) + threadIdx.x / kRowThreads;
   const int thread = threadIdx.x % kRowThreads;
   LetNextKernelStart();
+  // Few rows wait for each load in turn: these need not wait for the kernel before.
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int column = (v * kRowThreads + thread) * kElements;
+    if (column >= p.columns) break;
+    PrefetchL1(p.gamma + column);
+    if (!kRms && p.beta != nullptr) PrefetchL1(p.beta + column);
+  }
   AwaitPreviousKernel();
   if (row >= p.rows) return;  // whole warps: a row has at least one
 

@@ -37,7 +37,8 @@ struct NormArgs {
   float clip = INFINITY;  // of codes; positive
 };
 
-// A row's bits do not depend on the other rows.
+// A row's bits do not depend on the other rows. On Hopper it reads gamma and beta before the kernels ahead of it in the
+// stream have ended: those must not write them.
 //
 // Supports (else cudaErrorNotSupported):
 //   dtype kBf16, kF16 and kF32

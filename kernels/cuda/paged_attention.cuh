@@ -257,7 +257,6 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
       hopper::ClusterArrive();
     }
 #endif
-    AwaitPreviousKernel();
 
     const int32_t* table = params.rows.block_table + int64_t{row} * params.rows.pages_per_row;
     const int tiles_per_page = params.page_size / kTileKeys;
@@ -308,8 +307,17 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
       CopyCommit();
       load_slot = load_slot + 2 * T::kTileBytes == ring + T::kRingBytes ? ring : load_slot + 2 * T::kTileBytes;
     };
+    // Keys and values of earlier steps need not wait for the kernel ahead, which makes this step's.
+    bool waits = true;
 #pragma unroll
-    for (int stage = 0; stage < T::kStages; ++stage) load_next();
+    for (int stage = 0; stage < T::kStages; ++stage) {
+      if (waits && !cursor.Done() && (cursor.Tile() + 1) * kTileKeys > first_slot) {
+        AwaitPreviousKernel();
+        waits = false;
+      }
+      load_next();
+    }
+    if (waits) AwaitPreviousKernel();
 
     // The queries, as the right operand of S^T = K q^T.
     uint32_t q[T::kColumnTiles][T::kHeadDim / 16][2];

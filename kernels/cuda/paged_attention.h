@@ -33,6 +33,9 @@ struct PagedAttentionArgs {
 // with v, everything else is f32. Other cases, and all of f32 (never TF32), take a plain kernel whose arithmetic is
 // f32.
 //
+// On Hopper it reads `rows`, and the slots of each row but those of the row's tokens in this step, before the kernels
+// ahead of it in the stream have ended: those must write neither.
+//
 // A token's bits depend on its q and its slots only: not on other rows, on how a prompt is cut into steps, on
 // pages_per_row or on blocks_per_row. (Where later slots of the row hold infinities or NaN, they may spread to it.)
 //

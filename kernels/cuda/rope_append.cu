@@ -25,7 +25,6 @@ __device__ __forceinline__ int RowOf(const PagedRows& rows, int token) {
 template <class E, class Angle, int kCount>
 __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_constant__ RopeAppendArgs args) {
   LetNextKernelStart();
-  AwaitPreviousKernel();
   const int half = args.head_dim / 2;
   const int steps = half / kCount;
   const int all_heads = args.heads + 2 * args.kv_heads;
@@ -39,11 +38,25 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
   const bool is_v = head >= args.heads + args.kv_heads;
   const TokenHeads& part = is_q ? args.q : is_v ? args.v : args.k;
   const int part_head = is_q ? head : is_v ? head - args.heads - args.kv_heads : head - args.heads;
+  // Where it goes is known before the kernel ahead has ended.
+  E* to;
+  if (is_q) {
+    to = static_cast<E*>(args.q_out.data) + token * args.q_out.stride + part_head * args.head_dim + channel;
+  } else {
+    const int row = RowOf(args.rows, static_cast<int>(token));
+    const int slot = args.rows.kv_len[row] - (args.rows.row_start[row + 1] - static_cast<int>(token));
+    const int64_t page = args.rows.block_table[int64_t{row} * args.rows.pages_per_row + slot / args.page_size];
+    to = static_cast<E*>(args.cache) +
+         (((page * 2 + (is_v ? 1 : 0)) * args.kv_heads + part_head) * args.page_size + slot % args.page_size) *
+             args.head_dim +
+         channel;
+  }
+
+  AwaitPreviousKernel();
   const E* from = static_cast<const E*>(part.data) + token * part.stride + part_head * args.head_dim + channel;
   float low[kCount], high[kCount];
   LoadChunk(from, low);
   LoadChunk(from + half, high);
-
   if (args.cos != nullptr && !is_v) {
     const int64_t at = token * args.head_dim + channel;
     float cos[kCount], sin[kCount], cos_high[kCount], sin_high[kCount];
@@ -57,19 +70,6 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
       low[i] = fmaf(-high[i], sin[i], x * cos[i]);
       high[i] = fmaf(x, sin_high[i], high[i] * cos_high[i]);
     }
-  }
-
-  E* to;
-  if (is_q) {
-    to = static_cast<E*>(args.q_out.data) + token * args.q_out.stride + part_head * args.head_dim + channel;
-  } else {
-    const int row = RowOf(args.rows, static_cast<int>(token));
-    const int slot = args.rows.kv_len[row] - (args.rows.row_start[row + 1] - static_cast<int>(token));
-    const int64_t page = args.rows.block_table[int64_t{row} * args.rows.pages_per_row + slot / args.page_size];
-    to = static_cast<E*>(args.cache) +
-         (((page * 2 + (is_v ? 1 : 0)) * args.kv_heads + part_head) * args.page_size + slot % args.page_size) *
-             args.head_dim +
-         channel;
   }
   SaveChunk(to, low);
   SaveChunk(to + half, high);

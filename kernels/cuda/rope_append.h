@@ -33,6 +33,9 @@ struct RopeAppendArgs {
   int tokens = 0, heads = 0, kv_heads = 0, head_dim = 0, page_size = 0;
 };
 
+// On Hopper it reads `rows` before the kernels ahead of it in the stream have ended: those must not write what it
+// points to.
+//
 // Supports (else cudaErrorNotSupported): f32, f16, bf16; head_dim even. It reads and writes 16 bytes at a time where
 // head_dim is a multiple of 16 and all pointers and strides are of 16 bytes, else one element. Launches on `stream`;
 // allocates nothing and does not wait. tokens == 0 is fine: nothing is launched.

@@ -172,27 +172,10 @@ absl::StatusOr<cuda::Activation> ActivationOf(std::string_view name) {
   return absl::UnimplementedError(absl::StrCat("activation \"", name, "\" has no CUDA kernel"));
 }
 
-// One order of sums at any number of rows: the kernel for few rows, 64 at a time, where it takes the product, which
-// does not depend on m.
-cudaError_t InvariantGemm(const cuda::Api& api, cuda::GemmArgs args, cudaStream_t stream) {
-  constexpr int kRows = 64;
-  const int m = args.m;
-  const auto row = [](const void* data, int64_t elements, int bytes) {
-    return static_cast<const char*>(data) + elements * bytes;
-  };
-  const int bytes = cuda::ElementBytes(args.dtype);
-  const int d_bytes = args.f32_output ? 4 : bytes;
-  for (int begin = 0; begin < m; begin += kRows) {
-    cuda::GemmArgs part = args;
-    part.m = std::min(kRows, m - begin);
-    part.a = row(args.a, begin * args.lda, bytes);
-    if (args.residual != nullptr) part.residual = row(args.residual, begin * args.ld_residual, bytes);
-    part.d = const_cast<char*>(row(args.d, begin * args.ldd, d_bytes));
-    const cudaError_t error = api.gemm_rows_sm90(part, {}, stream);
-    if (error == cudaErrorNotSupported && begin == 0) return api.gemm_portable(args, stream);
-    if (error != cudaSuccess) return error;
-  }
-  return cudaSuccess;
+// One order of sums at any number of rows.
+cudaError_t InvariantGemm(const cuda::Api& api, const cuda::GemmArgs& args, cudaStream_t stream) {
+  const cudaError_t error = api.gemm_rows_sm90(args, {}, stream);
+  return error == cudaErrorNotSupported ? api.gemm_portable(args, stream) : error;
 }
 
 template <bool invariant>

@@ -285,6 +285,10 @@ void TestElementRows(Report& report, uint64_t seed) {
     run({.m = m, .n = 775, .k = 768, .bias = true, .residual = true, .f32_output = false, .pad = 8});
     run({.m = m, .n = 17001, .k = 136, .f32_output = true});
   }
+  for (int m : {65, 127, 128, 200, 1023}) {
+    for (int n : {1, 65, 1000}) run({.m = m, .n = n, .k = 1032, .bias = true, .residual = n == 65, .pad = 8});
+    run({.m = m, .n = 775, .k = 768, .activation = kGeluTanh, .bias = true, .f32_output = m % 2 == 0});
+  }
 }
 
 // Chained sums of f32, whose every step rounds, have k of them.

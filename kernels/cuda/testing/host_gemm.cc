@@ -58,8 +58,7 @@ cudaError_t RefuseGemm(const GemmArgs& args) {
 
 cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
   if (cudaError_t error = RefuseGemm(args)) return error;
-  return compute_capability / 10 != 9 || args.dtype == Dtype::kF32 || args.m > 64 || args.gated ? cudaErrorNotSupported
-                                                                                                : cudaSuccess;
+  return compute_capability / 10 != 9 || args.dtype == Dtype::kF32 || args.gated ? cudaErrorNotSupported : cudaSuccess;
 }
 
 cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
