@@ -22,6 +22,7 @@
 #include "runtime/api/kv_cache_size.h"
 #include "runtime/api/model_config.h"
 #include "runtime/api/open_device.h"
+#include "runtime/api/plan_cache.h"
 #include "runtime/api/plan_options.h"
 #include "runtime/core/device.h"
 #include "runtime/core/executor.h"
@@ -88,7 +89,12 @@ absl::StatusOr<plan::Plan> FindPlan(const engine::EngineFile& file, const Device
   std::optional<plan::Plan> stored = StoredPlan(file, device, *graph);
   *was_stored = stored.has_value();
   if (stored) return *std::move(stored);
-  return CompilePlan(file, device, *graph);
+  const PlanCache cache = PlanCache::OfUser();
+  std::optional<plan::Plan> kept = cache.Find(Sha256Hex(*graph), device.key());
+  if (kept) return *std::move(kept);
+  FF_ASSIGN_OR_RETURN(plan::Plan plan, CompilePlan(file, device, *graph));
+  cache.Keep(plan);
+  return plan;
 }
 
 // Sets info->tuning and tuned_configs. nullptr: kernels run with their defaults.

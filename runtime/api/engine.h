@@ -87,10 +87,10 @@ struct RooflineOptions {
 class Engine {
  public:
   // Opens the file, verifies all of it, loads the weights and takes the memory. The plan stored for the device is used
-  // where it fits this build; otherwise the stored graph is compiled. The statuses: those of engine::EngineFile::Open;
-  // InvalidArgument naming an option out of range; NotFound for a tuning database that is named and not there;
-  // FailedPrecondition for a device that this build or machine lacks; ResourceExhausted naming what was asked, what
-  // there is and what to lower.
+  // where it fits this build; otherwise the stored graph is compiled, and the plan kept in the user's cache folder. The
+  // statuses: those of engine::EngineFile::Open; InvalidArgument naming an option out of range; NotFound for a tuning
+  // database that is named and not there; FailedPrecondition for a device that this build or machine lacks;
+  // ResourceExhausted naming what was asked, what there is and what to lower.
   static absl::StatusOr<std::unique_ptr<Engine>> Open(const std::string& path, const EngineOptions& options = {});
   // The kind of device, "cpu" or "cuda", that Open would take for the options' device and threads, or what it would say
   // of them: ask before building an engine to open.

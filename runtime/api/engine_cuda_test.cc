@@ -233,7 +233,7 @@ TEST_P(EngineCudaTest, TheSameBitsWhateverTheNeighboursAndThePlace) {
   const std::vector<int32_t> prompt = Prompt(21, 5);
   std::vector<int32_t> expected;
   std::mt19937 random(1);
-  for (int run = 0; run < 25; ++run) {
+  for (int run = 0; run < 100; ++run) {
     // A batch of four: the same bucket, other neighbours, another place.
     const int place = run % 4;
     int64_t mine = 0;
