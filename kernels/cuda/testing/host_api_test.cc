@@ -2,6 +2,9 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <iterator>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -88,6 +91,16 @@ TEST(HostMemoryTest, RoundsToBf16) {
   EXPECT_EQ(rounded(1.00390637f), 1.0078125f);
   EXPECT_EQ(rounded(-INFINITY), -INFINITY);
   EXPECT_TRUE(std::isnan(rounded(NAN)));
+}
+
+// A function that is new in Api is wanted here too.
+TEST_F(HostApiTest, TheTableIsWhole) {
+  Start({});
+  using Function = void (*)();
+  Function functions[sizeof(Api) / sizeof(Function)];
+  static_assert(sizeof(functions) == sizeof(Api));
+  std::memcpy(functions, &api(), sizeof(functions));
+  for (size_t i = 0; i < std::size(functions); ++i) EXPECT_NE(functions[i], nullptr) << "function " << i;
 }
 
 TEST_F(HostApiTest, DeviceMemoryHasAnEnd) {
