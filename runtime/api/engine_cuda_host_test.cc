@@ -24,6 +24,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cuda/testing/host_library.h"
 #include "runtime/api/engine.h"
+#include "runtime/api/generate_testing.h"
 #include "runtime/api/test_engine.h"
 
 namespace flashflow::runtime {
@@ -46,14 +47,7 @@ frontend::TestModelShape Shape(int64_t kv_heads) {
   return shape;
 }
 
-std::vector<int32_t> Prompt(int64_t length, uint32_t seed) {
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < length; ++i) {
-    seed = seed * 1664525 + 1013904223;
-    tokens.push_back(static_cast<int32_t>((seed >> 16) % kVocab));
-  }
-  return tokens;
-}
+std::vector<int32_t> Prompt(int64_t length, uint32_t seed) { return TestPrompt(length, seed, kVocab); }
 
 std::string Build(const ModelCase& model) {
   const std::string path = fs::path(::testing::TempDir()) / absl::StrCat(model.name, ".ff");
@@ -76,25 +70,10 @@ std::unique_ptr<Engine> Open(const std::string& path, const std::string& device,
   return *std::move(opened);
 }
 
-std::vector<float> Forward(Engine& engine, const std::vector<int32_t>& tokens) {
-  std::vector<float> logits(tokens.size() * kVocab);
-  CHECK_OK(engine.Forward(tokens, absl::MakeSpan(logits)));
-  return logits;
-}
-
-std::map<int64_t, std::vector<int32_t>> RunAll(Engine& engine) {
+std::map<int64_t, std::vector<int32_t>> TokensOfAll(Engine& engine) {
   std::map<int64_t, std::vector<int32_t>> tokens;
-  while (engine.HasWork()) {
-    const auto step = engine.Step();
-    CHECK_OK(step.status());
-    for (const TokenEvent& event : *step) tokens[event.request].push_back(event.token);
-  }
+  for (const auto& [request, events] : RunAll(engine)) tokens[request] = Tokens(events);
   return tokens;
-}
-
-std::vector<int32_t> Generate(Engine& engine, const std::vector<int32_t>& prompt, const SamplingParams& params) {
-  CHECK_OK(engine.Submit(prompt, params).status());
-  return RunAll(engine).begin()->second;
 }
 
 SamplingParams Params(int max_tokens, float temperature = 0, uint64_t seed = 0) {

@@ -20,6 +20,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/api/engine.h"
+#include "runtime/api/generate_testing.h"
 #include "runtime/api/test_engine.h"
 #include "runtime/cuda/cuda_library.h"
 
@@ -44,14 +45,7 @@ frontend::TestModelShape Shape(int64_t head_dim, int64_t kv_heads) {
   return shape;
 }
 
-std::vector<int32_t> Prompt(int64_t length, uint32_t seed) {
-  std::vector<int32_t> tokens;
-  for (int64_t i = 0; i < length; ++i) {
-    seed = seed * 1664525 + 1013904223;
-    tokens.push_back(static_cast<int32_t>((seed >> 16) % kVocab));
-  }
-  return tokens;
-}
+std::vector<int32_t> Prompt(int64_t length, uint32_t seed) { return TestPrompt(length, seed, kVocab); }
 
 struct ModelCase {
   std::string name, json, dtype;
@@ -95,12 +89,6 @@ const Model& ModelOf(const ModelCase& model) {
   return *entry;
 }
 
-std::vector<float> Forward(Engine& engine, const std::vector<int32_t>& tokens) {
-  std::vector<float> logits(tokens.size() * kVocab);
-  CHECK_OK(engine.Forward(tokens, absl::MakeSpan(logits)));
-  return logits;
-}
-
 // The rectangular graph in double, its weights in f32, on the whole sequence at once.
 std::vector<double> Oracle(const Model& model, const std::vector<int32_t>& tokens) {
   absl::flat_hash_map<std::string, interpreter::Tensor> weights;
@@ -110,37 +98,7 @@ std::vector<double> Oracle(const Model& model, const std::vector<int32_t>& token
     for (const DimExpr& dim : weight->tensor().shape) shape.push_back(dim.constant().value());
     weights.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}, DType::kF32));
   }
-  const std::vector<int64_t> shape = {1, static_cast<int64_t>(tokens.size())};
-  std::vector<int64_t> positions;
-  for (size_t i = 0; i < tokens.size(); ++i) positions.push_back(static_cast<int64_t>(i));
-  interpreter::Values inputs;
-  inputs.emplace("input_ids", interpreter::Tensor::Ints(shape, {tokens.begin(), tokens.end()}, DType::kI64));
-  inputs.emplace("position_ids", interpreter::Tensor::Ints(shape, positions, DType::kI64));
-  auto outputs = interpreter::Interpret(*model.graph, std::move(inputs), interpreter::WeightsFrom(std::move(weights)),
-                                        interpreter::Mode::kWide);
-  CHECK_OK(outputs.status());
-  return std::get<interpreter::Tensor>(outputs->at("logits")).floats;
-}
-
-std::map<int64_t, std::vector<TokenEvent>> RunAll(Engine& engine) {
-  std::map<int64_t, std::vector<TokenEvent>> events;
-  while (engine.HasWork()) {
-    const auto step = engine.Step();
-    CHECK_OK(step.status());
-    for (const TokenEvent& event : *step) events[event.request].push_back(event);
-  }
-  return events;
-}
-
-std::vector<int32_t> Tokens(const std::vector<TokenEvent>& events) {
-  std::vector<int32_t> tokens;
-  for (const TokenEvent& event : events) tokens.push_back(event.token);
-  return tokens;
-}
-
-std::vector<int32_t> Generate(Engine& engine, const std::vector<int32_t>& prompt, const SamplingParams& params) {
-  CHECK_OK(engine.Submit(prompt, params).status());
-  return Tokens(RunAll(engine).begin()->second);
+  return WideLogits(*model.graph, std::move(weights), tokens);
 }
 
 SamplingParams Greedy(int max_tokens) {
