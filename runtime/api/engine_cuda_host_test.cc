@@ -70,12 +70,6 @@ std::unique_ptr<Engine> Open(const std::string& path, const std::string& device,
   return *std::move(opened);
 }
 
-std::map<int64_t, std::vector<int32_t>> TokensOfAll(Engine& engine) {
-  std::map<int64_t, std::vector<int32_t>> tokens;
-  for (const auto& [request, events] : RunAll(engine)) tokens[request] = Tokens(events);
-  return tokens;
-}
-
 SamplingParams Params(int max_tokens, float temperature = 0, uint64_t seed = 0) {
   SamplingParams params;
   params.max_tokens = max_tokens;
