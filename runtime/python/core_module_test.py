@@ -361,6 +361,28 @@ def test_what_does_not_fit_a_compiled_graph() -> None:
         _core.PackedWeight(np.zeros(3, np.float32), "panel16")
 
 
+def test_a_graph_is_launched_on_its_own_device_alone() -> None:
+    graph = _core.CompiledGraph(scale_graph())
+    assert graph.output_dims([7]) == [[7, 3], [7, 4]]
+    assert graph.arena_bytes([7]) >= 0
+    with pytest.raises(errors.InvalidArgumentError, match="size N is 11"):
+        graph.arena_bytes([11])
+    x, w, y, same = (np.zeros(shape, np.float32) for shape in ((2, 4), (3, 4), (2, 3), (2, 4)))
+
+    def tensor(array: np.ndarray, dtype: str = "f32") -> tuple[int, str, tuple[int, ...]]:
+        return array.ctypes.data, dtype, array.shape
+
+    arguments = [tensor(w)], [tensor(y), tensor(same)], (0, 0), 0
+    with pytest.raises(errors.InvalidArgumentError, match="on the CPU takes no arena"):
+        graph.launch([2], [tensor(x)], *arguments)
+    with pytest.raises(errors.InvalidArgumentError, match='no dtype is named "f99"'):
+        graph.launch([2], [tensor(x, "f99")], *arguments)
+    with pytest.raises(errors.InvalidArgumentError, match="7 dimensions"):
+        graph.launch([2], [(0, "f32", (1,) * 7)], *arguments)
+    with pytest.raises(errors.InvalidArgumentError, match="npu"):
+        _core.CompiledGraph(scale_graph(), "npu")
+
+
 def test_a_row_major_weight_is_the_array_which_it_keeps() -> None:
     array = np.zeros((3, 4), np.float32)
     references = sys.getrefcount(array)

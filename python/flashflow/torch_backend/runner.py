@@ -125,12 +125,17 @@ class _Weight:
         self.packed, self.state = shared, state
         self.kept = [*tensors, *(tensor.detach() for tensor in tensors)]
 
-    def _on_gpu(self, tensor: Tensor) -> Tensor:
-        """The tensor itself where it lies as the plan wants it."""
-        tensor = tensor.detach()
+    def _on_gpu(self, source: Tensor) -> Tensor:
+        """The tensor's own memory where that lies as the plan wants it, else a copy.
+
+        Kernels read weights before those ahead of them have ended, and on any stream: what wrote them is waited for.
+        """
+        tensor = source.detach()
         if self.form[1]:
             tensor = tensor.t()
-        return _dense(tensor.to(_TORCH_DTYPES[self.dtype]))
+        tensor = _dense(tensor.to(_TORCH_DTYPES[self.dtype]))
+        torch.cuda.synchronize(tensor.device)
+        return tensor
 
 
 def _state(tensors: Sequence[Tensor]) -> tuple[object, ...] | None:
