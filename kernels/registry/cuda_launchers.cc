@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -85,6 +86,23 @@ absl::StatusOr<CheckedLaunchFn> BindGatherRows(const cuda::Api& api, const BindR
   };
 }
 
+// --- what kernels read early --------------------------------------------------
+
+// Kernels that overlap those ahead of them in the stream read weights before these have ended: a weight that is
+// computed may not be there yet.
+bool IsComputed(const BindRequest& request, int input) {
+  return std::ranges::find(request.computed_inputs, input) != request.computed_inputs.end();
+}
+
+absl::Status RefuseComputed(const BindRequest& request, std::initializer_list<int> inputs) {
+  for (const int input : inputs) {
+    if (IsComputed(request, input)) {
+      return absl::UnimplementedError("no CUDA kernel takes a norm's weight or bias that is computed");
+    }
+  }
+  return absl::OkStatus();
+}
+
 // --- norms --------------------------------------------------------------------
 
 struct NormKind {
@@ -128,6 +146,7 @@ absl::StatusOr<CheckedLaunchFn> BindNorm(const cuda::Api& api, const BindRequest
   if (request.input_dtypes[0] != request.output_dtypes[0]) {
     return absl::InvalidArgumentError("x and the result differ in dtype");
   }
+  FF_RETURN_IF_ERROR(RefuseComputed(request, {1, 2}));
   return [&api, kind](const LaunchContext& context) -> absl::Status {
     const TensorView& x = context.inputs[0];
     FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(x)));
@@ -144,6 +163,7 @@ absl::StatusOr<CheckedLaunchFn> BindAddNorm(const cuda::Api& api, const BindRequ
   for (const DType dtype : {*request.input_dtypes[1], request.output_dtypes[0], request.output_dtypes[1]}) {
     if (dtype != request.input_dtypes[0]) return absl::InvalidArgumentError("operands and results differ in dtype");
   }
+  FF_RETURN_IF_ERROR(RefuseComputed(request, {2, 3}));
   return [&api, kind](const LaunchContext& context) -> absl::Status {
     const TensorView& x = context.inputs[0];
     FF_RETURN_IF_ERROR(CheckDims("residual", context.inputs[1], DimsOf(x)));
@@ -179,7 +199,8 @@ cudaError_t InvariantGemm(const cuda::Api& api, const cuda::GemmArgs& args, cuda
 }
 
 template <bool invariant>
-cudaError_t RunGemm(const cuda::Api& api, const cuda::GemmArgs& args, cudaStream_t stream) {
+cudaError_t RunGemm(const cuda::Api& api, const cuda::GemmArgs& args, bool computed_weight, cudaStream_t stream) {
+  if (computed_weight) return api.gemm_portable(args, stream);  // the others read it early
   return invariant ? InvariantGemm(api, args, stream) : api.gemm(args, stream);
 }
 
@@ -215,10 +236,10 @@ absl::StatusOr<cuda::GemmArgs> GemmArgsOf(cuda::GemmArgs args, const LaunchConte
 template <bool invariant>
 absl::StatusOr<CheckedLaunchFn> BindLinear(const cuda::Api& api, const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const cuda::GemmArgs types, GemmTypes(request));
-  return [&api, types](const LaunchContext& context) -> absl::Status {
+  return [&api, types, computed = IsComputed(request, 1)](const LaunchContext& context) -> absl::Status {
     FF_ASSIGN_OR_RETURN(const cuda::GemmArgs args, GemmArgsOf(types, context));
     if (context.outputs[0].NumElements() == 0) return absl::OkStatus();
-    return ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context)));
+    return ToStatus(api, context, RunGemm<invariant>(api, args, computed, StreamOf(context)));
   };
 }
 
@@ -241,7 +262,8 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   if (!relu) {
     FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(activation));
   }
-  return [&api, types, norm, relu](const LaunchContext& context) -> absl::Status {
+  FF_RETURN_IF_ERROR(RefuseComputed(request, {4, 5}));
+  return [&api, types, norm, relu, computed = IsComputed(request, 1)](const LaunchContext& context) -> absl::Status {
     const TensorView& x = context.inputs[0];
     const TensorView* residual = Optional(context, 3);
     FF_ASSIGN_OR_RETURN(cuda::GemmArgs args, GemmArgsOf(types, context));
@@ -257,7 +279,7 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
       FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
       args.a = context.workspace;
     }
-    FF_RETURN_IF_ERROR(ToStatus(api, context, RunGemm<invariant>(api, args, StreamOf(context))));
+    FF_RETURN_IF_ERROR(ToStatus(api, context, RunGemm<invariant>(api, args, computed, StreamOf(context))));
     if (!relu) return absl::OkStatus();
     const TensorView& y = context.outputs[0];
     const cuda::UnaryArgs relu_args = {

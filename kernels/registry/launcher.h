@@ -67,6 +67,9 @@ struct BindRequest {
   absl::Span<const std::optional<DType>> input_dtypes;  // nullopt: an absent optional operand
   absl::Span<const DType> output_dtypes;
   std::string_view op;  // the step's IR op name: one kernel may compute several (cpu.binary: add, mul, ...)
+  // The inputs that steps ahead of this one, or other work on the device, may have written just before; the others are
+  // weights, complete long since.
+  absl::Span<const int> computed_inputs = {};
 };
 
 using BindFn = std::function<absl::StatusOr<std::unique_ptr<BoundKernel>>(const BindRequest&)>;

@@ -189,6 +189,63 @@ TEST_F(GraphOnCudaTest, WantsAnArenaThatIsLargeEnough) {
   EXPECT_EQ(executor_->ArenaBytes({9, 2}).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
+// Kernels that read a weight early would find what was there before it was computed.
+TEST_F(GraphOnCudaTest, AComputedWeightIsReadOnceItIsThere) {
+  constexpr std::string_view kComputed = R"ir(ffir 1
+graph @computed {
+  input %0 "x" : bf16[4, 16]
+  input %1 "change" : bf16[8, 16]
+  weight %2 "w" : bf16[8, 16]
+  %3 = add(%1, %2) : bf16[8, 16]
+  %4 = linear(%0, %3) : bf16[4, 8]
+  %5 = linear(%0, %2) : bf16[4, 8]
+  output "changed" %4
+  output "plain" %5
+}
+)ir";
+  passes::CompileOptions options;
+  options.device = "cuda";
+  auto graph = ir::Parse(kComputed);
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  auto compiled = driver::CompileGraph(**graph, options);
+  ASSERT_TRUE(compiled.ok()) << compiled.status();
+  const auto executor =
+      GraphExecutor::Create(std::move(compiled->plan), driver::PlanGraphArena, /*arena=*/nullptr, device_.get());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  LoadedWeight weight;
+  weight.view = View(Room(256), DType::kBF16, {8, 16});
+  weight.bytes = 256;
+  const LoadedWeight* const weights = &weight;
+  const int64_t bytes = *(*executor)->ArenaBytes({});
+  const CallersResources callers = {.arena = Room(bytes), .arena_bytes = bytes, .launch_handle = stream_};
+  host_.TakeKernels();
+  ASSERT_EQ(
+      (*executor)->Run({}, {View(Room(128), DType::kBF16, {4, 16}), View(Room(256), DType::kBF16, {8, 16})}, {weights},
+                       {View(Room(64), DType::kBF16, {4, 8}), View(Room(64), DType::kBF16, {4, 8})}, &callers),
+      absl::OkStatus());
+  ASSERT_EQ(host_.api().stream_synchronize(stream_), cudaSuccess);
+  EXPECT_THAT(host_.TakeKernels(), testing::ElementsAre("binary", "gemm_portable", "gemm"));
+}
+
+TEST_F(GraphOnCudaTest, ANormWhoseWeightIsComputedIsRefused) {
+  auto graph = ir::Parse(R"ir(ffir 1
+graph @computed {
+  input %0 "x" : f32[4, 16]
+  input %1 "weight" : f32[16]
+  %2 = rms_norm(%0, %1) {eps = 1e-05} : f32[4, 16]
+  output "y" %2
+}
+)ir");
+  ASSERT_TRUE(graph.ok()) << graph.status();
+  passes::CompileOptions options;
+  options.device = "cuda";
+  auto compiled = driver::CompileGraph(**graph, options);
+  ASSERT_TRUE(compiled.ok()) << compiled.status();
+  EXPECT_EQ(
+      GraphExecutor::Create(std::move(compiled->plan), driver::PlanGraphArena, nullptr, device_.get()).status().code(),
+      absl::StatusCode::kUnimplemented);
+}
+
 TEST(CompiledGraphOnTheCpuTest, TakesNoStream) {
   const auto cpu = CompiledGraph::Compile(*Graph());
   ASSERT_TRUE(cpu.ok()) << cpu.status();

@@ -92,6 +92,14 @@ absl::Status BoundPlan::BindSteps(bool batch_invariant) {
     std::vector<DType> output_dtypes;
     for (int32_t index : step.outputs) output_dtypes.push_back(plan_.tensors[static_cast<size_t>(index)].dtype);
 
+    std::vector<int> computed_inputs;
+    for (size_t o = 0; o < step.inputs.size(); ++o) {
+      const int32_t index = step.inputs[o];
+      if (index >= 0 && plan_.tensors[static_cast<size_t>(index)].storage != plan::Storage::kWeight) {
+        computed_inputs.push_back(static_cast<int>(o));
+      }
+    }
+
     const auto is_there = [&](const plan::KernelRef& kernel) {
       return device_->launchers().Has(kernel.id, kernel.version);
     };
@@ -108,9 +116,13 @@ absl::Status BoundPlan::BindSteps(bool batch_invariant) {
                                               "\", which this build of FlashFlow lacks"));
     }
     FF_RETURN_IF_ERROR(CheckInPlace(i, *tactic));
-    absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel = device_->launchers().Bind(
-        tactic->id, tactic->version,
-        {.attrs = step.attrs, .input_dtypes = input_dtypes, .output_dtypes = output_dtypes, .op = step.op});
+    absl::StatusOr<std::unique_ptr<kernels::BoundKernel>> kernel =
+        device_->launchers().Bind(tactic->id, tactic->version,
+                                  {.attrs = step.attrs,
+                                   .input_dtypes = input_dtypes,
+                                   .output_dtypes = output_dtypes,
+                                   .op = step.op,
+                                   .computed_inputs = computed_inputs});
     if (!kernel.ok()) {
       return absl::Status(kernel.status().code(),
                           absl::StrCat("plan: step ", i, " (", step.op, "): ", kernel.status().message()));
