@@ -114,8 +114,8 @@ __global__ void __launch_bounds__(kThreads) FusedAttentionKernel(const __grid_co
       for (int pair = 0; pair < kBlockKeys / 16; ++pair) {
         uint32_t k[4];
         LoadFragments(k_block + Layout::Offset(pair * 16 + lane / 16 * 8 + lane % 8, 2 * step + lane / 8 % 2), k);
-        Mma16x8x16<E>(s[2 * pair], q[step], k[0], k[1]);
-        Mma16x8x16<E>(s[2 * pair + 1], q[step], k[2], k[3]);
+        Mma<E>(s[2 * pair], q[step], k[0], k[1]);
+        Mma<E>(s[2 * pair + 1], q[step], k[2], k[3]);
       }
     }
     const int first = block * kBlockKeys;
@@ -165,8 +165,8 @@ __global__ void __launch_bounds__(kThreads) FusedAttentionKernel(const __grid_co
       for (int i = 0; i < kSteps; ++i) {
         uint32_t v[4];
         LoadTransposedFragments(v_block + Layout::Offset(step * 16 + lane % 16, 2 * i + lane / 16), v);
-        Mma16x8x16<E>(o[2 * i], p, v[0], v[1]);
-        Mma16x8x16<E>(o[2 * i + 1], p, v[2], v[3]);
+        Mma<E>(o[2 * i], p, v[0], v[1]);
+        Mma<E>(o[2 * i + 1], p, v[2], v[3]);
       }
     }
   }

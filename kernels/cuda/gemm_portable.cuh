@@ -16,8 +16,8 @@
 #include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/mma.cuh"
 
 namespace flashflow::cuda::gemm_portable {
 
@@ -31,20 +31,6 @@ inline constexpr int kPitch = kTile + 4;  // of a row of sums, at the end
 inline constexpr int kSharedBytes = kTile * kPitch * 4;
 static_assert(kSharedBytes >= kStages * 2 * kOperandBytes);
 
-// 16 bytes to shared memory, asynchronously; zeros where `inside` is false.
-__device__ __forceinline__ void CopyAsync(uint32_t shared, const void* global, bool inside) {
-  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(__cvta_generic_to_global(global)),
-               "r"(inside ? 16 : 0)
-               : "memory");
-}
-
-__device__ __forceinline__ void LoadMatrix4(uint32_t shared, uint32_t (&r)[4]) {
-  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
-               : "r"(shared)
-               : "memory");
-}
-
 __device__ __forceinline__ uint32_t UnitOffset(int row, int unit) {
   return row * kBlockBytes + ((unit ^ (row / 2 % kUnits)) * 16);
 }
@@ -52,11 +38,11 @@ __device__ __forceinline__ uint32_t UnitOffset(int row, int unit) {
 template <class Element, bool kGated>
 __global__ void __launch_bounds__(kThreads) PortableKernel(const GemmArgs p) {
   using Sum = SumOf<Element>;
-  using Narrow = NarrowOf<Element>;
+  using Narrow = std::conditional_t<std::is_same_v<Element, int8_t>, __nv_bfloat16, Element>;  // of d, unless f32
   constexpr int kUnitElements = kPerVector<Element>;
   constexpr int kColumns = kGated ? kTile / 2 : kTile;  // of d
   extern __shared__ __align__(128) uint8_t shared[];
-  const uint32_t ring = static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+  const uint32_t ring = ToShared(shared);
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
   const int tiles_n = (p.n + kColumns - 1) / kColumns;
   const int row_d = blockIdx.x / tiles_n * kTile;
@@ -74,17 +60,17 @@ __global__ void __launch_bounds__(kThreads) PortableKernel(const GemmArgs p) {
       const bool inside = column < p.k;
       const bool inside_a = inside && row_d + row < p.m;
       const auto* a = static_cast<const Element*>(p.a) + (row_d + row) * p.lda + column;
-      CopyAsync(to + UnitOffset(row, unit), inside_a ? a : p.a, inside_a);
+      CopyAsync16(to + UnitOffset(row, unit), inside_a ? a : p.a, inside_a);
       const int within = row % kColumns, part = row / kColumns;  // part 1 only where gated
       const bool inside_w = inside && column_d + within < p.n;
       const auto* w = static_cast<const Element*>(p.w) + (part * int64_t{p.n} + column_d + within) * p.ldw + column;
-      CopyAsync(to + kOperandBytes + UnitOffset(row, unit), inside_w ? w : p.w, inside_w);
+      CopyAsync16(to + kOperandBytes + UnitOffset(row, unit), inside_w ? w : p.w, inside_w);
     }
   };
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) {
     if (stage < blocks) load(stage, stage);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    CopyCommit();
   }
 
   // The warp's 64 rows of `a`, and its four groups of 8 rows of `w`: where gated, two of either half.
@@ -94,10 +80,10 @@ __global__ void __launch_bounds__(kThreads) PortableKernel(const GemmArgs p) {
   };
   Sum sums[4][4][4] = {};
   for (int block = 0; block < blocks; ++block) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(kStages - 2) : "memory");
+    CopyWait<kStages - 2>();
     __syncthreads();  // this block is there, and all have left the one whose place the next load takes
     if (block + kStages - 1 < blocks) load(block + kStages - 1, (block + kStages - 1) % kStages);
-    asm volatile("cp.async.commit_group;" ::: "memory");
+    CopyCommit();
     const uint32_t a = ring + block % kStages * 2 * kOperandBytes;
     const uint32_t w = a + kOperandBytes;
 #pragma unroll
@@ -105,19 +91,18 @@ __global__ void __launch_bounds__(kThreads) PortableKernel(const GemmArgs p) {
       uint32_t fragment_a[4][4], fragment_w[2][4];
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
-        LoadMatrix4(a + UnitOffset(warp_row + i * 16 + lane % 16, step * 2 + lane / 16), fragment_a[i]);
+        LoadFragments(a + UnitOffset(warp_row + i * 16 + lane % 16, step * 2 + lane / 16), fragment_a[i]);
       }
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
         const int row = group_row(2 * i + lane / 16) + lane % 8;
-        LoadMatrix4(w + UnitOffset(row, step * 2 + lane / 8 % 2), fragment_w[i]);
+        LoadFragments(w + UnitOffset(row, step * 2 + lane / 8 % 2), fragment_w[i]);
       }
 #pragma unroll
       for (int i = 0; i < 4; ++i) {
 #pragma unroll
         for (int j = 0; j < 4; ++j) {
-          Mma<Element>(sums[i][j], fragment_a[i][0], fragment_a[i][1], fragment_a[i][2], fragment_a[i][3],
-                       fragment_w[j / 2][j % 2 * 2], fragment_w[j / 2][j % 2 * 2 + 1]);
+          Mma<Element>(sums[i][j], fragment_a[i], fragment_w[j / 2][j % 2 * 2], fragment_w[j / 2][j % 2 * 2 + 1]);
         }
       }
     }

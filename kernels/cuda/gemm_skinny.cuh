@@ -18,8 +18,8 @@
 #include "kernels/cuda/activate.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/gemm.h"
-#include "kernels/cuda/gemm_mma.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/vector.cuh"
 
 namespace flashflow::cuda::gemm_skinny {
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
   constexpr int kAhead = kLoads<kGroups> / kParts;
   constexpr int kTeams = kWarps / kSplit;
   using Sum = SumOf<Element>;
-  using Narrow = NarrowOf<Element>;
+  using Narrow = std::conditional_t<std::is_same_v<Element, int8_t>, __nv_bfloat16, Element>;  // of d, unless f32
   __shared__ Sum sums[kWarps][kParts][kTilesM * 16][kTileRows];
 
   const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
@@ -98,8 +98,8 @@ __global__ void __launch_bounds__(kWarps * 32, 2) SkinnyKernel(const GemmArgs p)
           for (int m = 0; m < kTilesM; ++m) {
             const uint4 low = a[i][2 * m];
             const uint4 high = 2 * m + 1 < kGroups ? a[i][(2 * m + 1) % kGroups] : make_uint4(0, 0, 0, 0);
-            Mma<Element>(d[part][m], low.x, high.x, low.y, high.y, w.x, w.y);
-            Mma<Element>(d[part][m], low.z, high.z, low.w, high.w, w.z, w.w);
+            Mma<Element>(d[part][m], {low.x, high.x, low.y, high.y}, w.x, w.y);
+            Mma<Element>(d[part][m], {low.z, high.z, low.w, high.w}, w.z, w.w);
           }
         }
       }

@@ -1,5 +1,5 @@
 // The tensor cores' and the copy units' instructions of compute capability 8.0, one PTX instruction a function. PTX ISA
-// 9.0 is the reference. E is __nv_bfloat16 or __half.
+// 9.0 is the reference.
 //
 // Of an 8x8 matrix of 16-bit elements, lane l holds elements (l / 4, 2 * (l % 4)) and the one to its right in a 32-bit
 // register, the first in the lower half: "a fragment" below.
@@ -19,26 +19,30 @@ __device__ __forceinline__ uint32_t ToShared(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// d += A B for A[16, 16] and B[16, 8]. a: the fragments of A's quarters, top left, bottom left, top right, bottom
-// right. b: those of the transposes of B's upper and lower half. d: elements (lane / 4 + 8 * (i / 2), 2 * (lane % 4) +
-// i % 2).
-template <class E>
-__device__ __forceinline__ void Mma16x8x16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  if constexpr (std::is_same_v<E, __nv_bfloat16>) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+// What products of Element are summed in.
+template <class Element>
+using SumOf = std::conditional_t<std::is_same_v<Element, int8_t>, int32_t, float>;
+
+#define FF_MMA(TYPES, CONSTRAINT)                                                                  \
+  asm("mma.sync.aligned." TYPES " {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};" \
+      : CONSTRAINT(d[0]), CONSTRAINT(d[1]), CONSTRAINT(d[2]), CONSTRAINT(d[3])                     \
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1))
+
+// d += A B for 16 rows of A and 8 columns of B, over 32 bytes of each: 16 elements, or 32 of int8_t, whose pairs are
+// then the "elements" of fragments. a: the fragments of A's quarters, top left, bottom left, top right, bottom right.
+// b: those of the transposes of B's upper and lower half. d: elements (lane / 4 + 8 * (i / 2), 2 * (lane % 4) + i % 2).
+template <class Element>
+__device__ __forceinline__ void Mma(SumOf<Element> (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  if constexpr (std::is_same_v<Element, int8_t>) {
+    FF_MMA("m16n8k32.row.col.s32.s8.s8.s32", "+r");
+  } else if constexpr (std::is_same_v<Element, __half>) {
+    FF_MMA("m16n8k16.row.col.f32.f16.f16.f32", "+f");
   } else {
-    static_assert(std::is_same_v<E, __half>);
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
-        "{%0, %1, %2, %3};"
-        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    static_assert(std::is_same_v<Element, __nv_bfloat16>);
+    FF_MMA("m16n8k16.row.col.f32.bf16.bf16.f32", "+f");
   }
 }
+#undef FF_MMA
 
 // The fragments of four 8x8 matrices (of their transposes): lane l gives the shared address of row l % 8 of matrix
 // l / 8, 16-byte aligned.

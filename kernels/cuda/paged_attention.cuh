@@ -356,7 +356,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
         uint32_t k[4];
         LoadFragments(slot + T::Layout::Offset(lane % 16, 2 * step + lane / 16), k);
 #pragma unroll
-        for (int t = 0; t < T::kColumnTiles; ++t) Mma16x8x16<E>(s[t], k, q[t][step][0], q[t][step][1]);
+        for (int t = 0; t < T::kColumnTiles; ++t) Mma<E>(s[t], k, q[t][step][0], q[t][step][1]);
       }
       if (tile * kTileKeys < all_see_begin || (tile + 1) * kTileKeys > all_see_end) {
 #pragma unroll
@@ -400,7 +400,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
         LoadTransposedFragments(
             slot + T::kTileBytes + T::Layout::Offset(lane % 8 + lane / 16 * 8, 2 * i + lane / 8 % 2), v);
 #pragma unroll
-        for (int t = 0; t < T::kColumnTiles; ++t) Mma16x8x16<E>(sums.o[i][t], v, p[t][0], p[t][1]);
+        for (int t = 0; t < T::kColumnTiles; ++t) Mma<E>(sums.o[i][t], v, p[t][0], p[t][1]);
       }
     };
 
