@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/attention_plain.h"
+#include "kernels/cuda/chunk.cuh"
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/fast_math.cuh"
 #include "kernels/cuda/launch.cuh"
@@ -15,18 +16,6 @@ constexpr int kLanes = 8;  // that share a key
 constexpr int kTeams = kThreads / kLanes;
 constexpr int kChunk = 8;  // channels that a lane reads at once
 constexpr int kMaxHeadDim = 256;
-
-template <class E>
-__device__ __forceinline__ void LoadChunk(const E* from, float (&x)[kChunk]) {
-  constexpr int kVectors = kChunk / kPerVector<E>;
-#pragma unroll
-  for (int i = 0; i < kVectors; ++i) {
-    float part[kPerVector<E>];
-    UnpackVector<E>(reinterpret_cast<const uint4*>(from)[i], part);
-#pragma unroll
-    for (int e = 0; e < kPerVector<E>; ++e) x[i * kPerVector<E> + e] = part[e];
-  }
-}
 
 // kChunks: how many chunks of the head a lane has; its i-th is chunk i * kLanes + lane.
 template <class E, int kChunks, bool kPaged>
