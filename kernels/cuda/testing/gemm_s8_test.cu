@@ -139,6 +139,7 @@ void TestGemmS8(Report& report) {
   std::vector<Kernel> many = {[](const GemmArgs& args) { return GemmPortable(args, nullptr); },
                               [](const GemmArgs& args) { return Gemm(args, nullptr); }};
   for (int tile_n : {0, 128, 192}) {
+    if (!report.hopper) break;
     many.push_back([=](const GemmArgs& args) { return GemmSm90(args, {tile_n}, nullptr); });
   }
   for (int m : {1, 7, 63, 65, 127, 128, 129, 255, 1023}) {
@@ -168,6 +169,7 @@ void TestGemmS8(Report& report) {
     std::vector<Kernel> few = {[](const GemmArgs& args) { return GemmSkinny(args, nullptr); }};
     std::vector<Kernel> exact = few;
     for (int split : {0, 1, 2, 4, 8}) {
+      if (!report.hopper) break;
       for (int tile_rows : {64, 128}) {
         if (tile_rows == 128 && split > 1) continue;
         exact.push_back([=](const GemmArgs& args) { return GemmRowsSm90(args, {split, tile_rows}, nullptr); });
