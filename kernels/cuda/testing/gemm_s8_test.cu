@@ -1,14 +1,14 @@
 // The products of 8-bit codes against integer sums on the device, exactly where no activation follows.
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <functional>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/exact_activation.cuh"
+#include "kernels/cuda/testing/gemm_case.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/report.h"
 
@@ -48,22 +48,13 @@ __global__ void OracleKernel(GemmArgs p, double* expected, double* tolerance) {
   tolerance[index] = (p.f32_output ? 0x1p-23 : 0x1p-8) * (fabs(value) + fabs(added)) + 0x1p-18 * fabs(z[0] * factor);
 }
 
-struct Case {
-  int m, n, k;
-  Activation activation = Activation::kNone;
-  bool bias = false, residual = false, gated = false, f32_output = false;
-  int pad = 0;
-  float magnitude = 127.0f;  // of the codes
-};
-
-using Kernel = std::function<cudaError_t(const GemmArgs&)>;
+using Case = GemmCase;
+using Kernel = GemmKernel;
 
 template <class Output>
 void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Report& report) {
-  char where[200];
-  std::snprintf(where, sizeof(where), "s8 gemm m %d n %d k %d act %d bias %d residual %d gated %d f32 %d pad %d",
-                test.m, test.n, test.k, static_cast<int>(test.activation), test.bias, test.residual, test.gated,
-                test.f32_output, test.pad);
+  const std::string name = Describe("s8", test);
+  const char* where = name.c_str();
   const int rows_w = test.gated ? 2 * test.n : test.n;
   const int64_t lda = test.k + 2 * test.pad, ldd = (test.n + 7) / 8 * 8 + test.pad;
   GuardedBuffer<int8_t> a(test.m * lda), w(rows_w * lda);
@@ -77,22 +68,11 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   Fill(w_scale, seed + 4, 0.01f / std::sqrt(static_cast<float>(test.k)));
   Fill(bias, seed + 5, 1.0f);
   Fill(residual, seed + 6, 2.0f);
-  GemmArgs args;
-  args.dtype = Dtype::kS8;
+  GemmArgs args = ArgsOf(test, Dtype::kS8, lda, ldd, bias.data(), residual.data());
   args.a = a.data();
   args.w = w.data();
   args.a_scale = a_scale.data();
   args.w_scale = w_scale.data();
-  args.bias = test.bias ? bias.data() : nullptr;
-  args.residual = test.residual ? residual.data() : nullptr;
-  args.m = test.m;
-  args.n = test.n;
-  args.k = test.k;
-  args.lda = args.ldw = lda;
-  args.ldd = args.ld_residual = ldd;
-  args.activation = test.activation;
-  args.gated = test.gated;
-  args.f32_output = test.f32_output;
 
   double *expected = nullptr, *tolerance = nullptr;
   FF_CUDA_OK(cudaMalloc(&expected, d.size() * sizeof(double)));
@@ -107,12 +87,7 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
     const cudaError_t error = kernel(args);
     report.Expect(error == cudaSuccess, cudaGetErrorString(error), where);
     FF_CUDA_OK(cudaDeviceSynchronize());
-    const Mismatch mismatch = Compare(out.data(), expected, tolerance, out.size());
-    char what[160];
-    std::snprintf(what, sizeof(what), "%llu elements differ, first at (%lld, %lld), worst ratio %g", mismatch.bad,
-                  static_cast<long long>(mismatch.first / ldd), static_cast<long long>(mismatch.first % ldd),
-                  mismatch.worst);
-    report.Expect(mismatch.bad == 0, what, where);
+    ExpectNear(out, expected, tolerance, ldd, where, report);
     report.Expect(first || SameBytes(d.data(), again.data(), d.size() * sizeof(Output)),
                   "bits depend on how the product is shared out", where);
     report.Expect(out.GuardsIntact() && a.GuardsIntact() && w.GuardsIntact() && residual.GuardsIntact(),

@@ -1,14 +1,14 @@
 // The GEMM kernels against a float64 product on the device.
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
-#include <functional>
+#include <string>
 #include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/exact_activation.cuh"
+#include "kernels/cuda/testing/gemm_case.cuh"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/report.h"
 
@@ -73,25 +73,17 @@ __global__ void OracleKernel(Operands<Element> p, double* expected, double* tole
                      (f16_output ? 0x1p-25 : 1e-30);  // half a unit of subnormals
 }
 
-struct Case {
-  int m, n, k;
-  Activation activation = Activation::kNone;
-  bool bias = false, residual = false, gated = false, f32_output = false;
-  int pad = 0;  // elements from the end of a row to the next
-};
-
-using Kernel = std::function<cudaError_t(const GemmArgs&)>;
+using Case = GemmCase;
+using Kernel = GemmKernel;
 
 // Runs each of `kernels`: the first must be right, and the others must give its bits.
 template <class Element, class Output>
 void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Report& report) {
-  char where[200];
-  std::snprintf(where, sizeof(where), "gemm %s m %d n %d k %d act %d bias %d residual %d gated %d f32 %d pad %d",
-                sizeof(Element) == 4              ? "f32"
-                : std::is_same_v<Element, __half> ? "f16"
-                                                  : "bf16",
-                test.m, test.n, test.k, static_cast<int>(test.activation), test.bias, test.residual, test.gated,
-                test.f32_output, test.pad);
+  const std::string name = Describe(sizeof(Element) == 4              ? "f32"
+                                    : std::is_same_v<Element, __half> ? "f16"
+                                                                      : "bf16",
+                                    test);
+  const char* where = name.c_str();
   const int rows_w = test.gated ? 2 * test.n : test.n;
   const auto pitch = [&](int columns) { return (columns + 7) / 8 * 8 + test.pad; };
   const int64_t lda = pitch(test.k), ldd = pitch(test.n);
@@ -103,21 +95,9 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   Fill(bias, seed + 3, 1.0f);
   Fill(residual, seed + 4, 2.0f);
 
-  GemmArgs args;
+  GemmArgs args = ArgsOf(test, kDtype<Element>, lda, ldd, bias.data(), residual.data());
   args.a = a.data();
   args.w = w.data();
-  args.bias = test.bias ? bias.data() : nullptr;
-  args.residual = test.residual ? residual.data() : nullptr;
-  args.d = d.data();
-  args.m = test.m;
-  args.n = test.n;
-  args.k = test.k;
-  args.lda = args.ldw = lda;
-  args.ldd = args.ld_residual = ldd;
-  args.activation = test.activation;
-  args.gated = test.gated;
-  args.f32_output = test.f32_output;
-  args.dtype = kDtype<Element>;
 
   double *expected = nullptr, *tolerance = nullptr;
   FF_CUDA_OK(cudaMalloc(&expected, d.size() * sizeof(double)));
@@ -148,12 +128,7 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
     report.Expect(error == cudaSuccess, cudaGetErrorString(error), where);
     FF_CUDA_OK(cudaDeviceSynchronize());
     if (first) {
-      const Mismatch mismatch = Compare(out.data(), expected, tolerance, out.size());
-      char what[160];
-      std::snprintf(what, sizeof(what), "%llu elements outside the tolerance, first at (%lld, %lld), worst ratio %g",
-                    mismatch.bad, static_cast<long long>(mismatch.first / ldd),
-                    static_cast<long long>(mismatch.first % ldd), mismatch.worst);
-      report.Expect(mismatch.bad == 0, what, where);
+      ExpectNear(out, expected, tolerance, ldd, where, report);
     } else {
       report.Expect(SameBytes(d.data(), again.data(), d.size() * sizeof(Output)),
                     "bits differ from run to run or depend on the tile", where);
