@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_checks.h"
 
 namespace flashflow::cuda {
 namespace gemm_rows_sm90 {
@@ -20,10 +21,6 @@ FF_DECLARE(Dtype::kS8)
 }  // namespace gemm_rows_sm90
 
 namespace {
-
-constexpr int kMostK = 131072;  // 2^17 products of at most 2^14 - 2^8 + 1 fit 32 bits with a sign
-
-bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
 
 // By n and k alone, so that a row's bits do not depend on m. The constants are those of an H200, whatever the GPU: the
 // order of a sum must not depend on it either.
@@ -47,21 +44,13 @@ GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
 }  // namespace
 
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
-  if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
-  if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
+  if (cudaError_t error = CheckOperands(args)) return error;
   const GemmRowsSm90Config chosen = Choose(args, config);
   if ((chosen.tile_rows != 64 && chosen.tile_rows != 128) ||
       (chosen.split_k != 1 && chosen.split_k != 2 && chosen.split_k != 4 && chosen.split_k != 8)) {
     return cudaErrorInvalidValue;
   }
-  if (args.dtype == Dtype::kF32 || args.gated) return cudaErrorNotSupported;
-  const bool s8 = args.dtype == Dtype::kS8;
-  if (s8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
-  const int step = s8 ? 16 : 8;
-  if (args.k % step != 0 || args.lda % step != 0 || args.ldw % step != 0 || !Aligned(args.a) || !Aligned(args.w) ||
-      (s8 && args.k > kMostK)) {
-    return cudaErrorNotSupported;
-  }
+  if (args.gated || !FitsTensorCores(args)) return cudaErrorNotSupported;
   int device = 0, major = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   if (cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return error;

@@ -2,6 +2,7 @@
 #include <cstdint>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/gemm_checks.h"
 
 namespace flashflow::cuda {
 namespace gemm_sm90 {
@@ -45,23 +46,13 @@ int ChooseTileN(const GemmArgs& args, int sms) {
   return best;
 }
 
-constexpr int kMostK = 131072;  // 2^17 products of at most 2^14 - 2^8 + 1 fit 32 bits with a sign
-
-bool Aligned(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }
-
 }  // namespace
 
 cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStream_t stream) {
-  if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
-  if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
-  if (args.dtype == Dtype::kF32) return cudaErrorNotSupported;
-  const bool s8 = args.dtype == Dtype::kS8;
-  if (s8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
+  if (cudaError_t error = CheckOperands(args)) return error;
   const int64_t step_d = args.f32_output ? 4 : 8;
-  const int64_t step_k = s8 ? 16 : 8;
-  if (!Aligned(args.a) || !Aligned(args.w) || !Aligned(args.d) || !Aligned(args.residual) || args.lda % step_k != 0 ||
-      args.ldw % step_k != 0 || args.ldd % step_d != 0 || (args.residual != nullptr && args.ld_residual % 8 != 0) ||
-      args.k % step_k != 0 || args.n % step_d != 0 || (s8 && args.k > kMostK)) {
+  if (!FitsTensorCores(args) || !Aligned16(args.d) || !Aligned16(args.residual) || args.ldd % step_d != 0 ||
+      (args.residual != nullptr && args.ld_residual % 8 != 0) || args.n % step_d != 0) {
     return cudaErrorNotSupported;
   }
 
