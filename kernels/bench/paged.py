@@ -19,6 +19,7 @@ DECODE = (  # rows, heads, kv_heads, context, head_dim
     (1, 32, 8, 4096, 128),
     (32, 32, 8, 4096, 128),
 )
+STEPS = ((1, 12, 12, 128, 64), (1, 12, 12, 1024, 64), (8, 12, 12, 1024, 64), (64, 12, 12, 1024, 64), (1, 9, 3, 1024, 64))
 ROPE = ((1, 9, 3, 64), (256, 32, 8, 128))  # tokens, heads, kv_heads, head_dim
 
 
@@ -36,6 +37,16 @@ def _decode_operands(rows: int, heads: int, kv_heads: int, context: int, dim: in
     cache = randn(rows * context // PAGE, 2, kv_heads, PAGE, dim)
     k, v = (randn(rows, kv_heads, context, dim) for _ in range(2))
     return (randn(rows, heads, dim), empty(rows, heads, dim), cache, *_rows(rows, context), k, v)
+
+
+def _step_operands(rows: int, heads: int, kv_heads: int, context: int, dim: int) -> Operands:
+    return (
+        randn(rows, heads + 2 * kv_heads, dim),
+        *(torch.rand(rows, dim, device="cuda") for _ in range(2)),
+        empty(rows, heads, dim),
+        randn(rows * context // PAGE, 2, kv_heads, PAGE, dim),
+        *_rows(rows, context),
+    )
 
 
 def _decode(library: Library, blocks: int) -> Bind:
@@ -75,6 +86,40 @@ def _rope(library: Library) -> Bind:
     return bind
 
 
+def _step_sizes(qkv: torch.Tensor, cache: torch.Tensor, table: tuple[torch.Tensor, ...]) -> tuple[int, ...]:
+    tokens, heads_and_kv, dim = qkv.shape
+    kv_heads = cache.shape[2]
+    return (tokens, tokens, table[2].shape[1], heads_and_kv - 2 * kv_heads, kv_heads, dim, PAGE)
+
+
+def _step(library: Library) -> Bind:
+    def bind(
+        qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, o: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
+    ) -> Call:
+        sizes = _step_sizes(qkv, cache, table)
+        return lambda: library.call("ff_paged_decode", qkv, cos, sin, o, cache, *table, *sizes, qkv.shape[2] ** -0.5, 0, 0)
+
+    return bind
+
+
+def _step_in_two(library: Library) -> Bind:
+    def bind(
+        qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, o: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
+    ) -> Call:
+        sizes = _step_sizes(qkv, cache, table)
+        tokens, _, pages, *heads, dim, page = sizes
+        # Queries of the merged projection's first tokens: their bytes are as many.
+        attend = (tokens, pages, 1, *heads, dim, page, dim**-0.5, 0, 0)
+
+        def call() -> None:
+            library.call("ff_rope_append", qkv, cos, sin, cache, *table, *sizes)
+            library.call("ff_paged_attention", qkv, o, cache, *table, *attend)
+
+        return call
+
+    return bind
+
+
 def _rope_eager(
     qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
 ) -> object:
@@ -110,6 +155,17 @@ def cases(libraries: Libraries) -> Iterator[Case]:
             },
             flops=4.0 * rows * heads * context * dim,
             bytes=4.0 * rows * kv_heads * context * dim + 4.0 * rows * heads * dim,
+        )
+    for rows, heads, kv_heads, context, dim in STEPS:
+        shape = (rows, heads, kv_heads, context, dim)
+        yield Case(
+            "paged",
+            f"rope, append and decode {rows}x{heads}/{kv_heads}x{context}x{dim}",
+            lambda shape=shape: _step_operands(*shape),
+            ours={name: _step(library) for name, library in libraries.items()},
+            peers={"ours, two launches": _step_in_two(libraries["ours"])},
+            flops=4.0 * rows * heads * context * dim,
+            bytes=4.0 * rows * kv_heads * context * dim + 4.0 * rows * (heads + kv_heads) * dim,
         )
     for tokens, heads, kv_heads, dim in ROPE:
         yield Case(

@@ -52,6 +52,7 @@ constexpr Api kApi = {
     .rope_append = RopeAppend,
     .paged_attention = PagedAttention,
     .paged_prefill = PagedPrefill,
+    .paged_decode = PagedDecode,
     .fused_attention = FusedAttention,
     .softmax = Softmax,
     .quantize = Quantize,

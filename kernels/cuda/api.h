@@ -84,6 +84,7 @@ struct Api {
   cudaError_t (*rope_append)(const RopeAppendArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*paged_attention)(const PagedAttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*paged_prefill)(const PagedAttentionArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*paged_decode)(const PagedDecodeArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*fused_attention)(const AttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*softmax)(const SoftmaxArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*quantize)(const QuantizeArgs& args, cudaStream_t stream) = nullptr;

@@ -10,6 +10,10 @@
 //
 // Every warp streams its own tiles through its own ring of shared memory, so that in the loop no warp waits for
 // another.
+//
+// In decode a row's newest key and value come from the projection, not from the cache: the warp that has their tile
+// turns the key, writes both to the cache, and puts them in its ring when it comes to them. No other slot depends on the
+// kernel ahead, so all loads begin before that has ended.
 #ifndef KERNELS_CUDA_PAGED_ATTENTION_CUH_
 #define KERNELS_CUDA_PAGED_ATTENTION_CUH_
 
@@ -23,6 +27,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/mma.cuh"
 #include "kernels/cuda/paged_attention.h"
+#include "kernels/cuda/rotate.cuh"
 
 namespace flashflow::cuda::paged_attention {
 
@@ -55,6 +60,17 @@ struct Traits {
   static_assert(kColumns * kSumsStride * 4 <= kRingBytes);
 };
 
+// What decode does beside attention.
+struct Append {
+  const void* k = nullptr;  // null: nothing, the cache has all slots
+  const void* v = nullptr;
+  int64_t k_stride = 0, v_stride = 0;
+  const void* cos = nullptr;  // null: heads are not turned
+  const void* sin = nullptr;
+  bool f32_angles = true;
+  void* cache = nullptr;
+};
+
 struct Params {
   const void* q;
   void* o;
@@ -64,6 +80,7 @@ struct Params {
   int heads, kv_heads, group, page_size, window;
   int column_blocks;  // thread blocks, or clusters, for the queries of a row on a kv head
   float scale_log2;
+  Append append;
 };
 
 // What a column's sums so far, and those of more slots, are multiplied by where they are joined.
@@ -177,6 +194,12 @@ __device__ __forceinline__ JoinedPair JoinStored(const float* sums, int channel,
   return joined;
 }
 
+__device__ __forceinline__ void StoreShared(uint32_t shared, const uint4& value) {
+  asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(shared), "r"(value.x), "r"(value.y), "r"(value.z),
+               "r"(value.w)
+               : "memory");
+}
+
 __device__ __forceinline__ void StoreCluster(uint32_t shared, uint32_t rank, float2 value) {
 #if __CUDA_ARCH__ >= 900
   asm volatile(
@@ -223,6 +246,31 @@ struct Cursor {
   __device__ __forceinline__ bool InPart() const { return index < end; }
   __device__ __forceinline__ bool Done() const { return part >= T::kParts; }
 };
+
+// Who takes a tile.
+template <class T>
+__device__ __forceinline__ bool IsMine(int tile, int warp, int rank) {
+  const int split = tile / (kRunTiles * kWarps) % kSplits;
+  return T::kAlone ? split / T::kWarpSplits == warp : split == rank && tile / kRunTiles % kWarps == warp;
+}
+
+// Two angles' cosines, or sines.
+template <class E>
+__device__ __forceinline__ float2 LoadAngles(const void* from, int64_t at, bool f32) {
+  return f32 ? *reinterpret_cast<const float2*>(static_cast<const float*>(from) + at)
+             : UnpackPair<E>(*reinterpret_cast<const uint32_t*>(static_cast<const E*>(from) + at));
+}
+
+// Two neighboring channels, from `at` on in the angles, turned; `partners` are those half a head away.
+template <class E>
+__device__ __forceinline__ uint32_t TurnPair(uint32_t pair, uint32_t partners, bool first_half, const Append& append,
+                                             int64_t at) {
+  const float2 x = UnpackPair<E>(pair), other = UnpackPair<E>(partners);
+  const float2 cos = LoadAngles<E>(append.cos, at, append.f32_angles);
+  const float2 sin = LoadAngles<E>(append.sin, at, append.f32_angles);
+  return first_half ? PackPair<E>(RotateLow(x.x, other.x, cos.x, sin.x), RotateLow(x.y, other.y, cos.y, sin.y))
+                    : PackPair<E>(RotateHigh(x.x, other.x, cos.x, sin.x), RotateHigh(x.y, other.y, cos.y, sin.y));
+}
 
 template <class T>
 __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_constant__ Params params) {
@@ -279,6 +327,12 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
     cursor.SkipEmpty();
     if (!cursor.Done() && cursor.Tile() / tiles_per_page != guess) page = table[cursor.Tile() / tiles_per_page];
 
+    // Decode: the tile of the token's slot, and the page if this warp has it.
+    const bool decodes = params.append.k != nullptr;
+    const int own_tile = decodes && columns > 0 ? first_slot / kTileKeys : -1;
+    const bool brings_own = own_tile >= 0 && IsMine<T>(own_tile, warp, rank);
+    const int own_page = brings_own ? table[own_tile / tiles_per_page] : 0;
+
     const int64_t head_elements = int64_t{params.page_size} * T::kHeadDim;
     const E* cache = static_cast<const E*>(params.cache) + kv_head * head_elements;
     const uint32_t ring = ToShared(shared) + warp * T::kRingBytes;
@@ -290,6 +344,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
         const E* k = cache + int64_t{page} * 2 * params.kv_heads * head_elements + in_page * kTileKeys * T::kHeadDim;
         const E* v = k + params.kv_heads * head_elements;
         const int valid = end - tile * kTileKeys;
+        const int own_slot = tile == own_tile ? first_slot % kTileKeys : -1;
         // The next tile's page, in time for it.
         ++cursor.index;
         cursor.SkipEmpty();
@@ -300,6 +355,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
           const int chunk = i * 32 + lane;
           const int slot = chunk / (T::kHeadDim / 8);
           const uint32_t to = load_slot + T::Layout::Offset(slot, chunk % (T::kHeadDim / 8));
+          if (slot == own_slot) continue;
           CopyAsync16(to, k + chunk * 8, slot < valid);
           CopyAsync16(to + T::kTileBytes, v + chunk * 8, slot < valid);
         }
@@ -311,13 +367,43 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
     bool waits = true;
 #pragma unroll
     for (int stage = 0; stage < T::kStages; ++stage) {
-      if (waits && !cursor.Done() && (cursor.Tile() + 1) * kTileKeys > first_slot) {
+      if (waits && !decodes && !cursor.Done() && (cursor.Tile() + 1) * kTileKeys > first_slot) {
         AwaitPreviousKernel();
         waits = false;
       }
       load_next();
     }
     if (waits) AwaitPreviousKernel();
+
+    // Lanes 0 to kChunks - 1 have the token's key, 16 bytes each, the next kChunks lanes its value.
+    constexpr int kChunks = T::kHeadDim / 8;
+    static_assert(2 * kChunks <= 32);
+    uint4 own = {};
+    if (brings_own && lane < 2 * kChunks) {
+      const Append& append = params.append;
+      const bool is_v = lane >= kChunks;
+      const int chunk = is_v ? lane - kChunks : lane;
+      const uint4* from =
+          reinterpret_cast<const uint4*>(static_cast<const E*>(is_v ? append.v : append.k) +
+                                         first_token * (is_v ? append.v_stride : append.k_stride) +
+                                         kv_head * T::kHeadDim);
+      own = from[chunk];
+      if (!is_v && append.cos != nullptr) {
+        const bool first_half = chunk < kChunks / 2;
+        const uint4 partner = from[first_half ? chunk + kChunks / 2 : chunk - kChunks / 2];
+        const int64_t at = int64_t{first_token} * T::kHeadDim + chunk * 8;
+        own = {TurnPair<E>(own.x, partner.x, first_half, append, at),
+               TurnPair<E>(own.y, partner.y, first_half, append, at + 2),
+               TurnPair<E>(own.z, partner.z, first_half, append, at + 4),
+               TurnPair<E>(own.w, partner.w, first_half, append, at + 6)};
+      }
+      if (column_block == 0) {
+        E* to = static_cast<E*>(append.cache) +
+                ((int64_t{own_page} * 2 + (is_v ? 1 : 0)) * params.kv_heads + kv_head) * head_elements +
+                first_slot % params.page_size * T::kHeadDim + chunk * 8;
+        *reinterpret_cast<uint4*>(to) = own;
+      }
+    }
 
     // The queries, as the right operand of S^T = K q^T.
     uint32_t q[T::kColumnTiles][T::kHeadDim / 16][2];
@@ -334,6 +420,19 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           q[tile][step][half] = column < columns ? *reinterpret_cast<const uint32_t*>(from + 16 * step + 8 * half) : 0u;
+        }
+      }
+      if (params.append.cos != nullptr && column < columns) {
+        constexpr int kHalf = T::kHeadDim / 16;  // in eights of channels
+        const int64_t at = int64_t{first_token} * T::kHeadDim + 2 * (lane % 4);
+#pragma unroll
+        for (int i = 0; i < kHalf; ++i) {
+          const int j = i + kHalf;
+          uint32_t& low_pair = q[tile][i / 2][i % 2];
+          uint32_t& high_pair = q[tile][j / 2][j % 2];
+          const uint32_t before = low_pair;
+          low_pair = TurnPair<E>(low_pair, high_pair, true, params.append, at + 8 * i);
+          high_pair = TurnPair<E>(high_pair, before, false, params.append, at + 8 * j);
         }
       }
 #pragma unroll
@@ -410,6 +509,11 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
 #pragma unroll 1
       for (at.EnterPart(part); at.InPart(); ++at.index) {
         CopyWait<T::kStages - 1>();
+        if (at.Tile() == own_tile && lane < 2 * kChunks) {
+          const uint32_t to = slot + (lane < kChunks ? 0 : T::kTileBytes) +
+                              T::Layout::Offset(first_slot % kTileKeys, lane < kChunks ? lane : lane - kChunks);
+          StoreShared(to, own);
+        }
         __syncwarp();  // the other lanes' copies too
         attend(at.Tile());
         __syncwarp();  // all have read the slot that is filled again

@@ -8,6 +8,7 @@
 
 #include "kernels/cuda/dtype.h"
 #include "kernels/cuda/paged_rows.h"
+#include "kernels/cuda/rope_append.h"
 
 namespace flashflow::cuda {
 
@@ -50,6 +51,23 @@ cudaError_t PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 // Supports (else cudaErrorNotSupported): bf16 and f16; head_dim a multiple of 8 up to 128; q and the cache 16-byte
 // aligned, q_stride a multiple of 8; compute capability 8.0 and up.
 cudaError_t PagedPrefill(const PagedAttentionArgs& args, cudaStream_t stream);
+
+// Rows of one new token, or none.
+struct PagedDecodeArgs {
+  // What to append, and the queries, `heads` > 0 of them a token, turned where there are angles. q_out is not used.
+  RopeAppendArgs append;
+  void* o = nullptr;  // [tokens, heads, head_dim], dense
+  float scale = 0;    // the rest as in PagedAttentionArgs
+  int window = 0;
+  int blocks_per_row = 0;
+};
+
+// RopeAppend and PagedAttention in one launch, with the same bits, those written to the cache included. No two rows may
+// share the page of a new slot.
+//
+// Supports (else cudaErrorNotSupported) what PagedAttention takes on tensor cores, with q, k, v, cos and sin 16-byte
+// aligned and strides of whole 16 bytes. Launches on `stream`; allocates nothing and does not wait.
+cudaError_t PagedDecode(const PagedDecodeArgs& args, cudaStream_t stream);
 
 }  // namespace flashflow::cuda
 

@@ -4,6 +4,7 @@
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rope_append.h"
+#include "kernels/cuda/rotate.cuh"
 
 namespace flashflow::cuda {
 namespace {
@@ -67,8 +68,8 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKernel(const __grid_consta
 #pragma unroll
     for (int i = 0; i < kCount; ++i) {
       const float x = low[i];
-      low[i] = fmaf(-high[i], sin[i], x * cos[i]);
-      high[i] = fmaf(x, sin_high[i], high[i] * cos_high[i]);
+      low[i] = RotateLow(x, high[i], cos[i], sin[i]);
+      high[i] = RotateHigh(high[i], x, cos_high[i], sin_high[i]);
     }
   }
   SaveChunk(to, low);

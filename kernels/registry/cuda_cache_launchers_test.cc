@@ -27,16 +27,16 @@ struct Rows {
 class CudaCacheLaunchersTest : public CudaLaunchersTest {
  protected:
   // Empty caches: of the dtype on the "GPU", and of f32 on the CPU.
-  void StartCaches(DType dtype) {
+  void StartCaches(DType dtype, int64_t page_size = kPageSize, int64_t dim = kDim) {
     view_ = {.dtype = dtype,
              .layers = kLayers,
              .num_pages = kPages,
              .kv_heads = kKvHeads,
-             .page_size = kPageSize,
-             .head_dim = kDim};
-    constexpr size_t kElements = kLayers * kPages * 2 * kKvHeads * kPageSize * kDim;
-    view_.data = Allocate(kElements * static_cast<size_t>(DTypeBytes(dtype)));
-    cpu_memory_.assign(kElements, NAN);
+             .page_size = page_size,
+             .head_dim = dim};
+    const auto elements = static_cast<size_t>(kLayers * kPages * 2 * kKvHeads * page_size * dim);
+    view_.data = Allocate(elements * static_cast<size_t>(DTypeBytes(dtype)));
+    cpu_memory_.assign(elements, NAN);
     cpu_view_ = view_;
     cpu_view_.dtype = kF32;
     cpu_view_.data = cpu_memory_.data();
@@ -70,9 +70,9 @@ class CudaCacheLaunchersTest : public CudaLaunchersTest {
 int64_t Tokens(const Rows& rows) { return static_cast<int64_t>(rows.row_start.elements.back()); }
 
 // cos and sin of angles that differ by token and channel, channels of a pair included.
-std::vector<Values> Angles(DType dtype, int64_t tokens) {
-  std::vector<Values> angles(2, Values{dtype, {tokens, kDim}, {}});
-  for (int64_t i = 0; i < tokens * kDim; ++i) {
+std::vector<Values> Angles(DType dtype, int64_t tokens, int64_t dim = kDim) {
+  std::vector<Values> angles(2, Values{dtype, {tokens, dim}, {}});
+  for (int64_t i = 0; i < tokens * dim; ++i) {
     const auto angle = static_cast<float>(i * i);
     angles[0].elements.push_back(cuda::testing::Rounded(FloatOf(dtype), std::cos(angle)));
     angles[1].elements.push_back(cuda::testing::Rounded(FloatOf(dtype), std::sin(angle)));
@@ -108,6 +108,38 @@ TEST_F(CudaCacheLaunchersTest, CachedAttentionIsThatOfTheCpu) {
             EXPECT_THAT(host_->TakeKernels(),
                         ElementsAre("rope_append", prefill ? "paged_prefill" : "paged_attention"));
           }
+        }
+      }
+    }
+  }
+}
+
+// One launch, where the kernel for it takes the heads: with what two launches compute.
+TEST_F(CudaCacheLaunchersTest, StepsOfOneTokenARowAreOneLaunch) {
+  constexpr int64_t kWideDim = 64, kLongPage = 16;
+  for (const bool turned : {false, true}) {
+    for (const std::string kernel : {"cuda.cached_attention", "cuda.cached_attention.invariant"}) {
+      SCOPED_TRACE(testing::Message() << kernel << " " << turned);
+      StartCaches(kBF16, kLongPage, kWideDim);
+      uint32_t seed = 0;
+      for (const std::vector<int>& tokens : {std::vector<int>{17, 1, 3}, {1, 1, 1}, {1, 0, 1}}) {
+        const Rows rows = Step(tokens);
+        const int64_t count = Tokens(rows);
+        std::vector<Values> inputs = {Random(kBF16, {count, (kHeads + 2 * kKvHeads) * kWideDim}, ++seed),
+                                      rows.row_start, rows.kv_len, rows.block_table};
+        if (turned) {
+          for (const Values& angles : Angles(kF32, count, kWideDim)) inputs.push_back(angles);
+        }
+        const Values result = {kBF16, {count, kHeads * kWideDim}};
+        host_->TakeKernels();
+        const std::vector<float> got = Run(kernel, "cached_attention", Attrs(2), inputs, result);
+        ExpectClose(got, RunCpu("cpu.cached_attention", "cached_attention", Attrs(2), inputs, result, &cpu_view_),
+                    EpsOf(kBF16), 1e-5f + (turned ? EpsOf(kBF16) * 4 * 2 * kWideDim * 0.25f : 0));
+        const std::vector<std::string> kernels = host_->TakeKernels();
+        if (rows_.max_row_tokens == 1) {
+          EXPECT_THAT(kernels, ElementsAre("paged_decode"));
+        } else {
+          EXPECT_EQ(kernels.front(), "rope_append");
         }
       }
     }

@@ -457,6 +457,7 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
     char* v = k + cache.kv_heads * dim * DTypeBytes(qkv.dtype);
     append.k = {k, width};
     append.v = {v, width};
+    append.q = {q, width};
     const void* queries = q;
     int64_t stride = width;
     if (cos != nullptr) {
@@ -466,12 +467,21 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
       stride = heads * dim;
       FF_RETURN_IF_ERROR(CheckWorkspace(context, tokens * stride * DTypeBytes(qkv.dtype)));
       FF_ASSIGN_OR_RETURN(append.heads, Int(heads));
-      append.q = {q, width};
       append.q_out = {context.workspace, stride};
       append.cos = cos->data;
       append.sin = sin->data;
       FF_ASSIGN_OR_RETURN(append.angle_dtype, DtypeOf(cos->dtype));
       queries = context.workspace;
+    }
+    if (context.rows.max_row_tokens <= 1) {
+      cuda::PagedDecodeArgs decode;
+      decode.append = append;
+      FF_ASSIGN_OR_RETURN(decode.append.heads, Int(heads));
+      decode.o = context.outputs[0].data;
+      decode.scale = attrs.scale;
+      FF_ASSIGN_OR_RETURN(decode.window, Int(attrs.window));
+      const cudaError_t error = api.paged_decode(decode, StreamOf(context));
+      if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
     }
     FF_RETURN_IF_ERROR(ToStatus(api, context, api.rope_append(append, StreamOf(context))));
     return Attend<invariant>(api, context, attrs, qkv.dtype, queries, stride, heads, rows);

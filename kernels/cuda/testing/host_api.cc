@@ -488,6 +488,7 @@ const Api HostApi::State::kTable = {
             return state.Launch("paged_prefill", args, stream, RefusePagedPrefill(args));
           });
         },
+    .paged_decode = Kernel<PagedDecodeArgs, "paged_decode">,
     .fused_attention = Kernel<AttentionArgs, "fused_attention">,
     .softmax = Kernel<SoftmaxArgs, "softmax">,
     .quantize = Kernel<QuantizeArgs, "quantize">,

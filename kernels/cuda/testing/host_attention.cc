@@ -190,6 +190,62 @@ cudaError_t Compute(const HostMemory& memory, const PagedAttentionArgs& args) {
   return cudaSuccess;
 }
 
+namespace {
+
+// The second launch that a PagedDecode stands for. Queries are turned into the place of the result, where attention
+// reads a head before it writes it.
+PagedAttentionArgs AttendOf(const PagedDecodeArgs& args) {
+  const RopeAppendArgs& from = args.append;
+  const bool turned = from.cos != nullptr;
+  PagedAttentionArgs attend;
+  attend.dtype = from.dtype;
+  attend.q = turned ? args.o : from.q.data;
+  attend.q_stride = turned ? int64_t{from.heads} * from.head_dim : from.q.stride;
+  attend.o = args.o;
+  attend.cache = from.cache;
+  attend.rows = from.rows;
+  attend.heads = from.heads;
+  attend.kv_heads = from.kv_heads;
+  attend.head_dim = from.head_dim;
+  attend.page_size = from.page_size;
+  attend.scale = args.scale;
+  attend.window = args.window;
+  return attend;
+}
+
+RopeAppendArgs AppendOf(const PagedDecodeArgs& args) {
+  RopeAppendArgs append = args.append;
+  append.q_out = {args.o, int64_t{append.heads} * append.head_dim};
+  if (append.cos == nullptr) append.heads = 0;
+  return append;
+}
+
+}  // namespace
+
+cudaError_t Refuse(const PagedDecodeArgs& args) {
+  const RopeAppendArgs& from = args.append;
+  if (from.q.data == nullptr) return cudaErrorInvalidValue;
+  if (cudaError_t error = Refuse(AppendOf(args))) return error;
+  if (cudaError_t error = Refuse(AttendOf(args))) return error;
+  bool aligned = true;
+  for (const void* pointer : {static_cast<const void*>(from.q.data), static_cast<const void*>(from.k.data),
+                              static_cast<const void*>(from.v.data), from.cos, from.sin}) {
+    aligned = aligned && Aligned(pointer, 16);
+  }
+  for (const int64_t stride : {from.q.stride, from.k.stride, from.v.stride}) {
+    aligned = aligned && stride * ElementBytes(from.dtype) % 16 == 0;
+  }
+  const int dim = from.head_dim;
+  const bool taken = from.dtype != Dtype::kF32 && (dim == 64 || dim == 80 || dim == 96 || dim == 128) &&
+                     from.page_size % 16 == 0;
+  return taken && aligned ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t Compute(const HostMemory& memory, const PagedDecodeArgs& args) {
+  if (cudaError_t error = Compute(memory, AppendOf(args))) return error;
+  return Compute(memory, AttendOf(args));
+}
+
 cudaError_t Refuse(const AttentionArgs& args) {
   bool aligned = args.dtype != Dtype::kS8;
   for (const AttentionTensor* tensor : {&args.q, &args.k, &args.v, &args.o}) {

@@ -44,6 +44,8 @@ cudaError_t Compute(const HostMemory& memory, const RopeAppendArgs& args);
 cudaError_t Refuse(const PagedAttentionArgs& args);
 cudaError_t RefusePagedPrefill(const PagedAttentionArgs& args);
 cudaError_t Compute(const HostMemory& memory, const PagedAttentionArgs& args);
+cudaError_t Refuse(const PagedDecodeArgs& args);
+cudaError_t Compute(const HostMemory& memory, const PagedDecodeArgs& args);
 
 cudaError_t Refuse(const AttentionArgs& args);
 cudaError_t Compute(const HostMemory& memory, const AttentionArgs& args);

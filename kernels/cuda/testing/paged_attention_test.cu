@@ -9,6 +9,7 @@
 
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/paged_attention.h"
+#include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/testing/guarded_buffer.cuh"
 #include "kernels/cuda/testing/paged_cache.cuh"
 #include "kernels/cuda/testing/report.h"
@@ -203,6 +204,129 @@ void Run(const Case& test, uint64_t seed, Report& report) {
   cudaFree(tolerance);
 }
 
+struct DecodeCase {
+  std::vector<RowSize> rows;
+  int heads, kv_heads, head_dim;
+  bool turned = true;
+  int window = 0;
+  int page_size = 16;
+};
+
+// One launch against the two that it stands for: the same bits, in the result and in all of the cache.
+template <class E, class Angle>
+void RunDecode(const DecodeCase& test, uint64_t seed, Report& report) {
+  char where[200];
+  std::snprintf(where, sizeof(where), "paged decode %zu rows heads %d/%d d %d turned %d window %d page %d %s %zu",
+                test.rows.size(), test.heads, test.kv_heads, test.head_dim, test.turned, test.window, test.page_size,
+                std::is_same_v<E, Bf16> ? "bf16" : "f16", sizeof(Angle));
+  const int d = test.head_dim;
+  const TestRows rows(test.rows, std::vector<int>(test.rows.size(), 0), test.page_size, seed);
+  const int tokens = rows.tokens();
+  const int64_t stride = (test.heads + 2 * test.kv_heads) * d, size = int64_t{tokens} * test.heads * d;
+  const int64_t cache_size = int64_t{rows.pages()} * 2 * test.kv_heads * test.page_size * d;
+  GuardedBuffer<E> qkv(tokens * stride), turned(size), expected(size), got(size), appended(cache_size),
+      cache(cache_size);
+  GuardedBuffer<Angle> cos(int64_t{tokens} * d), sin(int64_t{tokens} * d);
+  Fill(qkv, seed + 2, 2.0f);
+  Fill(cos, seed + 3, 1.0f);
+  Fill(sin, seed + 4, 1.0f);
+  const auto fill_cache = [&](GuardedBuffer<E>& buffer) {
+    buffer.Poison();
+    FillCacheKernel<<<dim3(rows.rows(), 64), 128>>>(buffer.data(), rows.Args(), rows.pages(), test.kv_heads,
+                                                    test.page_size, d, seed + 1, 1.0f);
+    FF_CUDA_OK(cudaGetLastError());
+    FF_CUDA_OK(cudaDeviceSynchronize());
+  };
+
+  PagedDecodeArgs decode;
+  RopeAppendArgs& append = decode.append;
+  append.dtype = kDtypeOf<E>;
+  append.angle_dtype = kDtypeOf<Angle>;
+  append.q = {qkv.data(), stride};
+  append.q_out = {turned.data(), int64_t{test.heads} * d};
+  append.k = {qkv.data() + test.heads * d, stride};
+  append.v = {qkv.data() + (test.heads + test.kv_heads) * d, stride};
+  if (test.turned) {
+    append.cos = cos.data();
+    append.sin = sin.data();
+  }
+  append.cache = appended.data();
+  append.rows = rows.Args();
+  append.tokens = tokens;
+  append.heads = test.heads;
+  append.kv_heads = test.kv_heads;
+  append.head_dim = d;
+  append.page_size = test.page_size;
+  fill_cache(appended);
+  report.Expect(RopeAppend(append, nullptr) == cudaSuccess, "the append is refused", where);
+
+  PagedAttentionArgs attend;
+  attend.dtype = append.dtype;
+  attend.q = turned.data();
+  attend.q_stride = append.q_out.stride;
+  attend.o = expected.data();
+  attend.cache = appended.data();
+  attend.rows = append.rows;
+  attend.heads = test.heads;
+  attend.kv_heads = test.kv_heads;
+  attend.head_dim = d;
+  attend.page_size = test.page_size;
+  attend.scale = decode.scale = 1.0f / std::sqrt(static_cast<float>(d));
+  attend.window = decode.window = test.window;
+  report.Expect(PagedAttention(attend, nullptr) == cudaSuccess, "attention is refused", where);
+
+  decode.o = got.data();
+  append.cache = cache.data();
+  for (const int blocks : {0, 1, 8}) {
+    decode.blocks_per_row = blocks;
+    fill_cache(cache);
+    got.Poison();
+    const cudaError_t error = PagedDecode(decode, nullptr);
+    report.Expect(error == cudaSuccess, cudaGetErrorString(error), where);
+    FF_CUDA_OK(cudaDeviceSynchronize());
+    const std::string with = " with " + std::to_string(blocks) + " blocks a row";
+    report.Expect(SameBytes(got.data(), expected.data(), size * sizeof(E)), ("other results" + with).c_str(), where);
+    report.Expect(SameBytes(cache.data(), appended.data(), cache_size * sizeof(E)), ("another cache" + with).c_str(),
+                  where);
+  }
+  report.Expect(got.GuardsIntact() && cache.GuardsIntact() && qkv.GuardsIntact(), "a guard band was written to", where);
+
+  decode.blocks_per_row = 0;
+  append.page_size = 8;
+  report.Expect(PagedDecode(decode, nullptr) == cudaErrorNotSupported, "pages of 8 slots are taken", where);
+  append.page_size = test.page_size;
+  append.k.stride = stride + 1;
+  report.Expect(PagedDecode(decode, nullptr) == cudaErrorNotSupported, "unaligned keys are taken", where);
+  append.k.stride = stride;
+  append.sin = test.turned ? nullptr : sin.data();
+  report.Expect(PagedDecode(decode, nullptr) == cudaErrorInvalidValue, "half of the angles are taken", where);
+}
+
+void TestPagedDecode(Report& report) {
+  uint64_t seed = 15000;
+  const auto run = [&](DecodeCase test) {
+    seed += 10;
+    RunDecode<Bf16, float>(test, seed, report);
+    RunDecode<Bf16, Bf16>(test, seed + 1, report);
+    RunDecode<__half, float>(test, seed + 2, report);
+    test.turned = false;
+    RunDecode<Bf16, float>(test, seed + 3, report);
+  };
+  // Slots that begin and end tiles, runs of tiles, warps' and splits' parts and rounds; rows that have no token.
+  const std::vector<RowSize> rows = {{1, 1},   {1, 2},   {0, 40},   {1, 16},   {1, 17},   {1, 32},   {1, 33},  {1, 128},
+                                     {1, 129}, {1, 500}, {1, 1024}, {1, 1025}, {1, 1041}, {1, 2100}, {0, 9}};
+  for (int d : {64, 80, 96, 128}) {
+    run({.rows = rows, .heads = 3, .kv_heads = 3, .head_dim = d});
+    run({.rows = rows, .heads = 9, .kv_heads = 3, .head_dim = d, .window = 100});
+    // More queries of a kv head than a tile has, and than a block.
+    run({.rows = rows, .heads = 24, .kv_heads = 2, .head_dim = d, .window = 1});
+    run({.rows = rows, .heads = 20, .kv_heads = 1, .head_dim = d});
+  }
+  run({.rows = rows, .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 64});
+  run({.rows = std::vector<RowSize>(200, {1, 130}), .heads = 12, .kv_heads = 12, .head_dim = 64});
+  run({.rows = {{1, 70}}, .heads = 12, .kv_heads = 12, .head_dim = 64});
+}
+
 }  // namespace
 
 void TestPagedAttention(Report& report) {
@@ -237,6 +361,8 @@ void TestPagedAttention(Report& report) {
   for (int d : {8, 16, 72, 256}) all_types({.rows = odd, .heads = 4, .kv_heads = 2, .head_dim = d, .window = 200});
   // More rows than fit on the GPU at once.
   run.operator()<Bf16>({.rows = std::vector<RowSize>(200, {1, 400}), .heads = 12, .kv_heads = 12, .head_dim = 64});
+
+  TestPagedDecode(report);
 
   PagedAttentionArgs args;
   report.Expect(PagedAttention(args, nullptr) == cudaErrorInvalidValue, "null pointers are taken", "paged attention");
