@@ -19,9 +19,6 @@ cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t colu
 
 namespace {
 
-// Up to so many slots one block is as fast as eight.
-constexpr int64_t kShortContext = 256;
-
 cudaError_t MajorCapability(int* major) {
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
@@ -54,9 +51,8 @@ cudaError_t LaunchOnTensorCores(const PagedAttentionArgs& args, const paged_atte
   const int64_t columns = int64_t{params.group} * args.max_row_tokens;
   // A block alone reads faster, but takes longer to start and to end: it wins where most multiprocessors get two.
   const int64_t alone = int64_t{rows.rows} * args.kv_heads * ((columns + 15) / 16);
-  const int64_t slots = int64_t{rows.pages_per_row} * args.page_size;
-  const bool cluster = args.blocks_per_row != 0 ? args.blocks_per_row > 1
-                                                : major == 9 && slots > kShortContext && 2 * alone < 3 * int64_t{sms};
+  const bool cluster =
+      args.blocks_per_row != 0 ? args.blocks_per_row > 1 : major == 9 && 2 * alone < 3 * int64_t{sms};
   return args.dtype == Dtype::kBf16
              ? impl::LaunchTensorCores<__nv_bfloat16>(params, args.head_dim, columns, cluster, stream)
              : impl::LaunchTensorCores<__half>(params, args.head_dim, columns, cluster, stream);
