@@ -19,7 +19,13 @@ DECODE = (  # rows, heads, kv_heads, context, head_dim
     (1, 32, 8, 4096, 128),
     (32, 32, 8, 4096, 128),
 )
-STEPS = ((1, 12, 12, 128, 64), (1, 12, 12, 1024, 64), (8, 12, 12, 1024, 64), (64, 12, 12, 1024, 64), (1, 9, 3, 1024, 64))
+STEPS = (
+    (1, 12, 12, 128, 64),
+    (1, 12, 12, 1024, 64),
+    (8, 12, 12, 1024, 64),
+    (64, 12, 12, 1024, 64),
+    (1, 9, 3, 1024, 64),
+)
 ROPE = ((1, 9, 3, 64), (256, 32, 8, 128))  # tokens, heads, kv_heads, head_dim
 
 
@@ -94,17 +100,29 @@ def _step_sizes(qkv: torch.Tensor, cache: torch.Tensor, table: tuple[torch.Tenso
 
 def _step(library: Library) -> Bind:
     def bind(
-        qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, o: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        o: torch.Tensor,
+        cache: torch.Tensor,
+        *table: torch.Tensor,
     ) -> Call:
         sizes = _step_sizes(qkv, cache, table)
-        return lambda: library.call("ff_paged_decode", qkv, cos, sin, o, cache, *table, *sizes, qkv.shape[2] ** -0.5, 0, 0)
+        return lambda: library.call(
+            "ff_paged_decode", qkv, cos, sin, o, cache, *table, *sizes, qkv.shape[2] ** -0.5, 0, 0
+        )
 
     return bind
 
 
 def _step_in_two(library: Library) -> Bind:
     def bind(
-        qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, o: torch.Tensor, cache: torch.Tensor, *table: torch.Tensor
+        qkv: torch.Tensor,
+        cos: torch.Tensor,
+        sin: torch.Tensor,
+        o: torch.Tensor,
+        cache: torch.Tensor,
+        *table: torch.Tensor,
     ) -> Call:
         sizes = _step_sizes(qkv, cache, table)
         tokens, _, pages, *heads, dim, page = sizes

@@ -51,8 +51,7 @@ cudaError_t LaunchOnTensorCores(const PagedAttentionArgs& args, const paged_atte
   const int64_t columns = int64_t{params.group} * args.max_row_tokens;
   // A block alone reads faster, but takes longer to start and to end: it wins where most multiprocessors get two.
   const int64_t alone = int64_t{rows.rows} * args.kv_heads * ((columns + 15) / 16);
-  const bool cluster =
-      args.blocks_per_row != 0 ? args.blocks_per_row > 1 : major == 9 && 2 * alone < 3 * int64_t{sms};
+  const bool cluster = args.blocks_per_row != 0 ? args.blocks_per_row > 1 : major == 9 && 2 * alone < 3 * int64_t{sms};
   return args.dtype == Dtype::kBf16
              ? impl::LaunchTensorCores<__nv_bfloat16>(params, args.head_dim, columns, cluster, stream)
              : impl::LaunchTensorCores<__half>(params, args.head_dim, columns, cluster, stream);
@@ -124,8 +123,8 @@ cudaError_t PagedDecode(const PagedDecodeArgs& args, cudaStream_t stream) {
     return cudaErrorInvalidValue;
   }
   if (cudaError_t error = Check(attend)) return error;
-  for (const void* pointer : {static_cast<const void*>(from.k.data), static_cast<const void*>(from.v.data), from.cos,
-                              from.sin}) {
+  for (const void* pointer :
+       {static_cast<const void*>(from.k.data), static_cast<const void*>(from.v.data), from.cos, from.sin}) {
     if (reinterpret_cast<uintptr_t>(pointer) % 16 != 0) return cudaErrorNotSupported;
   }
   const int bytes = ElementBytes(from.dtype);

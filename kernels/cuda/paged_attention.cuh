@@ -12,8 +12,8 @@
 // another.
 //
 // In decode a row's newest key and value come from the projection, not from the cache: the warp that has their tile
-// turns the key, writes both to the cache, and puts them in its ring when it comes to them. No other slot depends on the
-// kernel ahead, so all loads begin before that has ended.
+// turns the key, writes both to the cache, and puts them in its ring when it comes to them. No other slot depends on
+// the kernel ahead, so all loads begin before that has ended.
 #ifndef KERNELS_CUDA_PAGED_ATTENTION_CUH_
 #define KERNELS_CUDA_PAGED_ATTENTION_CUH_
 
@@ -383,10 +383,9 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
       const Append& append = params.append;
       const bool is_v = lane >= kChunks;
       const int chunk = is_v ? lane - kChunks : lane;
-      const uint4* from =
-          reinterpret_cast<const uint4*>(static_cast<const E*>(is_v ? append.v : append.k) +
-                                         first_token * (is_v ? append.v_stride : append.k_stride) +
-                                         kv_head * T::kHeadDim);
+      const uint4* from = reinterpret_cast<const uint4*>(static_cast<const E*>(is_v ? append.v : append.k) +
+                                                         first_token * (is_v ? append.v_stride : append.k_stride) +
+                                                         kv_head * T::kHeadDim);
       own = from[chunk];
       if (!is_v && append.cos != nullptr) {
         const bool first_half = chunk < kChunks / 2;

@@ -236,8 +236,8 @@ cudaError_t Refuse(const PagedDecodeArgs& args) {
     aligned = aligned && stride * ElementBytes(from.dtype) % 16 == 0;
   }
   const int dim = from.head_dim;
-  const bool taken = from.dtype != Dtype::kF32 && (dim == 64 || dim == 80 || dim == 96 || dim == 128) &&
-                     from.page_size % 16 == 0;
+  const bool taken =
+      from.dtype != Dtype::kF32 && (dim == 64 || dim == 80 || dim == 96 || dim == 128) && from.page_size % 16 == 0;
   return taken && aligned ? cudaSuccess : cudaErrorNotSupported;
 }
 

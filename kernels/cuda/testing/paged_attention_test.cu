@@ -313,7 +313,7 @@ void TestPagedDecode(Report& report) {
     RunDecode<Bf16, float>(test, seed + 3, report);
   };
   // Slots that begin and end tiles, runs of tiles, warps' and splits' parts and rounds; rows that have no token.
-  const std::vector<RowSize> rows = {{1, 1},   {1, 2},   {0, 40},   {1, 16},   {1, 17},   {1, 32},   {1, 33},  {1, 128},
+  const std::vector<RowSize> rows = {{1, 1},   {1, 2},   {0, 40},   {1, 16},   {1, 17},   {1, 32},   {1, 33}, {1, 128},
                                      {1, 129}, {1, 500}, {1, 1024}, {1, 1025}, {1, 1041}, {1, 2100}, {0, 9}};
   for (int d : {64, 80, 96, 128}) {
     run({.rows = rows, .heads = 3, .kv_heads = 3, .head_dim = d});
