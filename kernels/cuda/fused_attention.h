@@ -23,7 +23,8 @@ struct AttentionTensor {
 //
 // Batches of unequal rows: with q_start and kv_start, row b has queries q_start[b] <= i < q_start[b + 1] and keys
 // kv_start[b] <= j < kv_start[b + 1] of tensors [tokens, heads, head_dim], whose batch_stride is not used; q_tokens and
-// kv_tokens are then the most that a row has.
+// kv_tokens are then the most that a row has. A query that sees no key, as of a row with fewer keys than queries, has
+// no defined result: it may be NaN.
 //
 // Scores and sums are f32. bf16 and f16: the unnormalized probabilities are rounded to the type for the product with v,
 // and o once.
