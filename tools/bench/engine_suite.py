@@ -40,13 +40,14 @@ class Options:
     batches: list[int] = field(default_factory=lambda: [1, 8, 64])  # of decoding
     contexts: list[int] = field(default_factory=lambda: [128, 512, 1000])
     prefills: list[tuple[int, int]] = field(default_factory=lambda: list(PREFILLS))  # batch and length
-    without: list[str] = field(default_factory=list)  # variants to leave out: eager, inductor, generate, invariant
+    without: list[str] = field(default_factory=list)  # beginnings of variants' names: eager, inductor products, invariant
     compile_only: bool = False  # the peers, into Inductor's cache; several processes can share the work
     repeats: int = 7
     device: str = "cuda"
     dtype: str = "bf16"
     programs: Path = PROGRAMS  # the folder of random_engine and time_engine
     graphs: Path = GRAPHS
+    engines: Path | None = None  # a folder that keeps the engines, for later runs; else they are made for this one
     commit: str = "unknown"
 
 
@@ -186,7 +187,7 @@ class _Peers:
         makers = self._decode(row) if row.suite == "decode" else self._prefill(row)
         found = {}
         for name, make in makers.items():
-            if name.split()[0] in self._without:
+            if any(name.startswith(word) for word in self._without):
                 continue
             try:
                 found[name] = make()
@@ -250,20 +251,21 @@ def measure_row(
 
 @contextmanager
 def _engines(options: Options, folder: Path) -> Iterator[Callable[[str], Path]]:
-    """Builds the models' engines in the background; gives a function that waits for one."""
+    """Builds the engines that the folder lacks, in the background; gives a function that waits for one."""
     builds = {
         model: EngineBuild(options.programs, options.graphs / f"{model}.json", folder / f"{model}.ff", options.dtype)
         for model in options.models
+        if not (folder / f"{model}.ff").exists()
     }
     try:
-        yield lambda model: builds[model].wait()
+        yield lambda model: builds[model].wait() if model in builds else folder / f"{model}.ff"
     finally:
         for build in builds.values():
             build.stop()
 
 
-def run(options: Options, log: Callable[[str], None]) -> Report:
-    """Measures what the options name.
+def run(options: Options, log: Callable[[str], None], keep: Callable[[Report], object] = lambda report: None) -> Report:
+    """Measures what the options name; gives `keep` what there is after each row.
 
     Raises:
         NoGpuError: this machine cannot.
@@ -285,16 +287,20 @@ def run(options: Options, log: Callable[[str], None]) -> Report:
         return Report(machine, [])
     spec = spec_for(machine["device"], DEVICE_SPECS)
     machine |= {"spec": spec.name if spec else "none: no floors", "clocks before": clocks()}
-    results = []
-    with tempfile.TemporaryDirectory() as folder, _engines(options, Path(folder)) as engine_of:
+    results: list[Result] = []
+    with (
+        tempfile.TemporaryDirectory() as temporary,
+        _engines(options, options.engines or Path(temporary)) as engine_of,
+    ):
         for model in options.models:
             peers = _Peers(SHAPES[model], options.without, log) if on_gpu else None
             for batch in dict.fromkeys(row.batch for row in named if row.shape.name == model):
                 mine = [row for row in named if row.shape.name == model and row.batch == batch]
-                results += _measure_batch(mine, options, engine_of(model), peers, spec, log)
+                for result in _measure_batch(mine, options, engine_of(model), peers, spec, log):
+                    results.append(result)
+                    keep(Report(machine, results))
             if "cold" in options.suites:
                 results += cold_start(model, engine_of(model), options.programs, options.device, options.repeats)
-            (Path(folder) / f"{model}.ff").unlink()
             del peers
             if on_gpu:
                 import torch
@@ -343,6 +349,11 @@ class Outputs:
     markdown: Path | None = None
     charts: Path | None = None  # a folder
 
+    def keep(self, report: Report) -> None:
+        """Writes the report's file: also of a run under way, which may be ended from outside."""
+        if self.json:
+            self.json.write_text(report.to_json())
+
 
 def run_command(options: Options, outputs: Outputs, from_json: Path | None = None) -> int:
     """Measures, or reads `from_json`; writes, prints. Gives the exit status: 2, with a sentence, where it cannot."""
@@ -350,9 +361,8 @@ def run_command(options: Options, outputs: Outputs, from_json: Path | None = Non
         if from_json:
             report = Report.from_json(from_json.read_text())
         else:
-            report = run(options, lambda line: print(line, file=sys.stderr, flush=True))
-        if outputs.json:
-            outputs.json.write_text(report.to_json())
+            report = run(options, lambda line: print(line, file=sys.stderr, flush=True), outputs.keep)
+        outputs.keep(report)
         if outputs.markdown:
             outputs.markdown.write_text(page(report))
         print(" · ".join(f"{key} {value}" for key, value in report.machine.items()) + "\n")
@@ -393,12 +403,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--contexts", type=numbers, default=defaults.contexts, help="of decoding: 128,512,1000")
     parser.add_argument("--prefills", type=prefills, default=defaults.prefills, help="1x128,32x1016: batch and length")
     parser.add_argument("--compile-only", action="store_true", help="fill Inductor's cache with the peers; no timing")
-    parser.add_argument("--without", type=words, default=[], help="eager, inductor, generate, invariant")
+    parser.add_argument("--without", type=words, default=[], help="variants: eager, inductor, inductor products, ...")
     parser.add_argument("--repeats", type=int, default=defaults.repeats, help="rounds; medians are reported")
     parser.add_argument("--device", default=defaults.device, help="of ours; cpu leaves the peers out")
     parser.add_argument("--dtype", default=defaults.dtype, choices=("bf16", "f32"))
     parser.add_argument("--programs", type=Path, default=PROGRAMS, help="the folder of random_engine and time_engine")
     parser.add_argument("--graphs", type=Path, default=GRAPHS, help="the folder of the models' graphs")
+    parser.add_argument("--engines", type=Path, help="a folder that keeps the engines from run to run")
     parser.add_argument("--from-json", type=Path, help="take this report of an earlier run; measure nothing")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
     parser.add_argument("--markdown", type=Path, help="also write docs/performance_engine.md's page to this file")
@@ -417,6 +428,7 @@ def main(argv: list[str] | None = None) -> int:
         args.dtype,
         args.programs,
         args.graphs,
+        args.engines,
         source_commit(TOP),
     )
     return run_command(options, Outputs(args.json, args.markdown, args.charts), args.from_json)

@@ -78,6 +78,18 @@ def test_a_run_asks_our_engines_in_turn(programs, tmp_path):
     assert asked.count("100 1") == 6
 
 
+def test_engines_are_kept_where_a_folder_is_named(programs, tmp_path):
+    (tmp_path / "gpt2-124m.ff").write_text("made before")
+    run(options(programs, engines=tmp_path, batches=[1]), lambda line: None)
+    assert (tmp_path / "gpt2-124m.ff").read_text() == "made before"
+
+
+def test_what_was_measured_is_kept_as_it_comes(programs):
+    kept = []
+    run(options(programs), lambda line: None, lambda report: kept.append(len(report.results)))
+    assert kept == [1, 2]
+
+
 def test_cold_start_has_a_line_for_each_part(programs):
     report = run(options(programs, suites=["cold"], repeats=1), lambda line: None)
     whole, _, device, opening, _ = report.results
