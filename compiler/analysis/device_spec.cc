@@ -90,6 +90,15 @@ absl::StatusOr<DeviceSpec> BuiltinDeviceSpec(std::string_view name) {
   return absl::NotFoundError(absl::StrCat("no device is called \"", name, "\"; devices: ", known));
 }
 
+std::string_view BuiltinSpecOfGpu(std::string_view driver_name) {
+  static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
+      {"NVIDIA A100-SXM4-80GB", "a100"}, {"NVIDIA H100 80GB HBM3", "h100"}, {"NVIDIA H200", "h200"}};
+  for (const auto& [name, spec] : kNames) {
+    if (name == driver_name) return spec;
+  }
+  return "";
+}
+
 double FlopPerS(const DeviceSpec& device, DType dtype) {
   const auto it = device.tflop_per_s.find(dtype);
   return 1e12 * (it == device.tflop_per_s.end() ? device.tflop_per_s.at(DType::kF32) : it->second);

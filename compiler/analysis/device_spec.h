@@ -32,6 +32,10 @@ std::string DeviceSpecToJson(const DeviceSpec& device);
 // One of compiler/analysis/data, by its file's name without the extension. NotFound lists them.
 absl::StatusOr<DeviceSpec> BuiltinDeviceSpec(std::string_view name);
 
+// The file of compiler/analysis/data for the GPU that NVIDIA's driver calls so; "" where there is none for just that
+// model: an H100 for PCIe slots is slower than the one the data are of.
+std::string_view BuiltinSpecOfGpu(std::string_view driver_name);
+
 // The rate for products of this type; a type without one runs as f32.
 double FlopPerS(const DeviceSpec& device, DType dtype);
 

@@ -2,6 +2,8 @@
 
 #include <memory>
 #include <string>
+#include <utility>
+#include <vector>
 #include <string_view>
 
 #include "absl/strings/str_replace.h"
@@ -183,6 +185,17 @@ TEST(DeviceSpecTest, OurOwnAreThere) {
     EXPECT_GT(FlopPerS(*spec, DType::kBF16), FlopPerS(*spec, DType::kF32)) << name;
   }
   EXPECT_THAT(std::string(BuiltinDeviceSpec("h2000").status().message()), HasSubstr("a100, h100, h200"));
+}
+
+TEST(DeviceSpecTest, GpusAreKnownByTheirDriversNames) {
+  for (const auto& [name, spec] : std::vector<std::pair<std::string, std::string>>{
+           {"NVIDIA A100-SXM4-80GB", "a100"}, {"NVIDIA H100 80GB HBM3", "h100"}, {"NVIDIA H200", "h200"}}) {
+    EXPECT_EQ(BuiltinSpecOfGpu(name), spec);
+    EXPECT_TRUE(BuiltinDeviceSpec(spec).ok()) << spec;
+  }
+  for (const char* other : {"", "NVIDIA H100 PCIe", "NVIDIA GH200 480GB", "NVIDIA A100-PCIE-40GB", "h200"}) {
+    EXPECT_EQ(BuiltinSpecOfGpu(other), "") << other;
+  }
 }
 
 }  // namespace

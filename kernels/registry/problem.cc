@@ -30,15 +30,22 @@ constexpr SizeSpec kAttention[] = {{"batch", SizeKind::kBucketed},
                                    {"kv_tokens", SizeKind::kBucketed},
                                    {"head_dim"},
                                    {"causal", SizeKind::kFlag}};
+constexpr SizeSpec kPagedAttention[] = {
+    {"rows", SizeKind::kBucketed}, {"heads"}, {"kv_heads"}, {"context", SizeKind::kBucketed}, {"head_dim"}};
 constexpr SizeSpec kRows[] = {{"rows", SizeKind::kBucketed}, {"columns"}};
 
 struct OpRow {
   std::string_view op;
   absl::Span<const SizeSpec> sizes;
 };
-constexpr OpRow kOps[] = {{"linear", kFusedLinear},  {"fused_linear", kFusedLinear},
-                          {"attention", kAttention}, {"layer_norm", kRows},
-                          {"rms_norm", kRows},       {"softmax", kRows}};
+constexpr OpRow kOps[] = {{"linear", kFusedLinear},
+                          {"fused_linear", kFusedLinear},
+                          {"attention", kAttention},
+                          {"paged_attention", kPagedAttention},
+                          {"layer_norm", kRows},
+                          {"rms_norm", kRows},
+                          {"softmax", kRows},
+                          {"quantize", kRows}};
 
 constexpr int64_t kLargestSize = std::numeric_limits<int32_t>::max();
 
@@ -166,6 +173,13 @@ ProblemCost CostOfProblem(const Problem& problem, DType activations) {
     const double seen = SizeOf(problem, "causal") != 0 ? q * kv - q * (q - 1) / 2 : q * kv;
     return {size("batch") * dim * bytes * (2 * q * heads + 2 * kv * size("kv_heads")),
             size("batch") * heads * seen * dim * 4};
+  }
+  if (problem.op == "paged_attention") {
+    const double rows = size("rows"), heads = size("heads"), context = size("context"), dim = size("head_dim");
+    return {rows * dim * bytes * (2 * heads + 2 * context * size("kv_heads")), rows * heads * context * dim * 4};
+  }
+  if (problem.op == "quantize") {
+    return {size("rows") * (size("columns") * (bytes + 1) + 4), 0};
   }
   // Read and written once; a handful of operations an element, which no device is bound by.
   return {2 * size("rows") * size("columns") * bytes, 0};

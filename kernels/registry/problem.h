@@ -32,7 +32,8 @@ struct SizeSpec {
 //   fused_linear  the same, and flags: gated (the weight's second half of rows is multiplied with the first's result),
 //                 activated, residual, f32_output
 //   attention     batch, heads, kv_heads, q_tokens, kv_tokens, head_dim; flag: causal
-//   layer_norm, rms_norm, softmax   rows, columns
+//   paged_attention   rows, heads, kv_heads, context, head_dim: a decode step, one token of each row over its context
+//   layer_norm, rms_norm, softmax, quantize   rows, columns; quantize's result is i8 and a scale a row
 //
 // NotFound for an op that has no tactics; it lists those that do.
 absl::StatusOr<absl::Span<const SizeSpec>> SizesOf(std::string_view op);

@@ -20,7 +20,8 @@ Problem Parsed(const std::string& text) {
 TEST(ProblemTest, TextsRoundTrip) {
   for (const char* text : {"linear/bf16/m=1,n=2304,k=768", "fused_linear/f32/m=7,n=3072,k=576,gated,residual",
                            "attention/bf16/batch=8,heads=12,kv_heads=4,q_tokens=1024,kv_tokens=1024,head_dim=64,causal",
-                           "softmax/bf16/rows=1,columns=2147483647"}) {
+                           "paged_attention/f16/rows=64,heads=9,kv_heads=3,context=1000,head_dim=64",
+                           "quantize/f32/rows=7,columns=768", "softmax/bf16/rows=1,columns=2147483647"}) {
     EXPECT_EQ(ProblemToText(Parsed(text)), text);
   }
   const Problem problem = Parsed("fused_linear/bf16/k=576,m=7,gated=0,n=3072,activated=1");
@@ -75,7 +76,13 @@ TEST(ProblemTest, CostsAreEachOperandOnce) {
   EXPECT_EQ(CostOfProblem(Parsed(attention + ",causal"), DType::kBF16).flops, 2 * 4 * 12 * 8 * 4);
   EXPECT_EQ(CostOfProblem(Parsed(attention), DType::kBF16).flops, 2 * 4 * 15 * 8 * 4);
   EXPECT_EQ(CostOfProblem(Parsed(attention), DType::kBF16).bytes, 2 * 8 * 2 * (2 * 3 * 4 + 2 * 5 * 1));
+  // Two rows of four query heads and two of keys and values, five positions of eight elements.
+  const ProblemCost paged = CostOfProblem(
+      Parsed("paged_attention/bf16/rows=2,heads=4,kv_heads=2,context=5,head_dim=8"), DType::kBF16);
+  EXPECT_EQ(paged.bytes, 2 * 2 * 8 * (4 + 4 + 5 * (2 + 2)));
+  EXPECT_EQ(paged.flops, 2 * 4 * 5 * 8 * 4);
   EXPECT_EQ(CostOfProblem(Parsed("softmax/bf16/rows=3,columns=5"), DType::kBF16).bytes, 60);
+  EXPECT_EQ(CostOfProblem(Parsed("quantize/bf16/rows=3,columns=5"), DType::kBF16).bytes, 3 * (5 * 2 + 5 + 4));
 }
 
 }  // namespace

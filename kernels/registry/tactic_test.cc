@@ -16,7 +16,6 @@ namespace {
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
 Problem P(const std::string& text) { return *ParseProblem(text); }
@@ -86,8 +85,8 @@ TEST(TacticTest, ConfigsAreNamed) {
 TEST(CandidatesTest, HopperGemmIsRankedByItsModel) {
   // 32 x 24, 20 and 16 tiles on 66 pairs of multiprocessors: 12, 10 and 8 rounds.
   const Candidates found = Ours("linear/bf16/m=8192,n=3072,k=768", Hopper());
-  EXPECT_THAT(Texts(found),
-              ElementsAre("cuda.gemm_sm90[tile_n=192]", "cuda.gemm_sm90[tile_n=128]", "cuda.gemm_sm90[tile_n=160]"));
+  EXPECT_THAT(Texts(found), ElementsAre("cuda.gemm_sm90[tile_n=192]", "cuda.gemm_sm90[tile_n=128]",
+                                        "cuda.gemm_sm90[tile_n=160]", "cuda.gemm_portable"));
   EXPECT_EQ(Reason(found, "cuda.gemm_skinny"), "m is 8192; it takes at most 64");
   EXPECT_EQ(Reason(found, "cublaslt.matmul"), "it is cublaslt's, not ours");
 }
@@ -101,6 +100,11 @@ TEST(CandidatesTest, EachLimitOfAKernelIsAReason) {
   EXPECT_EQ(reason("cuda.gemm_skinny", "fused_linear/bf16/m=33,n=16,k=8,gated"),
             "m is 33; it takes at most 32 where gated");
   EXPECT_EQ(reason("cuda.gemm_skinny", "linear/bf16/m=1,n=7,k=9"), "k is 9, no multiple of 8");
+  EXPECT_EQ(reason("cuda.gemm_skinny", "linear/f16/m=1,n=7,k=8"), "");
+  EXPECT_EQ(reason("cuda.gemm_skinny", "linear/i8/m=1,n=7,k=16"), "");
+  EXPECT_EQ(reason("cuda.gemm_skinny", "linear/i8/m=1,n=7,k=24"), "k is 24, no multiple of 16");
+  EXPECT_EQ(reason("cuda.gemm_skinny", "linear/i8/m=1,n=7,k=131072"), "");
+  EXPECT_EQ(reason("cuda.gemm_skinny", "linear/i8/m=1,n=7,k=131088"), "k is 131088; it takes at most 131072 of i8");
   EXPECT_EQ(reason("cuda.gemm_skinny", "linear/f32/m=1,n=7,k=8"), "it does not take f32");
 
   EXPECT_EQ(reason("cuda.gemm_sm90", "linear/bf16/m=1,n=8,k=12"), "k is 12, no multiple of 8");
@@ -114,6 +118,31 @@ TEST(CandidatesTest, EachLimitOfAKernelIsAReason) {
   EXPECT_THAT(reason("cuda.gemm_sm90", "fused_linear/bf16/m=1,n=16,k=8,activated,f32_output"),
               HasSubstr("f32 without an activation"));
   EXPECT_THAT(reason("cuda.gemm_sm90", "fused_linear/bf16/m=1,n=16,k=8,gated,f32_output"), HasSubstr("not gated"));
+  EXPECT_EQ(reason("cuda.gemm_sm90", "linear/i8/m=65,n=8,k=24"), "k is 24, no multiple of 16");
+  EXPECT_EQ(reason("cuda.gemm_sm90", "linear/f32/m=65,n=8,k=24"), "it does not take f32");
+  for (const std::string dtype : {"f16", "i8"}) {
+    const std::string problem = "linear/" + dtype + "/m=8192,n=768,k=768";
+    EXPECT_EQ(reason("cuda.gemm_sm90[tile_n=160]", problem), "tiles of 160 columns are for bf16 alone");
+    EXPECT_EQ(reason("cuda.gemm_sm90[tile_n=192]", problem), "");
+  }
+
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/f16/m=64,n=7,k=8"), "");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/i8/m=65,n=7,k=16"), "m is 65; it takes at most 64");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/i8/m=1,n=7,k=8"), "k is 8, no multiple of 16");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "fused_linear/bf16/m=1,n=16,k=8,gated"), "it has no gated epilogue");
+  // The order of a sum is not for tuning: 132 tiles of 64 rows are few enough to share a sum of 768, 133 are not.
+  const std::string wide = "cuda.gemm_rows_sm90[tile_rows=128]";
+  EXPECT_THAT(reason(wide, "linear/bf16/m=8,n=8448,k=768"), HasSubstr("a sum is shared"));
+  EXPECT_EQ(reason(wide, "linear/bf16/m=8,n=8449,k=768"), "");
+  EXPECT_EQ(reason(wide, "linear/bf16/m=8,n=8448,k=760"), "");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90[tile_rows=64]", "linear/bf16/m=8,n=33792,k=768"), "it takes 64 by itself");
+  EXPECT_EQ(reason(wide, "linear/bf16/m=8,n=33793,k=768"), "it takes 128 by itself");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90[tile_rows=64]", "linear/bf16/m=8,n=33793,k=768"), "");
+
+  EXPECT_EQ(reason("cuda.gemm_portable", "fused_linear/f32/m=9,n=7,k=5,activated,residual"), "");
+  EXPECT_EQ(reason("cuda.gemm_portable", "linear/bf16/m=9,n=7,k=12"), "k is 12, no multiple of 8");
+  EXPECT_EQ(reason("cuda.gemm_portable", "linear/i8/m=9,n=7,k=24"), "k is 24, no multiple of 16");
+
   const std::string gated = "fused_linear/bf16/m=8192,n=6144,k=768,gated";
   EXPECT_EQ(reason("cuda.gemm_sm90[tile_n=160]", gated), "half of tile_n is 80, no multiple of 32");
   EXPECT_EQ(reason("cuda.gemm_sm90[tile_n=192]", gated), "");
@@ -128,16 +157,43 @@ TEST(CandidatesTest, EachLimitOfAKernelIsAReason) {
   EXPECT_EQ(reason(kernel, "attention/bf16/batch=1,heads=12,kv_heads=5,q_tokens=1,kv_tokens=1,head_dim=64"),
             "heads is no multiple of kv_heads");
 
-  EXPECT_EQ(reason("cuda.norm", "rms_norm/bf16/rows=1,columns=32768"), "");
-  EXPECT_EQ(reason("cuda.norm", "rms_norm/bf16/rows=1,columns=32776"), "rows of 32776 columns; it takes at most 32768");
-  EXPECT_EQ(reason("cuda.norm", "layer_norm/bf16/rows=1,columns=12"), "columns is 12, no multiple of 8");
-  EXPECT_THAT(Texts(Ours("softmax/bf16/rows=1,columns=50257", Hopper())), ElementsAre("cuda.softmax"));
+  EXPECT_EQ(reason(kernel, "attention/f16/batch=1,heads=1,kv_heads=1,q_tokens=1,kv_tokens=1,head_dim=64"),
+            "it does not take f16");
+  const std::string sm80 = "cuda.fused_attention_sm80", plain = "cuda.fused_attention_plain";
+  EXPECT_EQ(reason(sm80, attention + "8,head_dim=80,causal"), "causal with fewer keys than queries");
+  EXPECT_EQ(reason(sm80, attention + "9,head_dim=136"), "head_dim is 136; it takes at most 128");
+  EXPECT_EQ(reason(plain, attention + "9,head_dim=136"), "");
+  EXPECT_EQ(reason(plain, attention + "9,head_dim=264"), "head_dim is 264; it takes at most 256");
+  EXPECT_EQ(reason(plain, attention + "8,head_dim=80,causal"), "causal with fewer keys than queries");
+  EXPECT_THAT(Texts(Ours("attention/f16/batch=1,heads=1,kv_heads=1,q_tokens=1,kv_tokens=1,head_dim=64", Hopper())),
+              ElementsAre(sm80, plain));
+  EXPECT_THAT(Texts(Ours("attention/f32/batch=1,heads=1,kv_heads=1,q_tokens=1,kv_tokens=1,head_dim=64", Hopper())),
+              ElementsAre(plain));
+
+  const std::string paged = "paged_attention/f16/rows=8,heads=9,kv_heads=3,context=1000,head_dim=";
+  EXPECT_THAT(Texts(Ours(paged + "64", Hopper())),
+              ElementsAre("cuda.paged_attention", "cuda.paged_attention[blocks_per_row=1]",
+                          "cuda.paged_attention[blocks_per_row=8]"));
+  EXPECT_EQ(Reason(Ours(paged + "64", Ampere()), "cuda.paged_attention[blocks_per_row=8]"),
+            "eight blocks share a row on compute capability 9.0 alone");
+  EXPECT_EQ(reason("cuda.paged_attention", paged + "264"), "head_dim is 264; it takes at most 256");
+
+  for (const std::string dtype : {"f32", "f16", "bf16"}) {
+    EXPECT_THAT(Texts(Ours("rms_norm/" + dtype + "/rows=1,columns=50257", Hopper())), ElementsAre("cuda.norm"));
+    EXPECT_THAT(Texts(Ours("softmax/" + dtype + "/rows=1,columns=50257", Hopper())), ElementsAre("cuda.softmax"));
+    EXPECT_THAT(Texts(Ours("quantize/" + dtype + "/rows=1,columns=768", Hopper())), ElementsAre("cuda.quantize"));
+  }
+  EXPECT_EQ(reason("cuda.norm", "rms_norm/i8/rows=1,columns=8"), "it does not take i8");
+  EXPECT_EQ(reason("cuda.quantize", "quantize/bf16/rows=1,columns=32776"),
+            "rows of 32776 columns; it takes at most 32768");
+  EXPECT_EQ(reason("cuda.quantize", "quantize/bf16/rows=1,columns=12"), "columns is 12, no multiple of 8");
 }
 
 TEST(CandidatesTest, CapabilityDecides) {
   const std::string gemm = "linear/bf16/m=32,n=768,k=768";
   EXPECT_EQ(Reason(Ours(gemm, Ampere()), "cuda.gemm_sm90"), "it needs compute capability 9.0; A has 8.0");
-  EXPECT_THAT(Texts(Ours(gemm, Ampere())), ElementsAre("cuda.gemm_skinny"));
+  EXPECT_EQ(Reason(Ours(gemm, Ampere()), "cuda.gemm_rows_sm90"), "it needs compute capability 9.0; A has 8.0");
+  EXPECT_THAT(Texts(Ours(gemm, Ampere())), ElementsAre("cuda.gemm_skinny", "cuda.gemm_portable"));
   EXPECT_EQ(Reason(Ours(gemm, *CudaLimits("B", "sm_120", 188)), "cuda.gemm_sm90"),
             "it runs on compute capability 9.0 alone; B has 12.0");
   EXPECT_EQ(Reason(Ours(gemm, *CudaLimits("T", "sm_75", 40)), "cuda.gemm_skinny"),
@@ -176,9 +232,9 @@ TEST(CandidatesTest, TheResourceModelPrunes) {
   device = Hopper();
   const std::string attention = "attention/bf16/batch=1,heads=1,kv_heads=1,q_tokens=1,kv_tokens=1,head_dim=64";
   device.shared_bytes_per_block = (128 + 48) * 1024 + 8 * (16 + 12);
-  EXPECT_THAT(Texts(Ours(attention, device)), ElementsAre("cuda.fused_attention_sm90"));
+  EXPECT_EQ(Texts(Ours(attention, device))[0], "cuda.fused_attention_sm90");
   --device.shared_bytes_per_block;
-  EXPECT_THAT(Texts(Ours(attention, device)), IsEmpty());
+  EXPECT_EQ(Texts(Ours(attention, device))[0], "cuda.fused_attention_sm80");
 }
 
 TEST(CandidatesTest, OtherProvidersRunWhereTheyAreToBeHad) {
@@ -285,14 +341,18 @@ TEST(ChooseTacticTest, TunedBeatsModelBeatsNothing) {
   // Few rows have a kernel of their own.
   EXPECT_EQ(
       TacticToText(ChooseTactic(P("linear/bf16/m=8,n=3072,k=768"), Hopper(), TacticsFilter::kOurs, {}, &tuned)->tactic),
-      "cuda.gemm_skinny");
+      "cuda.gemm_rows_sm90");
+  // What no tensor core computes has one too.
+  EXPECT_EQ(
+      TacticToText(ChooseTactic(P("linear/f32/m=8,n=3072,k=768"), Hopper(), TacticsFilter::kOurs, {}, &tuned)->tactic),
+      "cuda.gemm_portable");
 
   const absl::Status none =
-      ChooseTactic(P("linear/f32/m=8,n=3072,k=768"), Hopper(), TacticsFilter::kOurs, {}, nullptr).status();
+      ChooseTactic(P("linear/i8/m=8,n=3072,k=24"), Hopper(), TacticsFilter::kOurs, {}, nullptr).status();
   EXPECT_EQ(none.code(), absl::StatusCode::kFailedPrecondition);
   EXPECT_THAT(std::string(none.message()),
-              AllOf(StartsWith("no kernel for linear/f32/m=8,n=3072,k=768 on H (sm_90a): "),
-                    HasSubstr("cuda.gemm_sm90 refused: it does not take f32"),
+              AllOf(StartsWith("no kernel for linear/i8/m=8,n=3072,k=24 on H (sm_90a): "),
+                    HasSubstr("cuda.gemm_sm90 refused: k is 24, no multiple of 16"),
                     HasSubstr("cublaslt.matmul refused: it is cublaslt's, not ours")));
 }
 

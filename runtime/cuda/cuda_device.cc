@@ -10,11 +10,10 @@
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
-#include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/types/span.h"
+#include "compiler/analysis/device_spec.h"
 #include "compiler/ir/status_macros.h"
 #include "kernels/registry/catalog.h"
 #include "kernels/registry/cpu_weights.h"
@@ -93,9 +92,7 @@ class CudaDevice final : public Device {
                            info_.runtime_version / 1000, info_.runtime_version % 1000 / 10);
   }
   std::string spec_name() const override {
-    for (const char* name : {"H200", "H100", "A100"}) {
-      if (absl::StrContains(info_.name, name)) return absl::AsciiStrToLower(name);
-    }
+    if (const std::string_view name = analysis::BuiltinSpecOfGpu(info_.name); !name.empty()) return std::string(name);
     return absl::StrCat("cuda (", info_.name, ")");  // not known: whoever asks names a file
   }
   int64_t AvailableBytes() const override {

@@ -4,16 +4,20 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <random>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "absl/cleanup/cleanup.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "compiler/ir/dtype.h"
 #include "compiler/ir/status_macros.h"
 #include "kernels/cuda/device_info.h"
+#include "kernels/cuda/dtype.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/registry/tactic.h"
 
@@ -28,7 +32,8 @@ absl::Status ToStatus(cudaError_t error, std::string_view what) {
   return absl::InternalError(message);
 }
 
-// Device memory full of bf16 numbers between 2^-8 and 1, of either sign: zeros would draw less power than real data.
+// Device memory full of bf16 numbers between 2^-8 and 1, of either sign: zeros would draw less power than real data. As
+// f16 and f32 they are numbers too, and as s8 codes.
 class Memory {
  public:
   static absl::StatusOr<Memory> Allocate(int64_t bytes) {
@@ -64,11 +69,26 @@ class Memory {
 
 // One layer's operands, one after the other.
 struct Layer {
-  int64_t a = 0, w = 0, residual = 0, d = 0;  // offsets
+  int64_t a = 0, w = 0, a_scale = 0, w_scale = 0, residual = 0, d = 0;  // offsets
   int64_t bytes = 0;
 };
 
 int64_t Aligned(int64_t bytes) { return (bytes + 255) / 256 * 256; }
+
+std::optional<cuda::Dtype> DtypeOf(DType dtype) {
+  switch (dtype) {
+    case DType::kF32:
+      return cuda::Dtype::kF32;
+    case DType::kF16:
+      return cuda::Dtype::kF16;
+    case DType::kBF16:
+      return cuda::Dtype::kBf16;
+    case DType::kI8:
+      return cuda::Dtype::kS8;
+    default:
+      return std::nullopt;
+  }
+}
 
 class GemmTimer final : public Timer {
  public:
@@ -87,11 +107,16 @@ class GemmTimer final : public Timer {
     args_.ldd = args_.ld_residual = n;
     args_.activation = args_.gated ? cuda::Activation::kSilu
                                    : (flag("activated") ? cuda::Activation::kGeluTanh : cuda::Activation::kNone);
+    args_.dtype = *DtypeOf(problem.dtype);
     has_residual_ = flag("residual");
-    layer_.w = Aligned(m * k * 2);
-    layer_.residual = layer_.w + Aligned(rows * k * 2);
-    layer_.d = layer_.residual + (has_residual_ ? Aligned(m * n * 2) : 0);
-    layer_.bytes = layer_.d + Aligned(m * n * (args_.f32_output ? 4 : 2));
+    const auto bytes = static_cast<int64_t>(DTypeBytes(problem.dtype));
+    const int64_t result_bytes = bytes == 1 ? 2 : bytes;  // of s8 products: bf16
+    layer_.w = Aligned(m * k * bytes);
+    layer_.a_scale = layer_.w + Aligned(rows * k * bytes);
+    layer_.w_scale = layer_.a_scale + (bytes == 1 ? Aligned(m * 4) : 0);
+    layer_.residual = layer_.w_scale + (bytes == 1 ? Aligned(rows * 4) : 0);
+    layer_.d = layer_.residual + (has_residual_ ? Aligned(m * n * result_bytes) : 0);
+    layer_.bytes = layer_.d + Aligned(m * n * (args_.f32_output ? 4 : result_bytes));
     layers_ = memory.bytes() / layer_.bytes;
   }
   ~GemmTimer() override {
@@ -123,17 +148,25 @@ class GemmTimer final : public Timer {
     uint8_t* base = memory_.data() + layer % layers_ * layer_.bytes;
     args.a = base + layer_.a;
     args.w = base + layer_.w;
+    if (args.dtype == cuda::Dtype::kS8) {
+      args.a_scale = reinterpret_cast<const float*>(base + layer_.a_scale);
+      args.w_scale = reinterpret_cast<const float*>(base + layer_.w_scale);
+    }
     args.residual = has_residual_ ? base + layer_.residual : nullptr;
     args.d = base + layer_.d;
-    if (tactic.spec->kernel == "cuda.gemm_skinny") {
-      return ToStatus(cuda::GemmSkinny(args, stream_), "cuda.gemm_skinny");
+    const std::string_view kernel = tactic.spec->kernel;
+    const auto value = [&](std::string_view name) {
+      return static_cast<int>(kernels::ValueOf(*tactic.spec, tactic.config, name));
+    };
+    if (kernel == "cuda.gemm_skinny") return ToStatus(cuda::GemmSkinny(args, stream_), kernel);
+    if (kernel == "cuda.gemm_portable") return ToStatus(cuda::GemmPortable(args, stream_), kernel);
+    if (kernel == "cuda.gemm_sm90") {
+      return ToStatus(cuda::GemmSm90(args, {.tile_n = value("tile_n")}, stream_), kernel);
     }
-    if (tactic.spec->kernel != "cuda.gemm_sm90") {
-      return absl::InvalidArgumentError(absl::StrCat(tactic.spec->kernel, " cannot be timed here"));
+    if (kernel == "cuda.gemm_rows_sm90") {
+      return ToStatus(cuda::GemmRowsSm90(args, {.tile_rows = value("tile_rows")}, stream_), kernel);
     }
-    const cuda::GemmSm90Config config = {.tile_n =
-                                             static_cast<int>(kernels::ValueOf(*tactic.spec, tactic.config, "tile_n"))};
-    return ToStatus(cuda::GemmSm90(args, config, stream_), "cuda.gemm_sm90");
+    return absl::InvalidArgumentError(absl::StrCat(kernel, " cannot be timed here"));
   }
 
   absl::StatusOr<cudaGraphExec_t> MakeGraph(const kernels::Tactic& tactic) {
@@ -184,11 +217,11 @@ class CudaTuning final : public GpuTuning {
   const GpuFacts& facts() const override { return facts_; }
 
   absl::StatusOr<std::unique_ptr<Timer>> CreateTimer(const kernels::Problem& problem) override {
-    if ((problem.op != "linear" && problem.op != "fused_linear") || problem.dtype != DType::kBF16) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("the GPU times linear layers of bf16, not ", kernels::ProblemToText(problem)));
+    if ((problem.op != "linear" && problem.op != "fused_linear") || !DtypeOf(problem.dtype)) {
+      return absl::InvalidArgumentError(absl::StrCat("the GPU times linear layers of f32, f16, bf16 and i8, not ",
+                                                     kernels::ProblemToText(problem)));
     }
-    const double bytes = kernels::CostOfProblem(problem, DType::kBF16).bytes;
+    const double bytes = kernels::CostOfProblem(problem, DType::kF32).bytes;  // no operand is wider
     if (bytes * 2.1 > static_cast<double>(memory_.bytes())) {
       return absl::InvalidArgumentError(absl::StrCat(kernels::ProblemToText(problem), " takes more than half of the ",
                                                      memory_.bytes(), " bytes that there are for timing"));

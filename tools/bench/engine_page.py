@@ -32,8 +32,8 @@ token of a prompt of 128; *not in memory* is with the engine, the program and th
 - **peer** is the fastest of torch's: Inductor (max-autotune, coordinate descent) in a CUDA graph with a static cache of
   the context and 16 slots, or of the whole context (its number of slots is named), eager, `transformers.generate`;
 - **ratio** is the peer's time over ours: above 1 ours is faster;
-- **floor** is the least time that the device spec's rates allow ({spec}) for the bytes and operations that no program
-  can do without, **of floor** the floor over our time.
+- **floor** is the least time that the device spec's rates allow ({spec}) for the bytes and operations that no
+  program can do without, **of floor** the floor over our time.
 
 {tables}
 """

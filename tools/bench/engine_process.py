@@ -1,7 +1,6 @@
 """time_engine as a process that stays: an engine of its own, asked for one timing after another."""
 
 import json
-import os
 import select
 import subprocess
 import tempfile
@@ -11,13 +10,6 @@ from typing import Any
 
 class EngineError(RuntimeError):
     """An engine cannot be built, opened or run; the program's own words."""
-
-
-def _library(programs: Path) -> dict[str, str]:
-    """The environment for programs of a bundle, where the kernels' library lies in its own folder."""
-    library = programs.parents[1] / "kernels/cuda/libflashflow_cuda.so"
-    known = {"FLASHFLOW_CUDA_LIBRARY": str(library)} if library.is_file() else {}
-    return {**known, **os.environ}
 
 
 class EngineBuild:
@@ -64,7 +56,6 @@ class EngineProcess:
             stdout=subprocess.PIPE,
             stderr=self._errors,
             text=True,
-            env=_library(programs),
         )
         self.opened = self._read()
 

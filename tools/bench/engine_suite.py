@@ -40,7 +40,9 @@ class Options:
     batches: list[int] = field(default_factory=lambda: [1, 8, 64])  # of decoding
     contexts: list[int] = field(default_factory=lambda: [128, 512, 1000])
     prefills: list[tuple[int, int]] = field(default_factory=lambda: list(PREFILLS))  # batch and length
-    without: list[str] = field(default_factory=list)  # beginnings of variants' names: eager, inductor products, invariant
+    without: list[str] = field(
+        default_factory=list
+    )  # beginnings of variants' names: eager, inductor products, invariant
     compile_only: bool = False  # the peers, into Inductor's cache; several processes can share the work
     repeats: int = 7
     device: str = "cuda"
@@ -412,7 +414,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--engines", type=Path, help="a folder that keeps the engines from run to run")
     parser.add_argument("--from-json", type=Path, help="take this report of an earlier run; measure nothing")
     parser.add_argument("--json", type=Path, help="also write the report to this file")
-    parser.add_argument("--markdown", type=Path, help="also write docs/performance_engine.md's page to this file")
+    parser.add_argument("--markdown", type=Path, help="also write docs/performance_models.md's page to this file")
     parser.add_argument("--charts", type=Path, help="also draw a chart into this folder (needs matplotlib)")
     args = parser.parse_args(argv)
     options = Options(

@@ -34,7 +34,9 @@ def test_it_has_one_library_the_tests_and_the_kernels_in_python(bundle):
     programs = {name for name in names if name.endswith("_test_program")}
     assert {"kernels/cuda/kernels_test_program", "kernels/triton/triton_kernel_test_program"} < programs
     assert {"run.py", "kernels/triton/fused_mlp.py", "kernels/triton/fused_mlp_test.py", "tools/profile/ncu.py"} < names
-    assert [name for name in names if name.endswith(".so")] == ["kernels/cuda/libflashflow_kernels.so"]
+    libraries = {"kernels/cuda/libflashflow_kernels.so", "kernels/cuda/libflashflow_cuda.so"}
+    assert {name for name in names if name.endswith(".so")} == libraries
+    assert {"runtime/api/time_engine", "runtime/api/random_engine", "tools/bench/graphs/gpt2-124m.json"} < names
     assert any(name.endswith(".sm_90.cubin") for name in names)
 
 
@@ -66,7 +68,9 @@ def test_the_runner_reports_that_there_is_no_gpu(bundle):
     assert found["commit"] == "1234abc" and found["steps"] == []
 
 
-@pytest.mark.parametrize("module", ["tools.bench.kernels_suite", "tools.profile.ncu", "tools.profile.nsys"])
+@pytest.mark.parametrize(
+    "module", ["tools.bench.kernels_suite", "tools.bench.engine_suite", "tools.profile.ncu", "tools.profile.nsys"]
+)
 def test_its_modules_import_one_another(bundle, module):
     environment = {**os.environ, "PYTHONPATH": str(bundle)}
     code = f"import {module} as m, sys; sys.exit(0 if m.__file__.startswith({str(bundle)!r}) else m.__file__)"

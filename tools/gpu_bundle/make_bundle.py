@@ -1,4 +1,4 @@
-"""The GPU bundle: what a machine with a GPU, and without Bazel or a network, needs to test and time the kernels.
+"""The GPU bundle: what a machine with a GPU, and without Bazel or a network, needs to test and time kernels and models.
 
     bazel run //tools:gpu_bundle -- flashflow-gpu.tar.gz
 
@@ -20,7 +20,7 @@ from tools.bench.commit import source_commit
 TOP = "flashflow-gpu"
 MOST_BYTES = 60 << 20
 RUNNER = "tools/gpu_bundle/run.py"
-README = """Tests and benchmarks of FlashFlow's CUDA and Triton kernels, commit {commit}.
+README = """Tests and benchmarks of FlashFlow's CUDA and Triton kernels and of whole models, commit {commit}.
 
     python3 run.py            everything; run.py --help says how to choose
 

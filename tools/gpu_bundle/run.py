@@ -1,10 +1,10 @@
 """Tests and times everything in this bundle on this machine's GPU.
 
-    python3 run.py [--out FOLDER] [--steps programs,python,bench,ncu] [--sanitizer memcheck,racecheck] ...
+    python3 run.py [--out FOLDER] [--steps programs,python,bench,engine,ncu] [--sanitizer memcheck,racecheck] ...
 
-Probes first, then runs the test programs, the Python tests and the benchmark. FOLDER gets report.json, the benchmark's
-own report (bench.json), page and charts, and a log of each step. Exits 0 where all passed, 1 where something failed,
-2 where there is no GPU; report.json is written in every case. Needs nothing but the standard library itself.
+Probes first, then runs the test programs, the Python tests and the benchmarks. FOLDER gets report.json, the
+benchmarks' own reports (bench.json of kernels, engine.json of whole models), pages and charts, and a log of each step.
+Exits 0 where all passed, 1 where something failed, 2 where there is no GPU; report.json is written in every case. Needs nothing but the standard library itself.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 from tools.profile.find_tool import find_tool
 
 TOP = Path(__file__).resolve().parent
-STEPS = ("programs", "python", "bench", "ncu")
+STEPS = ("programs", "python", "bench", "engine", "ncu")
 SKIPPED = 77  # what a test program exits with where the GPU is not one that it knows
 TAIL = 2000
 
@@ -82,7 +82,8 @@ def probe() -> dict[str, str]:
 
 def programs() -> list[Path]:
     """The compiled tests."""
-    return sorted(path for path in TOP.glob("kernels/**/*_test_program") if path.is_file())
+    found = [*TOP.glob("kernels/**/*_test_program"), *TOP.glob("runtime/**/*_test_program")]
+    return sorted(path for path in found if path.is_file())
 
 
 def python_tests() -> list[Path]:
@@ -202,16 +203,25 @@ class Runner:
         )
 
     def bench(self, words: list[str]) -> dict[str, Any] | None:
+        """The kernels."""
+        return self._suite("bench", "tools.bench.kernels_suite", "performance.md", words)
+
+    def engine(self, words: list[str]) -> dict[str, Any] | None:
+        """Whole models: builds engines with random weights here."""
+        words = words or ["--suite", "decode,prefill,cold", "--models", "gpt2-124m", "--contexts", "512"]
+        return self._suite("engine", "tools.bench.engine_suite", "performance_models.md", words)
+
+    def _suite(self, name: str, module: str, page: str, words: list[str]) -> dict[str, Any] | None:
         started = time.monotonic()
-        report = self.out / "bench.json"
-        command = [sys.executable, "-m", "tools.bench.kernels_suite", "--json", str(report)]
-        command += ["--markdown", str(self.out / "performance.md"), *words]
+        report = self.out / f"{name}.json"
+        command = [sys.executable, "-m", module, "--json", str(report)]
+        command += ["--markdown", str(self.out / page), *words]
         if importlib.util.find_spec("matplotlib"):
             command += ["--charts", str(self.out / "charts")]
-        status, output = self.run("bench", command, follow=True)
+        status, output = self.run(name, command, follow=True)
         found: dict[str, Any] | None = json.loads(report.read_text()) if report.is_file() else None
         detail = f"{len(found['results'])} shapes" if found else summarize_program(output)
-        self.add("bench", status, time.monotonic() - started, detail, output)
+        self.add(name, status, time.monotonic() - started, detail, output)
         return found
 
     def ncu(self) -> None:
@@ -242,6 +252,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sanitize", type=words, default=[], help="suites of kernels_test for it; all by default")
     parser.add_argument("--timeout", type=float, default=1200, help="seconds that one step may take")
     parser.add_argument("--bench", default="", help='options of the benchmark: --bench="--kernels mlp --repeats 5"')
+    parser.add_argument(
+        "--engine", default="", help='options of that of models: --engine="--models gpt2-xl --batches 1"'
+    )
     args = parser.parse_args(argv)
     unknown = [step for step in args.steps if step not in STEPS]
     if unknown:
@@ -249,7 +262,14 @@ def main(argv: list[str] | None = None) -> int:
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     commit = (TOP / "COMMIT").read_text().strip()
-    report: dict[str, Any] = {"format": 1, "commit": commit, "probe": probe(), "steps": [], "bench": None}
+    report: dict[str, Any] = {
+        "format": 1,
+        "commit": commit,
+        "probe": probe(),
+        "steps": [],
+        "bench": None,
+        "engine": None,
+    }
     print("\n".join(f"{key}: {value}" for key, value in report["probe"].items()), flush=True)
     runner = Runner(out, args.timeout)
     has_gpu = not report["probe"]["gpu"].startswith("none")
@@ -262,6 +282,8 @@ def main(argv: list[str] | None = None) -> int:
             runner.sanitizer(args.sanitizer, args.sanitize)
         if "bench" in args.steps:
             report["bench"] = runner.bench(args.bench.split())
+        if "engine" in args.steps:
+            report["engine"] = runner.engine(args.engine.split())
         if "ncu" in args.steps:
             runner.ncu()
     report["steps"] = [asdict(step) for step in runner.steps]

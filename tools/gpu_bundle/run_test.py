@@ -106,6 +106,24 @@ def test_sanitizer(bundle_on_gpu):
     assert (bundle_on_gpu / "memcheck_device_info_test_program").read_text().endswith("_program\n")
 
 
+def test_the_suites_reports_are_in_the_bundles(bundle_on_gpu):
+    suite = "import sys\nout = sys.argv[sys.argv.index('--json') + 1]\n"
+    for module, shapes in (("kernels_suite", 2), ("engine_suite", 3)):
+        path = bundle_on_gpu / f"tools/bench/{module}.py"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(suite + f"open(out, 'w').write('{{\"results\": {[0] * shapes}}}')\nprint(sys.argv[1:])\n")
+    assert run_in(bundle_on_gpu, "--steps", "bench,engine", "--engine", "--models gpt2-xl") == 0
+    found = report(bundle_on_gpu)
+    assert [(step["name"], step["detail"]) for step in found["steps"]] == [
+        ("bench", "2 shapes"),
+        ("engine", "3 shapes"),
+    ]
+    assert found["bench"] == {"results": [0, 0]} and found["engine"] == {"results": [0, 0, 0]}
+    assert "'--models', 'gpt2-xl'" in (bundle_on_gpu / "out/engine.log").read_text()
+    run_in(bundle_on_gpu, "--steps", "engine")
+    assert "'decode,prefill,cold'" in (bundle_on_gpu / "out/engine.log").read_text()
+
+
 def test_an_unknown_step_is_an_error(bundle, capsys):
     with pytest.raises(SystemExit) as ended:
         run_in(bundle, "--steps", "bench,tests")

@@ -13,7 +13,6 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/ascii.h"
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -118,13 +117,12 @@ struct Bench {
   }
 };
 
-// A GPU is called as its device spec where there is one whose name begins with the driver's.
+// A GPU is called as its device spec where there is one.
 absl::Status OpenGpu(Bench* bench) {
   FF_ASSIGN_OR_RETURN(bench->gpu, runtime::GpuTuning::Open(absl::GetFlag(FLAGS_memory_mib) << 20));
   const runtime::GpuFacts& facts = bench->gpu->facts();
-  for (const char* name : {"a100", "h100", "h200"}) {
-    FF_ASSIGN_OR_RETURN(const analysis::DeviceSpec spec, analysis::BuiltinDeviceSpec(name));
-    if (absl::StartsWith(spec.name, facts.name)) bench->spec = spec;
+  if (const std::string_view name = analysis::BuiltinSpecOfGpu(facts.name); !name.empty()) {
+    FF_ASSIGN_OR_RETURN(bench->spec, analysis::BuiltinDeviceSpec(name));
   }
   bench->activations = DType::kBF16;
   FF_ASSIGN_OR_RETURN(bench->limits, kernels::CudaLimits(bench->spec.has_value() ? bench->spec->name : facts.name,

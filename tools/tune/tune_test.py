@@ -46,14 +46,17 @@ def test_the_space_is_printed_with_reasons(home: Path) -> None:
                 home=home)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "linear/bf16/m=64,n=3072,k=768: 4 to run, 1 refused",
+        "linear/bf16/m=64,n=3072,k=768: 6 to run, 3 refused",
+        "  cuda.gemm_rows_sm90",
         "  cuda.gemm_skinny",
         "  cuda.gemm_sm90[tile_n=128]",
         "  cuda.gemm_sm90[tile_n=160]",
         "  cuda.gemm_sm90[tile_n=192]",
+        "  cuda.gemm_portable",
         "  refused: cublaslt.matmul: it is cublaslt's, not ours",
-        "linear/f32/m=1,n=8,k=8: 0 to run, 3 refused",
-        "  refused: cuda.gemm_skinny and 1 more: it does not take f32",
+        "linear/f32/m=1,n=8,k=8: 1 to run, 4 refused",
+        "  cuda.gemm_portable",
+        "  refused: cuda.gemm_rows_sm90 and 2 more: it does not take f32",
         "  refused: cublaslt.matmul: it is cublaslt's, not ours",
     ]
     assert "cublaslt is not available here" in tune(
@@ -62,9 +65,10 @@ def test_the_space_is_printed_with_reasons(home: Path) -> None:
     on_ampere = tuned(
         "--shapes", "linear/bf16/m=65,n=3072,k=768", "--dry-run", "--device=a100", "--database=my.json", home=home
     )
-    assert on_ampere["problems"][0]["candidates"] == []
+    assert on_ampere["problems"][0]["candidates"] == ["cuda.gemm_portable"]
     assert {row["tactic"]: row["reason"] for row in on_ampere["problems"][0]["refused"]} == {
         "cuda.gemm_skinny": "m is 65; it takes at most 64",
+        "cuda.gemm_rows_sm90": "it needs compute capability 9.0; NVIDIA A100 SXM 80 GB has 8.0",
         "cuda.gemm_sm90": "it needs compute capability 9.0; NVIDIA A100 SXM 80 GB has 8.0",
         "cublaslt.matmul": "it is cublaslt's, not ours",
     }
