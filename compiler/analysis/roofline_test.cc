@@ -2,9 +2,9 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
-#include <string_view>
 
 #include "absl/strings/str_replace.h"
 #include "compiler/analysis/cost_model.h"

@@ -38,14 +38,10 @@ struct OpRow {
   std::string_view op;
   absl::Span<const SizeSpec> sizes;
 };
-constexpr OpRow kOps[] = {{"linear", kFusedLinear},
-                          {"fused_linear", kFusedLinear},
-                          {"attention", kAttention},
-                          {"paged_attention", kPagedAttention},
-                          {"layer_norm", kRows},
-                          {"rms_norm", kRows},
-                          {"softmax", kRows},
-                          {"quantize", kRows}};
+constexpr OpRow kOps[] = {{"linear", kFusedLinear},  {"fused_linear", kFusedLinear},
+                          {"attention", kAttention}, {"paged_attention", kPagedAttention},
+                          {"layer_norm", kRows},     {"rms_norm", kRows},
+                          {"softmax", kRows},        {"quantize", kRows}};
 
 constexpr int64_t kLargestSize = std::numeric_limits<int32_t>::max();
 

@@ -77,8 +77,8 @@ TEST(ProblemTest, CostsAreEachOperandOnce) {
   EXPECT_EQ(CostOfProblem(Parsed(attention), DType::kBF16).flops, 2 * 4 * 15 * 8 * 4);
   EXPECT_EQ(CostOfProblem(Parsed(attention), DType::kBF16).bytes, 2 * 8 * 2 * (2 * 3 * 4 + 2 * 5 * 1));
   // Two rows of four query heads and two of keys and values, five positions of eight elements.
-  const ProblemCost paged = CostOfProblem(
-      Parsed("paged_attention/bf16/rows=2,heads=4,kv_heads=2,context=5,head_dim=8"), DType::kBF16);
+  const ProblemCost paged =
+      CostOfProblem(Parsed("paged_attention/bf16/rows=2,heads=4,kv_heads=2,context=5,head_dim=8"), DType::kBF16);
   EXPECT_EQ(paged.bytes, 2 * 2 * 8 * (4 + 4 + 5 * (2 + 2)));
   EXPECT_EQ(paged.flops, 2 * 4 * 5 * 8 * 4);
   EXPECT_EQ(CostOfProblem(Parsed("softmax/bf16/rows=3,columns=5"), DType::kBF16).bytes, 60);

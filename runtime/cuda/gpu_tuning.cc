@@ -218,8 +218,8 @@ class CudaTuning final : public GpuTuning {
 
   absl::StatusOr<std::unique_ptr<Timer>> CreateTimer(const kernels::Problem& problem) override {
     if ((problem.op != "linear" && problem.op != "fused_linear") || !DtypeOf(problem.dtype)) {
-      return absl::InvalidArgumentError(absl::StrCat("the GPU times linear layers of f32, f16, bf16 and i8, not ",
-                                                     kernels::ProblemToText(problem)));
+      return absl::InvalidArgumentError(
+          absl::StrCat("the GPU times linear layers of f32, f16, bf16 and i8, not ", kernels::ProblemToText(problem)));
     }
     const double bytes = kernels::CostOfProblem(problem, DType::kF32).bytes;  // no operand is wider
     if (bytes * 2.1 > static_cast<double>(memory_.bytes())) {

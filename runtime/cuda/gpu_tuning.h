@@ -27,8 +27,9 @@ class GpuTuning {
   virtual ~GpuTuning() = default;
 
   virtual const GpuFacts& facts() const = 0;
-  // For problems "linear" and "fused_linear" of f32, f16, bf16 and i8. A sample is the mean of a CUDA graph's launches, each of the next
-  // layer that the memory holds. InvalidArgument for another problem, or one of which the memory holds no two layers.
+  // For problems "linear" and "fused_linear" of f32, f16, bf16 and i8. A sample is the mean of a CUDA graph's launches,
+  // each of the next layer that the memory holds. InvalidArgument for another problem, or one of which the memory holds
+  // no two layers.
   virtual absl::StatusOr<std::unique_ptr<Timer>> CreateTimer(const kernels::Problem& problem) = 0;
 };
 

@@ -4,7 +4,8 @@
 
 Probes first, then runs the test programs, the Python tests and the benchmarks. FOLDER gets report.json, the
 benchmarks' own reports (bench.json of kernels, engine.json of whole models), pages and charts, and a log of each step.
-Exits 0 where all passed, 1 where something failed, 2 where there is no GPU; report.json is written in every case. Needs nothing but the standard library itself.
+Exits 0 where all passed, 1 where something failed, 2 where there is no GPU; report.json is written in every case.
+Needs nothing but the standard library itself.
 """
 
 import argparse

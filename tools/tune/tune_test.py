@@ -53,6 +53,8 @@ def test_the_space_is_printed_with_reasons(home: Path) -> None:
         "  cuda.gemm_sm90[tile_n=160]",
         "  cuda.gemm_sm90[tile_n=192]",
         "  cuda.gemm_portable",
+        "  refused: cuda.gemm_rows_sm90[tile_rows=64]: it takes 64 by itself",
+        "  refused: cuda.gemm_rows_sm90[tile_rows=128]: a sum is shared here, which tiles of 128 rows cannot",
         "  refused: cublaslt.matmul: it is cublaslt's, not ours",
         "linear/f32/m=1,n=8,k=8: 1 to run, 4 refused",
         "  cuda.gemm_portable",
