@@ -127,7 +127,8 @@ TEST(CandidatesTest, EachLimitOfAKernelIsAReason) {
   }
 
   EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/f16/m=64,n=7,k=8"), "");
-  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/i8/m=65,n=7,k=16"), "m is 65; beyond 64 it is slow, if in the same order");
+  EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/i8/m=65,n=7,k=16"),
+            "m is 65; beyond 64 it is slow, if in the same order");
   EXPECT_EQ(reason("cuda.gemm_rows_sm90", "linear/i8/m=1,n=7,k=8"), "k is 8, no multiple of 16");
   EXPECT_EQ(reason("cuda.gemm_rows_sm90", "fused_linear/bf16/m=1,n=16,k=8,gated"), "it has no gated epilogue");
   // The order of a sum is not for tuning: 132 tiles of 64 rows are few enough to share a sum of 768, 133 are not.
