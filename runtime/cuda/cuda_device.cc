@@ -157,6 +157,9 @@ class CudaDevice final : public Device {
 
   bool SharesHostMemory() const override { return false; }
   absl::Status CopyToDevice(void* device, const void* host, size_t bytes) override {
+    // A step begins with this copy, maybe on another thread than the step before: the GPU is this thread's from here
+    // on.
+    FF_RETURN_IF_ERROR(Status(api_.set_device(ordinal_), "taking the GPU"));
     if (bytes == 0) return absl::OkStatus();
     return Status(api_.memcpy_async(device, host, bytes, cudaMemcpyHostToDevice, stream_), "copying to the GPU");
   }

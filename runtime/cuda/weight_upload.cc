@@ -26,14 +26,16 @@ WeightUpload::~WeightUpload() {
 }
 
 absl::Status WeightUpload::Prepare() {
-  if (prepared_) return absl::OkStatus();
   for (Block& block : blocks_) {
-    void* data = nullptr;
-    FF_RETURN_IF_ERROR(CudaStatus(api_, api_.malloc_host(&data, kBlockBytes), "allocating page-locked memory"));
-    block.data = static_cast<char*>(data);
-    FF_RETURN_IF_ERROR(CudaStatus(api_, api_.event_create(&block.fetched), "creating an event"));
+    if (block.data == nullptr) {
+      void* data = nullptr;
+      FF_RETURN_IF_ERROR(CudaStatus(api_, api_.malloc_host(&data, kBlockBytes), "allocating page-locked memory"));
+      block.data = static_cast<char*>(data);
+    }
+    if (block.fetched == nullptr) {
+      FF_RETURN_IF_ERROR(CudaStatus(api_, api_.event_create(&block.fetched), "creating an event"));
+    }
   }
-  prepared_ = true;
   return absl::OkStatus();
 }
 

@@ -34,14 +34,13 @@ class WeightUpload {
     char* data = nullptr;
     cudaEvent_t fetched = nullptr;
   };
-  absl::Status Prepare();
+  absl::Status Prepare();  // what is not there yet
 
   const cuda::Api& api_;
   cudaStream_t stream_;
   cpu::ThreadPool pool_;
   std::array<Block, 2> blocks_;
   size_t next_ = 0;
-  bool prepared_ = false;
 };
 
 }  // namespace flashflow::runtime

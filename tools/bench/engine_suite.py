@@ -276,7 +276,11 @@ def run(options: Options, log: Callable[[str], None], keep: Callable[[Report], o
     """
     named = rows(options)
     on_gpu = options.device != "cpu"
-    machine = describe_machine(options.commit) if on_gpu else {"device": "CPU", "commit": options.commit}
+    machine = (
+        describe_machine(options.commit, "a benchmark of whole models")
+        if on_gpu
+        else {"device": "CPU", "commit": options.commit}
+    )
     for program in ("random_engine", "time_engine"):
         if not (options.programs / program).is_file():
             raise NoGpuError(f"there is no {program} in {options.programs}")

@@ -57,14 +57,14 @@ def clocks() -> str:
     return " ".join(f"{name} {value}" for name, value in zip(names, values, strict=False)) or "unknown"
 
 
-def describe_machine(commit: str) -> dict[str, Any]:
+def describe_machine(commit: str, suite: str = "the kernels suite") -> dict[str, Any]:
     """The facts that figures depend on. Raises NoGpuError where torch sees no GPU."""
     try:
         import torch
     except ImportError as error:
-        raise NoGpuError("the kernels suite needs torch with CUDA, and there is no torch here") from error
+        raise NoGpuError(f"{suite} needs torch with CUDA, and there is no torch here") from error
     if not torch.cuda.is_available():
-        raise NoGpuError("the kernels suite needs an NVIDIA GPU, and torch finds none on this machine")
+        raise NoGpuError(f"{suite} needs an NVIDIA GPU, and torch finds none on this machine")
     try:
         from triton import __version__ as triton
     except ImportError:
