@@ -3,11 +3,13 @@
 load("@bazel_skylib//rules:write_file.bzl", "write_file")
 load("@rules_python//python:defs.bzl", "py_binary")
 
-def flashflow_verb(name):
-    """`bazel run //python:NAME -- ...` is `flashflow NAME ...`.
+def flashflow_verb(name, verb = None, defaults = []):
+    """`bazel run //python:NAME -- ...` is `flashflow VERB DEFAULTS ...`.
 
     Args:
-      name: the verb.
+      name: the target.
+      verb: what it runs; the name where it is not given.
+      defaults: options put before the user's, who may say otherwise.
     """
     main = "verbs/%s.py" % name  # a folder of its own: Python puts it on sys.path
     write_file(
@@ -19,7 +21,7 @@ def flashflow_verb(name):
             "from flashflow.cli.app import main",
             "",
             "if __name__ == \"__main__\":",
-            "    main([\"%s\", *sys.argv[1:]])" % name,
+            "    main([%s, *sys.argv[1:]])" % ", ".join(["\"%s\"" % word for word in [verb or name] + defaults]),
             "",
         ],
     )

@@ -53,6 +53,10 @@ def test_train_interrupt_resume_export_generate(tmp_path):
     steps = losses(tmp_path)
     assert sorted(steps) == list(range(1, 17)) and steps[16] < steps[1] / 2
 
+    out, said = run(tmp_path, "train", *OPTIONS, "--resume", "--steps", "24", "--eval-every", "1", "--patience", "1")
+    assert out.startswith("run/step-000000") and "the best is" in said
+    assert os.path.samefile(tmp_path / "run" / "best", tmp_path / out.strip())
+
     _, said = run(tmp_path, "train", *OPTIONS, status=1)
     assert "already holds a training run" in said
 
@@ -67,7 +71,7 @@ def test_every_option_reaches_the_trainer(monkeypatch):
     class Asked(BaseException):
         pass
 
-    def make_trainer(data, save_dir, config, resume):
+    def make_trainer(data, save_dir, config, resume, world):
         raise Asked(str(data), str(save_dir), config, resume)
 
     monkeypatch.setattr("flashflow.training.gpt_small.make_trainer", make_trainer)
@@ -84,10 +88,19 @@ def test_every_option_reaches_the_trainer(monkeypatch):
         "eval_every": 5,
         "save_every": 6,
         "keep_last": 7,
+        "log_every": 9,
+        "patience": 10,
+        "dropout": 0.125,
+        "amp_dtype": "fp16",
+        "parallel": "fsdp",
         "seed": 8,
         "device": "cpu",
     }
     options = [word for name, value in wanted.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    for name in ("compile", "activation_checkpointing", "tensorboard"):
+        wanted[name] = True
+        options.append("--" + name.replace("_", "-"))
+    assert all(value != getattr(TrainConfig(), name) for name, value in wanted.items())
     with pytest.raises(Asked) as caught:
         app(["train", "--data", "d", "--save-dir", "s", "--resume", *options], standalone_mode=False)
     assert caught.value.args == ("d", "s", TrainConfig(**wanted), True)

@@ -180,9 +180,11 @@ class GptSmallConfig(ModelConfig):
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> GptSmallConfig:
-        """The presets of training: "tiny" (0.8M parameters and the vocabulary) and "small" (GPT-2's 124M shape)."""
+        """The presets of training: "tiny" (0.8M parameters and the vocabulary), "mini" (14M parameters with its own
+        vocabulary of 8,192 tokens) and "small" (GPT-2's 124M shape)."""
         presets: dict[str, dict[str, int]] = {
             "tiny": dict(context_length=256, hidden_size=128, n_layers=4, n_heads=4, mlp_size=512),
+            "mini": dict(vocab_size=8192, context_length=512, hidden_size=384, n_layers=6, n_heads=6, mlp_size=1536),
             "small": dict(context_length=1024, hidden_size=768, n_layers=12, n_heads=12, mlp_size=3072),
         }
         if name not in presets:

@@ -35,6 +35,7 @@ def test_to_dict_round_trips_through_json(config):
 
 def test_small_preset_has_gpt2s_parameter_count():
     assert GptSmallConfig.preset("small").parameter_count() == 124_439_808
+    assert GptSmallConfig.preset("mini").parameter_count() == 13_989_888
     assert GptSmallConfig.preset("tiny", vocab_size=97).vocab_size == 97
     with pytest.raises(InvalidArgumentError, match="huge"):
         GptSmallConfig.preset("huge")

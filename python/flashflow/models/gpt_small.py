@@ -61,9 +61,14 @@ class GptSmall(nn.Module):
 
     def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Logits f32 [batch, sequence, vocab_size] for input_ids and position_ids, i64 [batch, sequence]."""
+        return F.linear(self.hidden_states(input_ids, position_ids), self.wte.weight)
+
+    def hidden_states(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
+        """What the head multiplies, f32 [batch, sequence, hidden_size]: after the final norm."""
         x = self.wte(input_ids) + self.wpe(position_ids)
         if self.dropout is not None:
             x = self.dropout(x)
         for block in self.blocks:
             x = block(x)
-        return F.linear(self.norm(x), self.wte.weight)
+        normed: Tensor = self.norm(x)
+        return normed

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from flashflow.errors import InvalidArgumentError, NotFoundError
+from flashflow.errors import DataLossError, InvalidArgumentError, NotFoundError
+from flashflow.log import logger
+from flashflow.training.atomic_file import write_atomically
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -29,7 +30,7 @@ def read_text(path: Path) -> str:
 
     Raises:
         NotFoundError: there is no such file.
-        InvalidArgumentError: it is not UTF-8 (the first bad byte's offset is named), or it is a folder.
+        InvalidArgumentError: it is empty, not UTF-8 (the first bad byte's offset is named), or it is a folder.
     """
     try:
         raw = path.read_bytes()
@@ -37,6 +38,8 @@ def read_text(path: Path) -> str:
         raise NotFoundError(f"there is no data file {path}", op="--data") from error
     except IsADirectoryError as error:
         raise InvalidArgumentError(f"{path} is a folder: expected a text file", op="--data") from error
+    if not raw:
+        raise InvalidArgumentError(f"{path} is empty: there is nothing to learn from", op="--data")
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -67,6 +70,8 @@ def split_text(text: str, size: int = _CHUNK_CHARS) -> Iterator[str]:
 def tokenize_file(path: Path, tokenizer: Tokenizer, cache_dir: Path) -> Tokens:
     """A text file's tokens, memory-mapped from a cache that is keyed by the contents of text and tokenizer.
 
+    The cache is a .npy file and the SHA-256 of it, appended; one that is damaged is made anew.
+
     Args:
         path: a UTF-8 text file.
         tokenizer: of at most 65,536 tokens.
@@ -78,22 +83,27 @@ def tokenize_file(path: Path, tokenizer: Tokenizer, cache_dir: Path) -> Tokens:
     text = read_text(path)
     digest = hashlib.sha256(tokenizer.to_str().encode() + b"\0" + text.encode()).hexdigest()[:32]
     cached = cache_dir / f"{digest}.npy"
-    if not cached.exists():
-        if tokenizer.get_vocab_size() > 1 << 16:
-            raise InvalidArgumentError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens: at most 65536 fit")
-        pieces = [np.array(tokenizer.encode(piece).ids, np.uint16) for piece in split_text(text)]
-        cache_dir.mkdir(parents=True, exist_ok=True)
-        descriptor, part = tempfile.mkstemp(dir=cache_dir, suffix=".part")
+    if cached.exists():
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.save(file, np.concatenate([np.empty(0, np.uint16), *pieces]), allow_pickle=False)
-            os.replace(part, cached)
-        except BaseException:
-            os.unlink(part)
-            raise
+            return _open_tokens(cached)
+        except DataLossError as error:
+            logger.warning("%s", error)
+    if tokenizer.get_vocab_size() > 1 << 16:
+        raise InvalidArgumentError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens: at most 65536 fit")
+    pieces = [np.array(tokenizer.encode(piece).ids, np.uint16) for piece in split_text(text)]
+    content = io.BytesIO()
+    np.save(content, np.concatenate([np.empty(0, np.uint16), *pieces]), allow_pickle=False)
+    content.write(hashlib.sha256(content.getbuffer()).digest())
+    write_atomically(cached, lambda file: file.write(content.getbuffer()))
+    return _open_tokens(cached)
+
+
+def _open_tokens(cached: Path) -> Tokens:
+    size = hashlib.sha256().digest_size
+    content = np.memmap(cached, np.uint8, "r") if cached.stat().st_size else np.empty(0, np.uint8)
+    if hashlib.sha256(content[:-size].data).digest() != content[-size:].tobytes():
+        raise DataLossError(f"the token cache {cached} is damaged and is made anew")
     tokens: Tokens = np.load(cached, mmap_mode="r", allow_pickle=False)
-    if tokens.dtype != np.uint16 or tokens.ndim != 1:
-        raise InvalidArgumentError(f"{cached} holds {tokens.dtype}{list(tokens.shape)}: expected uint16[N]; delete it")
     return tokens
 
 

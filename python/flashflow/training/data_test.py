@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -39,17 +41,52 @@ def test_long_text_is_cut():
     assert all(len(piece) >= 50 for piece in pieces[:-1])
 
 
-def test_tokens_are_those_of_the_text_and_come_from_the_cache(tokenizer, tmp_path):
+def test_tokens_are_those_of_the_text_and_come_from_the_cache(tokenizer, tmp_path, monkeypatch):
     text = tmp_path / "text.txt"
     text.write_text(SENTENCE * 3, encoding="utf-8")
     tokens = tokenize_file(text, tokenizer, tmp_path / "cache")
     assert tokens.dtype == np.uint16
     assert tokens.tolist() == tokenizer.encode(SENTENCE * 3).ids
     (cached,) = (tmp_path / "cache").iterdir()
-    np.save(cached, np.array([7], np.uint16))
-    assert tokenize_file(text, tokenizer, tmp_path / "cache").tolist() == [7]
+    monkeypatch.setattr(Tokenizer, "encode", None, raising=False)  # not asked again
+    assert tokenize_file(text, tokenizer, tmp_path / "cache").tolist() == tokens.tolist()
+    monkeypatch.undo()
     text.write_text(SENTENCE, encoding="utf-8")
     assert tokenize_file(text, tokenizer, tmp_path / "cache").tolist() == tokenizer.encode(SENTENCE).ids
+
+
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_damaged_cache_is_made_anew(tokenizer, tmp_path, caplog, damage):
+    text = tmp_path / "text.txt"
+    text.write_text(SENTENCE * 3, encoding="utf-8")
+    tokens = tokenize_file(text, tokenizer, tmp_path / "cache").tolist()
+    (cached,) = (tmp_path / "cache").iterdir()
+    content = bytearray(cached.read_bytes())
+    if damage == "flip":
+        content[-40] ^= 1  # of the last token but three
+    cached.write_bytes({"flip": content, "truncate": content[:-2], "empty": b""}[damage])
+    assert tokenize_file(text, tokenizer, tmp_path / "cache").tolist() == tokens
+    assert "is damaged" in caplog.text
+    assert [p.name for p in (tmp_path / "cache").iterdir()] == [cached.name]
+
+
+def test_cache_that_cannot_be_finished_leaves_nothing(tokenizer, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text(SENTENCE, encoding="utf-8")
+
+    def fail(*names):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match="no space left"):
+        tokenize_file(text, tokenizer, tmp_path / "cache")
+    assert not list((tmp_path / "cache").iterdir())
+
+
+def test_empty_file_is_refused(tmp_path):
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(InvalidArgumentError, match="empty.txt is empty"):
+        read_text(tmp_path / "empty.txt")
 
 
 def test_bytes_that_are_not_utf8_are_refused_with_their_offset(tmp_path):

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
+from torch import Tensor
 
-from flashflow.errors import InvalidArgumentError
+from flashflow.errors import DataLossError, InvalidArgumentError
 from flashflow.loaders.checkpoint import save_checkpoint
 from flashflow.loaders.loaded_model import GenerationInfo
 from flashflow.models.config import GptSmallConfig
 from flashflow.models.gpt_small import GptSmall
 from flashflow.output_folder import make_output_folder
-from flashflow.tokenizers.gpt2 import END_OF_TEXT_ID, gpt2_tokenizer
+from flashflow.tokenizers.gpt2 import VOCAB_SIZE, gpt2_tokenizer
+from flashflow.training.bpe import END_OF_TEXT, train_bpe
 from flashflow.training.checkpoint import checkpoints, newest_checkpoint
 from flashflow.training.config import TrainConfig
-from flashflow.training.data import Dataset, tokenize_file
+from flashflow.training.data import Dataset, Tokens, read_text, tokenize_file
+from flashflow.training.distributed import World, main_process_first
 from flashflow.training.trainer import Trainer
 
+_ALONE = World()
 
-def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool) -> Trainer:
+
+def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, world: World = _ALONE) -> Trainer:
     """Tokenizes, makes the model and restores its state, if asked to.
 
     Args:
@@ -28,38 +35,57 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool) 
         save_dir: of the run.
         config: its hyperparameters.
         resume: go on from the newest checkpoint of save_dir; without it, save_dir must have none.
+        world: the processes of the run, all of which call this.
 
     Raises:
         InvalidArgumentError, NotFoundError, DataLossError: as the message says.
     """
-    if resume:
-        newest_checkpoint(save_dir)
-    elif checkpoints(save_dir):
-        raise InvalidArgumentError(
-            f"{save_dir} already holds a training run",
-            op="--save-dir",
-            hint="go on with --resume, or name another folder",
-        )
-    model_config = GptSmallConfig.preset(config.preset)
+    model_config = GptSmallConfig.preset(config.preset, dropout=config.dropout)
     if config.seq_len > model_config.context_length:
         raise InvalidArgumentError(
             f"--seq-len is {config.seq_len}: the context of preset {config.preset} is {model_config.context_length}",
             op="--seq-len",
         )
-    make_output_folder(save_dir, "--save-dir")
-    tokenizer = gpt2_tokenizer()
-    tokens = tokenize_file(data, tokenizer, save_dir / "tokens")
+    with main_process_first(world):
+        if resume:
+            newest_checkpoint(save_dir)
+        elif world.is_main and checkpoints(save_dir):
+            raise InvalidArgumentError(
+                f"{save_dir} already holds a training run",
+                op="--save-dir",
+                hint="go on with --resume, or name another folder",
+            )
+        make_output_folder(save_dir, "--save-dir")
+        tokenizer, tokens = _tokenize(data, save_dir, model_config.vocab_size, resume)
     dataset = Dataset.split(tokens, config.seq_len)
     torch.manual_seed(config.seed)
     model = GptSmall(model_config)
     tokenizer_json = tokenizer.to_str().encode()
-    generation = GenerationInfo(bos_token_id=END_OF_TEXT_ID, eos_token_ids=(END_OF_TEXT_ID,))
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    generation = GenerationInfo(bos_token_id=end, eos_token_ids=() if end is None else (end,))
 
-    def write_model(folder: Path) -> None:
-        save_checkpoint(folder, model_config, model.state_dict(), tokenizer_json, generation)
+    def write_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
+        save_checkpoint(folder, model_config, weights, tokenizer_json, generation)
 
-    data_hash = hashlib.sha256(tokens.tobytes()).hexdigest()
-    trainer = Trainer(model, dataset, config, save_dir, write_model, data_hash)
+    data_hash = hashlib.sha256(tokens.data).hexdigest()
+    trainer = Trainer(model, dataset, config, save_dir, write_model, data_hash, world)
     if resume:
         trainer.resume()
     return trainer
+
+
+def _tokenize(data: Path, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
+    """GPT-2's tokenizer for models with its vocabulary, one trained on the text for smaller ones; and the tokens."""
+    text = read_text(data)
+    cache = save_dir / "tokens"
+    saved = newest_checkpoint(save_dir) / "tokenizer.json" if resume else None
+    if vocab_size == VOCAB_SIZE:
+        tokenizer = gpt2_tokenizer()
+    elif saved:
+        try:
+            tokenizer = Tokenizer.from_file(str(saved))
+        except Exception as error:  # what the library raises
+            raise DataLossError(f"{saved} is damaged: {error}", hint=f"delete {saved.parent}") from error
+    else:
+        tokenizer = train_bpe(text, vocab_size, cache)
+    return tokenizer, tokenize_file(data, tokenizer, cache)

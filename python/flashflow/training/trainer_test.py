@@ -1,68 +1,26 @@
+import importlib.util
 import json
 import math
 import os
+import sys
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
-from torch import nn
-from torch.nn import functional
+from safetensors.torch import load_file
 
-from flashflow.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
-from flashflow.training.checkpoint import checkpoints
+from flashflow.errors import (
+    DataLossError,
+    FailedPreconditionError,
+    InvalidArgumentError,
+    NotFoundError,
+    UnsupportedError,
+)
+from flashflow.training.checkpoint import checkpoints, load_trainer_state
 from flashflow.training.config import TrainConfig
-from flashflow.training.data import Dataset
 from flashflow.training.optimizer import make_adamw
-from flashflow.training.trainer import Trainer
-
-VOCAB = 11
-
-
-class Model(nn.Module):
-    """The smallest thing with a tied head, a vector parameter and dropout."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embed = nn.Embedding(VOCAB, 8)
-        self.norm = nn.LayerNorm(8)
-        self.drop = nn.Dropout(0.2)
-
-    def forward(self, input_ids, position_ids):
-        assert position_ids.shape == input_ids.shape and (position_ids[:, -1] == input_ids.shape[1] - 1).all()
-        return functional.linear(self.drop(self.norm(self.embed(input_ids))), self.embed.weight)
-
-
-def make_trainer(save_dir, data_hash="d", **options):
-    config = TrainConfig(
-        **{
-            "batch_size": 4,
-            "seq_len": 6,
-            "lr": 0.05,
-            "warmup": 2,
-            "eval_every": 0,
-            "save_every": 0,
-            "device": "cpu",
-            "keep_last": 9,
-            **options,
-        }
-    )
-    torch.manual_seed(config.seed)
-    tokens = np.tile(np.arange(VOCAB, dtype=np.uint16), 40)  # each token says which comes next
-    model = Model()
-
-    def write_model(folder):
-        save_file(model.state_dict(), folder / "model.safetensors")
-        (folder / "config.json").write_text("{}")
-
-    return Trainer(model, Dataset.split(tokens, 6), config, save_dir, write_model, data_hash)
-
-
-def state_of(folder):
-    return {
-        **{"w." + k: v for k, v in load_file(folder / "model.safetensors").items()},
-        **{"o." + k: v for k, v in load_file(folder / "optimizer.safetensors").items()},
-    }
+from flashflow.training.precision import Precision
+from flashflow.training.trainer_testing import VOCAB, Model, make_trainer, state_of
 
 
 def test_it_learns(tmp_path):
@@ -74,13 +32,15 @@ def test_it_learns(tmp_path):
     assert result.step == 60 and not result.interrupted
 
 
-def test_resumed_run_is_bit_identical(tmp_path):
-    whole = make_trainer(tmp_path / "whole", steps=12, grad_accum=2).run()
+@pytest.mark.parametrize("amp_dtype", [None, "bf16", "fp16"])
+def test_resumed_run_is_bit_identical(tmp_path, amp_dtype):
+    options = {"steps": 12, "grad_accum": 2, "amp_dtype": amp_dtype}
+    whole = make_trainer(tmp_path / "whole", **options).run()
     stop_at = 5
-    first = make_trainer(tmp_path / "parts", steps=12, grad_accum=2)
+    first = make_trainer(tmp_path / "parts", **options)
     first.should_stop = lambda: first.step == stop_at
     assert first.run().interrupted
-    second = make_trainer(tmp_path / "parts", steps=12, grad_accum=2)
+    second = make_trainer(tmp_path / "parts", **options)
     torch.manual_seed(12345)  # what a new process would start from matters not
     second.resume()
     assert second.step == stop_at
@@ -88,6 +48,8 @@ def test_resumed_run_is_bit_identical(tmp_path):
     a, b = state_of(whole.checkpoint), state_of(result.checkpoint)
     assert a.keys() == b.keys() and "o.rng.cpu" in a
     assert [k for k in a if not torch.equal(a[k], b[k])] == []
+    a, b = (load_trainer_state(run.checkpoint)["loss_scaler"] for run in (whole, result))
+    assert a == b and bool(a) == (amp_dtype == "fp16")
     steps = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [m["step"] for m in steps if "loss" in m] == list(range(1, 13))
 
@@ -138,8 +100,8 @@ def test_each_pass_gets_the_next_batch(tmp_path):
 
 def test_gradient_is_clipped(tmp_path):
     trainer = make_trainer(tmp_path, steps=1, grad_clip=1e-3)
-    metrics = trainer._train_step()
-    assert metrics["grad_norm"] > 1e-2  # reported before clipping
+    trainer._train_step()
+    assert trainer._read_back()["grad_norm"] > 1e-2  # reported before clipping
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in trainer.model.parameters()))
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
@@ -166,7 +128,9 @@ def test_evaluations_are_recorded(tmp_path):
     assert evaluations[0]["perplexity"] == pytest.approx(math.exp(evaluations[0]["validation_loss"]))
 
 
-@pytest.mark.parametrize("option", [{"lr": 0.1}, {"seed": 3}, {"batch_size": 2}, {"grad_accum": 2}])
+@pytest.mark.parametrize(
+    "option", [{"lr": 0.1}, {"seed": 3}, {"batch_size": 2}, {"grad_accum": 2}, {"amp_dtype": "bf16"}]
+)
 def test_another_run_cannot_be_resumed(tmp_path, option):
     make_trainer(tmp_path, steps=2).run()
     (name,) = option
@@ -211,9 +175,38 @@ def test_divergence_is_an_error_and_not_saved(tmp_path):
     trainer = make_trainer(tmp_path, steps=4)
     with torch.no_grad():
         trainer.model.norm.weight.fill_(math.nan)
-    with pytest.raises(FailedPreconditionError, match="diverged at step 1: loss nan"):
+    with pytest.raises(FailedPreconditionError, match="diverged at step 1: loss nan.*there is no checkpoint yet"):
         trainer.run()
     assert not checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_divergence_between_two_lines_names_its_step_and_the_last_good_checkpoint(tmp_path, where):
+    """Nothing is read back between steps 3 and 8, and step 6 would have been saved."""
+    trainer = make_trainer(tmp_path, steps=9, save_every=3, log_every=4)
+    forward = trainer.loss.forward
+    poison = torch.full((), math.nan) if where == "loss" else _InfiniteGradient.apply
+
+    def diverge(inputs, targets):
+        loss = forward(inputs, targets)
+        if trainer.step != 4:
+            return loss
+        return loss * poison if where == "loss" else poison(loss)
+
+    trainer.loss.forward = diverge
+    with pytest.raises(FailedPreconditionError, match=r"diverged at step 5: .*last good checkpoint is .*step-00000003"):
+        trainer.run()
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-00000003"]
+
+
+class _InfiniteGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * math.inf
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
@@ -240,8 +233,119 @@ def test_missing_gpu_is_refused(tmp_path):
         ("seed", -1),
         ("seed", 1.5),
         ("device", "tpu"),
+        ("dropout", 1.0),
+        ("amp_dtype", "fp8"),
+        ("compile", 1),
+        ("patience", -1),
+        ("log_every", 0),
+        ("parallel", "tensor"),
     ],
 )
 def test_hyperparameter_out_of_range_is_refused_by_flag(name, bad):
     with pytest.raises(InvalidArgumentError, match="^--" + name.replace("_", "-") + " is"):
         TrainConfig(**{name: bad})
+
+
+def test_lines_come_every_log_every_steps_and_at_the_end(tmp_path):
+    make_trainer(tmp_path, steps=7, log_every=3, save_every=2).run()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in lines if "loss" in m] == [3, 6, 7]
+    assert [m["tokens"] for m in lines if "loss" in m] == [3 * 24, 6 * 24, 7 * 24]
+    assert [m["checkpoint"] for m in lines if "checkpoint" in m] == [f"step-0000000{i}" for i in (2, 4, 6, 7)]
+
+
+def with_losses(trainer, losses):
+    """The validation losses that the trainer is to see."""
+    remaining = iter(losses)
+    trainer.evaluate = lambda: next(remaining)
+    return trainer
+
+
+def test_it_stops_when_the_loss_falls_no_more_and_keeps_the_best(tmp_path):
+    options = {"steps": 20, "eval_every": 1, "patience": 2, "keep_last": 1}
+    result = with_losses(make_trainer(tmp_path, **options), [3.0, 2.0, 2.5, 1.5, 1.6, 1.5, 0.1]).run()
+    assert result.stopped_early and result.step == 6 and not result.interrupted
+    assert result.best == tmp_path / "step-00000004" and result.best_validation_loss == 1.5
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000004", "step-00000006"]
+    assert os.readlink(tmp_path / "best") == "step-00000004" and os.readlink(tmp_path / "latest") == "step-00000006"
+
+    again = make_trainer(tmp_path, **options)
+    again.resume()
+    assert with_losses(again, [1.7]).run().step == 6  # as hopeless as before
+    patient = make_trainer(tmp_path, **{**options, "patience": 3})
+    patient.resume()
+    result = with_losses(patient, [1.4, 1.5, 1.5, 1.5]).run()
+    assert result.step == 10 and result.best == tmp_path / "step-00000007"
+    assert [p.name for p in checkpoints(tmp_path)] == ["step-00000007", "step-00000010"]
+
+
+def test_the_patience_survives_a_resumption(tmp_path):
+    options = {"steps": 20, "eval_every": 1, "patience": 3}
+    first = with_losses(make_trainer(tmp_path, **options), [3.0, 2.0, 2.1])
+    first.should_stop = lambda: first.step == 4
+    assert first.run().interrupted
+    second = make_trainer(tmp_path, **options)
+    second.resume()
+    result = with_losses(second, [2.2, 2.3, 2.4, 2.5]).run()
+    assert result.step == 6 and result.best == tmp_path / "step-00000002"
+
+
+def test_without_a_patience_it_goes_on_to_the_end(tmp_path):
+    result = with_losses(make_trainer(tmp_path, steps=4, eval_every=1), [1.0, 2.0, 3.0, 4.0]).run()
+    assert result.step == 4 and not result.stopped_early and result.best is None
+    assert not (tmp_path / "best").exists()
+
+
+def test_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path):
+    trainer = make_trainer(tmp_path, steps=3, amp_dtype="fp16", log_every=1)
+    trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)  # fp16 ends at 65504
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer._train_step()
+    metrics = trainer._read_back()
+    assert metrics["loss_scale"] == 2.0**23 and metrics["grad_norm"] is None and math.isfinite(metrics["loss"])
+    assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
+
+
+def test_scale_that_falls_without_end_is_divergence(tmp_path):
+    trainer = make_trainer(tmp_path, steps=40, amp_dtype="fp16")
+    trainer.loss.register_forward_hook(lambda module, inputs, loss: _InfiniteGradient.apply(loss))
+    with pytest.raises(FailedPreconditionError, match="diverged at step 17.*bf16 in place of fp16"):  # 2**16, halved
+        trainer.run()
+
+
+def test_gpu_without_bf16_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA V100")
+    with pytest.raises(UnsupportedError, match="V100 has no bf16 arithmetic.*--amp-dtype fp16"):
+        Precision(torch.device("cuda"), "bf16")
+
+
+def test_dtype_that_torch_cannot_multiply_is_refused(monkeypatch):
+    def refuse(self, other):
+        raise RuntimeError('"addmm_impl_cpu_" not implemented')
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", refuse)
+    with pytest.raises(UnsupportedError, match="cannot compute in torch.float16 on cpu"):
+        Precision(torch.device("cpu"), "fp16")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is optional")
+def test_tensorboard_gets_the_scalars(tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    make_trainer(tmp_path, steps=3, eval_every=2, tensorboard=True).run()
+    trainer = make_trainer(tmp_path, steps=4, eval_every=2, tensorboard=True)
+    trainer.resume()
+    trainer.run()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    for name in ("loss", "lr", "grad_norm", "tokens_per_s", "validation_loss"):
+        wanted = {m["step"]: m[name] for m in lines if name in m}
+        assert {e.step: e.value for e in events.Scalars(name)} == pytest.approx(wanted), name
+
+
+def test_missing_tensorboard_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(FailedPreconditionError, match="pip install tensorboard"):
+        make_trainer(tmp_path, steps=1, tensorboard=True).run()

@@ -1,0 +1,121 @@
+"""Two processes, started as users start them, compute what one does with batches of twice the size."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from flashflow.errors import FailedPreconditionError, InvalidArgumentError
+from flashflow.models.config import GptSmallConfig
+from flashflow.training.checkpoint import newest_checkpoint
+from flashflow.training.distributed import World, joined_processes, parallelize
+from flashflow.training.trainer_testing import make_gpt_trainer
+
+MODEL = GptSmallConfig(vocab_size=61, context_length=16, hidden_size=20, n_layers=2, n_heads=2, mlp_size=36)
+STEPS, ROWS = 6, 4
+# Rows of a weight that two processes cannot halve (61) included. Evaluations: 18 sequences in 5 batches, an odd number.
+OPTIONS = {"steps": STEPS, "grad_accum": 2, "eval_every": 3, "save_every": 3, "eval_batches": 5, "keep_last": 1}
+
+
+def main(folder, options):
+    """What each process runs."""
+    with joined_processes("cpu") as world:
+        stop_at = options.pop("stop_at", None)
+        trainer = make_gpt_trainer(Path(folder), MODEL, world, **options)
+        if stop_at:
+            trainer.should_stop = lambda: trainer.step == stop_at and world.rank == 1  # all must hear of it
+        elif (Path(folder) / "latest").exists():
+            trainer.resume()
+        trainer.run()
+
+
+def torchrun(folder, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
+    options = {**OPTIONS, "batch_size": ROWS, **options}
+    done = subprocess.run([*command, str(folder), json.dumps(options)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def series(folder, name):
+    return np.array([m[name] for m in lines(folder) if name in m])
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one")
+    make_gpt_trainer(folder, MODEL, **{**OPTIONS, "batch_size": 2 * ROWS}).run()
+    return folder
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_equal_one_with_twice_the_batch(one, tmp_path, parallel):
+    """And so does a run whose first half one made and whose second half two.
+
+    The gradient is the same sum of N * S * grad_accum terms in another order, which is 7 roundings deep as a tree and
+    up to 256 as a chain: its relative error is at most 256 * 2**-24 where terms do not cancel. Adam passes it on to the
+    weights, and each step adds its own.
+    """
+    bound = 2 * ROWS * MODEL.context_length * 2 * 2.0**-24 * STEPS * 8
+    two = torchrun(tmp_path / "two", parallel=parallel)
+    for name in ("loss", "grad_norm", "validation_loss"):
+        a, b = series(one, name), series(two, name)
+        assert len(a) == len(b) and np.abs(a - b).max() <= bound * a.max(), (name, np.abs(a - b).max())
+    assert (np.diff(series(two, "loss")) != 0).all() and series(two, "loss")[-1] < series(two, "loss")[0]
+    assert series(two, "tokens").tolist() == series(one, "tokens").tolist()
+    a, b = (load_file(newest_checkpoint(folder) / "model.safetensors") for folder in (one, two))
+    assert a.keys() == b.keys()
+    assert max((a[name] - b[name]).abs().max().item() for name in a) <= bound
+    kept = load_file(newest_checkpoint(two) / "optimizer.safetensors")
+    assert kept["exp_avg.wte.weight"].shape == (61, 20) and "rng.cpu.1" in kept
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_interrupted_processes_resume(one, tmp_path, parallel):
+    torchrun(tmp_path, parallel=parallel, stop_at=2)
+    assert newest_checkpoint(tmp_path).name == "step-00000002"
+    torchrun(tmp_path, parallel=parallel)
+    a, b = series(one, "loss"), series(tmp_path, "loss")
+    assert len(b) == STEPS and np.abs(a - b).max() <= 1e-3 * a.max()
+    # One process goes on with the batches of two, and so with as many rows as both had.
+    trainer = make_gpt_trainer(tmp_path, MODEL, **{**OPTIONS, "steps": STEPS + 1, "batch_size": 2 * ROWS})
+    trainer.resume()
+    assert trainer.run().step == STEPS + 1
+    with pytest.raises(InvalidArgumentError, match=f"--batch-size is {ROWS}, but the run to resume has {2 * ROWS}"):
+        make_gpt_trainer(tmp_path, MODEL, **{**OPTIONS, "steps": 9, "batch_size": ROWS}).resume()
+
+
+def test_scaled_fp16_under_fsdp_tracks_one_process(tmp_path):
+    options = {"amp_dtype": "fp16", "steps": 2, "eval_every": 0, "save_every": 0}
+    make_gpt_trainer(tmp_path / "one", MODEL, **{**OPTIONS, **options, "batch_size": 2 * ROWS}).run()
+    two = torchrun(tmp_path / "two", parallel="fsdp", **options)
+    a, b = series(tmp_path / "one", "loss"), series(two, "loss")
+    assert np.abs(a - b).max() <= 2.0**-11 * a.max()
+    assert series(two, "loss_scale").tolist() == [65536, 65536]
+
+
+def test_process_without_a_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    with pytest.raises(FailedPreconditionError, match="process 2 of this machine has no GPU.*at most 2"):
+        World(rank=2, size=4, local_rank=2).device("cuda")
+
+
+def test_alone_nothing_is_wrapped(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with joined_processes("cpu") as world:
+        assert world == World() and world.is_main
+        module = object()
+        assert parallelize(module, "fsdp", world) is module
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]))

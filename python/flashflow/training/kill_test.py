@@ -1,0 +1,108 @@
+"""A run that is killed before any of its operations on files can be resumed, to the bits of one that was not.
+
+Python announces every such operation to audit hooks; one that raises is a process that ends there, but for its memory.
+"""
+
+import json
+import os
+import sys
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from flashflow.training.checkpoint import checkpoints, load_trainer_state, newest_checkpoint
+from flashflow.training.trainer_testing import make_trainer, state_of
+
+OPTIONS = {"steps": 3, "save_every": 1, "keep_last": 1, "eval_every": 1, "patience": 5}
+_CHANGES = ("os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink", "os.chmod", "os.truncate", "os.link")
+
+
+class Killed(BaseException):
+    pass
+
+
+class Killer:
+    """Lets so many operations pass and none after, as no dead process does anything."""
+
+    def __init__(self) -> None:
+        self.left = None  # None: not at work
+        self.seen = 0
+        sys.addaudithook(self)  # for the rest of the process
+
+    def __call__(self, event, arguments):
+        if self.left is None:
+            return
+        if event not in _CHANGES and not (event == "open" and self._writes(arguments)):
+            return
+        self.seen += 1
+        if self.seen > self.left:
+            raise Killed
+
+    @staticmethod
+    def _writes(arguments):
+        path, mode, flags = arguments
+        return not isinstance(path, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+@pytest.fixture(scope="module")
+def killer():
+    return Killer()
+
+
+def test_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, killer):
+    whole = make_trainer(tmp_path / "whole", **OPTIONS).run()
+    wanted = state_of(whole.checkpoint)
+    after = 0
+    while True:
+        folder = tmp_path / str(after)
+        trainer = make_trainer(folder, **OPTIONS)
+        killer.left, killer.seen = after, 0
+        try:
+            trainer.run()
+            break
+        except Killed:
+            pass
+        finally:
+            killer.left = None
+        resume_and_compare(folder, wanted)
+        after += 1
+    assert after > 60  # three checkpoints, each of two model files, two links to the checkpoint and one a file
+
+
+def resume_and_compare(folder, wanted):
+    saved = checkpoints(folder)
+    for path in saved[-1:]:  # the newest is whole
+        assert load_trainer_state(path)["step"] == int(path.name[5:])
+        assert load_file(path / "model.safetensors") and load_file(path / "optimizer.safetensors")
+    if (folder / "latest").exists() and (folder / "model.safetensors").exists():  # and DIR, if it is one, is a model
+        assert load_file(folder / "model.safetensors")
+    trainer = make_trainer(folder, **OPTIONS)
+    torch.manual_seed(99)
+    if saved:
+        trainer.resume()
+        best = trainer.best.step
+        assert os.path.samefile(folder / "best", folder / f"step-{best:08d}")
+    else:
+        trainer = make_trainer(folder, **OPTIONS)
+    result = trainer.run()
+    got = state_of(result.checkpoint)
+    assert wanted.keys() == got.keys() and [k for k in wanted if not torch.equal(wanted[k], got[k])] == []
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [m["step"] for m in lines if "loss" in m] == [1, 2, 3]
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"metrics.jsonl", "model.safetensors", "config.json", "latest", "best", "step-00000003"}
+
+
+def test_damaged_newest_checkpoint_can_be_deleted(tmp_path):
+    """What the error says to do."""
+    make_trainer(tmp_path, steps=3, save_every=1, keep_last=3).run()
+    newest = newest_checkpoint(tmp_path)
+    (newest / "trainer.json").write_text("{")
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    trainer = make_trainer(tmp_path, steps=3, save_every=1, keep_last=3)
+    trainer.resume()
+    assert trainer.step == 2 and os.readlink(tmp_path / "latest") == "step-00000002"
+    assert trainer.run().step == 3
