@@ -3,6 +3,7 @@
 Both read the same GGUF file, each with its own code for its quantized tensors.
 """
 
+import math
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from flashflow import LLM, SamplingParams
+from flashflow.evaluation.perplexity import encode_file, text_perplexity
 from flashflow.loaders.resolve import resolve
 
 NEW_TOKENS = 48
@@ -94,6 +96,27 @@ def test_stream_alone_gives_the_text_of_the_batch(name, llm, tokenizer, greedy):
     text = "".join(stream)
     assert text == greedy[name].text == tokenizer.decode(greedy[name].token_ids, skip_special_tokens=True)
     assert stream.output.token_ids == greedy[name].token_ids
+
+
+def test_perplexity_is_that_of_transformers_to_four_digits(llm, reference, tokenizer, tmp_path):
+    """By the loop of its documentation, but that each window's share in the mean is the tokens that it scores."""
+    path = tmp_path / "text.txt"
+    path.write_text("".join(PROMPTS.values()), encoding="utf-8")
+    found = text_perplexity(llm.logits, encode_file(llm, path), context=192, stride=128, context_length=2048)
+    ids = tokenizer(path.read_text(encoding="utf-8"), return_tensors="pt").input_ids
+    nats, scored, previous_end = 0.0, 0, 0
+    for begin in range(0, ids.shape[1], 128):
+        end = min(begin + 192, ids.shape[1])
+        labels = ids[:, begin:end].clone()
+        labels[:, : previous_end - end] = -100
+        with torch.no_grad():
+            loss = reference(ids[:, begin:end], labels=labels).loss.item()
+        targets = int((labels[:, 1:] != -100).sum())
+        nats, scored, previous_end = nats + loss * targets, scored + targets, end
+        if end == ids.shape[1]:
+            break
+    assert found.windows > 4 and found.scored_tokens == scored == ids.shape[1] - 1
+    assert found.perplexity == pytest.approx(math.exp(nats / scored), rel=5e-5)
 
 
 def test_chat_prompt_is_that_of_transformers(llm, tokenizer):

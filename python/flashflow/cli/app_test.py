@@ -21,7 +21,7 @@ def run(*words, cwd, stdin=None, **env):
 def test_help_lists_the_verbs(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == b""
-    for verb in (b"generate", b"train", b"export-fx-graph", b"export-checkpoint", b"cache"):
+    for verb in (b"generate", b"train", b"export-fx-graph", b"export-checkpoint", b"eval-perplexity", b"cache"):
         assert verb in done.stdout
 
 
@@ -40,6 +40,7 @@ def test_help_lists_the_verbs(tmp_path):
         ),
         ("export_fx_graph", "--model-name --out"),
         ("export_checkpoint", "--model --out-dir --out --dtype"),
+        ("eval_perplexity", "--model --data --context --stride --max-tokens --dtype --device --threads --json"),
     ],
 )
 def test_every_flag_is_there(tmp_path, verb, flags):
