@@ -56,6 +56,9 @@ class Coster {
       if (lookup && i == 0) {
         FF_ASSIGN_OR_RETURN(bytes, Elements(node_.result()));
         bytes *= static_cast<double>(DTypeBytes(operand->tensor().dtype));
+      } else if (lookup && i == 2) {  // a scale a row
+        FF_ASSIGN_OR_RETURN(bytes, Elements(node_.operand(1)));
+        bytes *= static_cast<double>(DTypeBytes(operand->tensor().dtype));
       } else if (node_.op() == Op::kSlice) {
         FF_ASSIGN_OR_RETURN(bytes, Bytes(node_.result()));
       } else {

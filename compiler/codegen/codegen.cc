@@ -122,8 +122,20 @@ class Generator {
     return value;
   }
 
+  // Of the codes or the scales of a loaded weight: that weight, and what is appended to the names of its sources.
+  struct Coded {
+    const Value* weight = nullptr;
+    std::string_view suffix = {};
+  };
+  static std::optional<Coded> CodesOf(const Value& value) {
+    const bool coded = value.kind() == ValueKind::kResult && value.def()->op() == Op::kQuantize;
+    if (!coded || !analysis::IsMadeAtLoad(value)) return std::nullopt;
+    return Coded{value.def()->operand(0), value.def()->result(0) == &value ? plan::kCodesSuffix : plan::kScalesSuffix};
+  }
+
   // What the loader gives; of a rectangular graph's weights the caller, who widens vectors for CUDA's kernels too.
   std::optional<analysis::LoadedWeight> Loaded(const Value& value) const {
+    if (const std::optional<Coded> coded = CodesOf(value)) return analysis::AsLoadedWeight(*coded->weight);
     const bool widened = !is_step_graph_ && options_.device == "cuda" && value.kind() == ValueKind::kResult &&
                          value.def()->op() == Op::kCast && value.tensor().dtype == DType::kF32 &&
                          value.tensor().shape.size() == 1 && IsFloat(value.def()->operand(0)->tensor().dtype);
@@ -153,7 +165,7 @@ class Generator {
 
   absl::Status EmitNode(const Node& node) {
     if (node.op() == Op::kReshape) return EmitAlias(node);
-    if (IsWeight(node.result())) return absl::OkStatus();  // listed when a step wants it
+    if (IsWeight(node.result(0))) return absl::OkStatus();  // listed when a step wants it
     OpFacts facts = {.op = ir::OpName(node.op())};
     std::vector<const Value*> operands;
     for (const Value* operand : node.operands()) {
@@ -244,8 +256,10 @@ class Generator {
                           .dtype = weight.tensor().dtype,
                           .shape = {},
                           .layout = std::string(layout),
-                          .transposed = loaded->transposed};
-    for (const Value* source : loaded->sources) entry.sources.push_back(source->name());
+                          .transposed = loaded->transposed && weight.tensor().shape.size() == 2};
+    const std::optional<Coded> coded = CodesOf(weight);
+    const std::string_view suffix = coded.has_value() ? coded->suffix : "";
+    for (const Value* source : loaded->sources) entry.sources.push_back(absl::StrCat(source->name(), suffix));
     for (const DimExpr& dim : weight.tensor().shape) entry.shape.push_back(dim.constant().value_or(-1));
     it->second = AddTensor(weight, Storage::kWeight, static_cast<int32_t>(plan_.weights.size()));
     plan_.tensors[it->second].name = absl::StrJoin(entry.sources, " + ");

@@ -1,6 +1,7 @@
 #include "compiler/driver/compile.h"
 
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -14,6 +15,8 @@
 
 namespace flashflow::driver {
 namespace {
+
+constexpr std::string_view kQuantizeKey = "quantize";  // the option's name, and the metadata's
 
 bool IsStepGraph(const ir::Graph& graph) {
   for (const ir::Value* input : graph.inputs()) {
@@ -32,9 +35,19 @@ absl::Status NoStepGraph(const std::vector<passes::PassRecord>& records) {
                    reasons.empty() ? " it has no attention over a batch and a sequence" : reasons));
 }
 
+// The options, with what a stored graph says of those that are left open.
+absl::StatusOr<passes::CompileOptions> Completed(const passes::CompileOptions& given, const ir::Graph& graph) {
+  passes::CompileOptions options = given;
+  const auto quantize = graph.metadata().find(kQuantizeKey);
+  if (!options.quantize.empty() || quantize == graph.metadata().end()) return options;
+  FF_RETURN_IF_ERROR(passes::SetOption(kQuantizeKey, quantize->second, &options));
+  return options;
+}
+
 }  // namespace
 
-absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& options) {
+absl::StatusOr<CompiledModel> Compile(const ir::Graph& rectangular, const passes::CompileOptions& given) {
+  FF_ASSIGN_OR_RETURN(const passes::CompileOptions options, Completed(given, rectangular));
   CompiledModel model;
   model.step_graph = rectangular.Clone();
   const passes::PassManager manager(passes::StepPipeline());
@@ -62,10 +75,12 @@ absl::StatusOr<plan::ArenaLayout> PlanGraphArena(const plan::Plan& plan, const S
 }
 
 absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,
-                                                             const passes::CompileOptions& options) {
+                                                             const passes::CompileOptions& given) {
+  FF_ASSIGN_OR_RETURN(const passes::CompileOptions options, Completed(given, rectangular));
   std::unique_ptr<ir::Graph> graph = rectangular.Clone();
   const passes::PassManager manager(passes::StoragePipeline());
   FF_RETURN_IF_ERROR(manager.Run(graph.get(), options).status());
+  if (!options.quantize.empty()) graph->metadata()[std::string(kQuantizeKey)] = options.quantize;
   return graph;
 }
 

@@ -9,6 +9,7 @@
 #include "absl/algorithm/container.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
@@ -245,6 +246,28 @@ TEST(CompileTest, StoredGraphIsRectangularAndInTheChosenDType) {
     EXPECT_EQ(weight.dtype, weight.sources[0] == "wte" ? DType::kBF16 : DType::kF32) << "only the head is a product";
   }
   EXPECT_EQ(model->plan.cache.dtype, DType::kBF16);
+}
+
+TEST(CompileTest, AStoredGraphOfCodesStaysOne) {
+  passes::CompileOptions options;
+  options.dtype = "bf16";
+  options.quantize = "int8";
+  const auto stored = PrepareForStorage(*Graph(kRectangular), options);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  EXPECT_EQ((*stored)->FindWeight("wte")->tensor().dtype, DType::kF32) << "codes are made of what is stored";
+  const auto model = Compile(**stored, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->plan.cache.dtype, DType::kBF16);
+  // A tied table's codes are read in rows by the lookup and in panels by the head; their scales are the same.
+  std::vector<std::string> weights;
+  for (const plan::Weight& weight : model->plan.weights) {
+    weights.push_back(absl::StrCat(weight.sources[0], " ", DTypeName(weight.dtype), " ", weight.layout));
+  }
+  EXPECT_THAT(weights, ElementsAre("wte.codes i8 row_major", "wte.scales f32 row_major", "wpe f32 row_major",
+                                   "wte.codes i8 panel16_int8"));
+  EXPECT_EQ(model->plan.steps.back().tactics[0].id, "cpu.fused_linear.int8");
+  const auto wrong = Graph(absl::StrReplaceAll(kRectangular, {{"metadata", "metadata quantize = \"int3\"\n  metadata"}}));
+  EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("\"int8\", got \"int3\""));
 }
 
 }  // namespace

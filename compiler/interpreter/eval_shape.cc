@@ -116,7 +116,15 @@ absl::Status EvalGather(Evaluation& e) {
       return absl::OutOfRangeError(
           absl::StrCat("index ", row, " at place ", i, " is outside a table of ", table.shape[0], " rows"));
     }
-    CopyRun(table, row * run, run, &e.result(), static_cast<int64_t>(i) * run);
+    const int64_t to = static_cast<int64_t>(i) * run;
+    if (e.HasInput(2)) {  // codes
+      const double scale = e.input(2).floats[row];
+      for (int64_t c = 0; c < run; ++c) {
+        e.result().floats[to + c] = Single(e.mode, static_cast<double>(table.ints[row * run + c]) * scale);
+      }
+    } else {
+      CopyRun(table, row * run, run, &e.result(), to);
+    }
   }
   return absl::OkStatus();
 }

@@ -125,8 +125,15 @@ InferResult InferEmbedding(Operands operands, const AttrMap& attrs) {
   const TensorType& table = operands[0].tensor();
   const TensorType& ids = operands[1].tensor();
   const DType dtype = Get<DType>(attrs, "dtype");
-  FF_RETURN_IF_ERROR(RequireFloat("table", table));
   FF_RETURN_IF_ERROR(RequireRank("table", table, 2));
+  if (table.dtype == DType::kI8) {
+    const TensorType scale = {DType::kF32, {table.shape[0]}};
+    if (!IsGiven(operands, 2)) return Mismatch("scale", "a scale for each row, as the table is of i8", "_");
+    if (operands[2].tensor() != scale) return Mismatch("scale", Type(scale).ToString(), operands[2].tensor());
+  } else {
+    FF_RETURN_IF_ERROR(RequireFloat("table", table));
+    if (IsGiven(operands, 2)) return Mismatch("scale", "none, as the table is not of i8", "a value");
+  }
   if (ids.dtype != DType::kI32 && ids.dtype != DType::kI64) return Mismatch("ids", "i32 or i64", ids);
   if (!IsFloat(dtype)) return Mismatch("dtype", "a float dtype", DTypeName(dtype));
   Dims shape = ids.shape;

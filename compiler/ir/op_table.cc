@@ -138,11 +138,12 @@ std::vector<OpDef> MakeTable() {
       {.op = Op::kEmbedding,
        .name = "embedding",
        .group = "Lookups",
-       .operands = {{"table"}, {"ids"}},
+       .operands = {{"table"}, {"ids"}, {"scale", kOptional}},
        .attrs = {{"dtype", AttrKind::kDType}},
        .infer = InferEmbedding,
        .doc = "table[V, C], ids[...] (i32 or i64) -> dtype[..., C]: row ids[i] of the table, cast to `dtype`. "
-              "0 <= ids[i] < V."},
+              "0 <= ids[i] < V. A table of i8 holds the codes of quantize, scale[V] their scales: a row is then each "
+              "code times the row's scale, rounded to f32."},
       {.op = Op::kGatherRows,
        .name = "gather_rows",
        .group = "Lookups",

@@ -122,7 +122,8 @@ class Assigner {
     if (!IsF32(node->result()) || node->result()->IsOutput() || !joins) return nullptr;
     AttrMap attrs = node->attrs();
     attrs["dtype"] = dtype_;
-    return graph_->AddNode(Op::kEmbedding, {node->operand(0), node->operand(1)}, std::move(attrs), node->loc(), node);
+    const std::vector<Value*> operands(node->operands().begin(), node->operands().end());
+    return graph_->AddNode(Op::kEmbedding, operands, std::move(attrs), node->loc(), node);
   }
 
   // A layer reads either type, whatever it gives.

@@ -4,12 +4,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/analysis/loaded_weight.h"
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
+#include "compiler/passes/token_lookup.h"
 
 namespace flashflow::passes {
 namespace {
@@ -29,20 +29,6 @@ absl::StatusOr<std::string> MetadataDType(const ir::Graph& graph) {
   return *dtype;
 }
 
-// Whether the value is made from token ids.
-bool ComesFromTokenIds(const Value* value) {
-  std::vector<const Value*> stack = {value};
-  absl::flat_hash_set<const Value*> seen;
-  while (!stack.empty()) {
-    const Value* v = stack.back();
-    stack.pop_back();
-    if (v == nullptr || !seen.insert(v).second) continue;
-    if (v->kind() == ir::ValueKind::kInput && (v->name() == "input_ids" || v->name() == "token_ids")) return true;
-    if (v->def() != nullptr) stack.insert(stack.end(), v->def()->operands().begin(), v->def()->operands().end());
-  }
-  return false;
-}
-
 // A weight that is stored transposed: the transposing node goes where the weight is loaded.
 bool IsTransposedForLayers(const Node& node) {
   return node.op() == Op::kTranspose && analysis::AsLoadedWeight(*node.result()).has_value();
@@ -56,9 +42,9 @@ std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* we
   std::string reason;
   for (const ir::Use& use : weight->uses()) {
     const bool product = IsTransposedForLayers(*use.node) || (use.node->op() == Op::kLinear && use.operand_index == 1);
-    if (product && quantize) return std::nullopt;  // codes are made of what is stored
-    const bool table = use.node->op() == Op::kEmbedding && use.operand_index == 0;
-    if (product || (table && ComesFromTokenIds(use.node->operand(1)))) {
+    const bool table = IsTokenLookup(*use.node) && use.operand_index == 0;
+    if ((product || table) && quantize) return std::nullopt;  // codes are made of what is stored
+    if (product || table) {
       streamed = true;
     } else {
       reason = absl::StrCat("weight ", QuoteString(weight->name()), " is also used by ", ir::Describe(graph, *use.node),

@@ -14,6 +14,7 @@
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/passes/linear_form.h"
+#include "compiler/passes/token_lookup.h"
 #include "compiler/passes/unknown_name.h"
 
 namespace flashflow::passes {
@@ -50,6 +51,11 @@ absl::StatusOr<Clips> ReadClips(const Graph& graph) {
   return clips;
 }
 
+bool IsLookupOfFloats(const Node& node) {
+  return IsTokenLookup(node) && node.operand(0)->kind() == ir::ValueKind::kWeight &&
+         IsFloat(node.operand(0)->tensor().dtype);
+}
+
 // The clip of the layer's x, a layer with a stored weight; or why the layer stays as it is.
 struct Decision {
   double clip = kNoClip;
@@ -78,29 +84,48 @@ Decision Decide(const LinearForm& layer, const Clips& clips) {
 absl::StatusOr<bool> QuantizeInt8Pass::Run(Graph* graph, PassContext* context) const {
   if (context->options().quantize != "int8") return false;
   FF_ASSIGN_OR_RETURN(const Clips clips, ReadClips(*graph));
-  std::vector<Node*> layers;
+  std::vector<Node*> nodes;  // layers and lookups
   for (const auto& node : graph->nodes()) {
+    if (IsLookupOfFloats(*node)) nodes.push_back(node.get());
     if (node->op() != Op::kLinear && node->op() != Op::kFusedLinear) continue;
     const std::optional<LinearForm> layer = LinearForm::Of(*node);
     if (!layer.has_value()) {
       context->Refuse(*graph, node.get(), "its weight is computed, not stored");
     } else if (layer->weight_scale == nullptr) {
-      layers.push_back(node.get());
+      nodes.push_back(node.get());
     }
   }
-  for (Node* node : layers) {
-    LinearForm layer = *LinearForm::Of(*node);
-    const Decision decision = Decide(layer, clips);
+  // The codes of a weight, made before its first use.
+  absl::flat_hash_map<const Value*, const Node*> codes_of;
+  const auto codes = [&](Value* weight, Node* before) -> absl::StatusOr<const Node*> {
+    const Node*& made = codes_of[weight];
+    if (made == nullptr) {
+      FF_ASSIGN_OR_RETURN(made, graph->AddNode(Op::kQuantize, {weight}, {}, before->loc(), before));
+    }
+    return made;
+  };
+  for (Node* node : nodes) {
+    const bool lookup = node->op() == Op::kEmbedding;
+    std::optional<LinearForm> layer = LinearForm::Of(*node);
+    const Decision decision = lookup ? Decision{} : Decide(*layer, clips);
     if (!decision.refusal.empty()) {
       context->Refuse(*graph, node, decision.refusal);
       continue;
     }
     if (!context->BeginRewrite()) break;
-    FF_ASSIGN_OR_RETURN(const Node* codes, graph->AddNode(Op::kQuantize, {layer.weight}, {}, node->loc(), node));
-    layer.weight = codes->result(0);
-    layer.weight_scale = codes->result(1);
-    layer.clip = decision.clip;
-    FF_ASSIGN_OR_RETURN(Value * quantized, layer.Build(graph, node));
+    FF_ASSIGN_OR_RETURN(const Node* coded, codes(node->operand(lookup ? 0 : 1), node));
+    Value* quantized = nullptr;
+    if (lookup) {
+      FF_ASSIGN_OR_RETURN(const Node* anew,
+                          graph->AddNode(Op::kEmbedding, {coded->result(0), node->operand(1), coded->result(1)},
+                                         node->attrs(), node->loc(), node));
+      quantized = anew->result();
+    } else {
+      layer->weight = coded->result(0);
+      layer->weight_scale = coded->result(1);
+      layer->clip = decision.clip;
+      FF_ASSIGN_OR_RETURN(quantized, layer->Build(graph, node));
+    }
     graph->ReplaceAllUsesWith(node->result(), quantized);
     graph->Erase(node);
   }

@@ -1,7 +1,8 @@
 // quantize-int8: products of layers by int8 codes, where the option `quantize` is int8. The weight of each linear or
 // fused_linear layer becomes symmetric codes with a scale a row, and the layer codes each row of x as it runs, clipped
 // at the constant that calibration or training found: the graph's metadata "clip.<weight>", a float above 0; none if
-// there is none. docs/ir.md has the arithmetic: quantize and fused_linear.
+// there is none. Tables of tokens become codes too: with a tied head they are those of its layer. docs/ir.md has the
+// arithmetic: quantize, fused_linear and embedding.
 //
 // Runs before anything is fused into the layers: x, the row that is coded, and the sum in f32 are values of the graph
 // then, as the arithmetic has them.

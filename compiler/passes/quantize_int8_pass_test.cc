@@ -35,6 +35,29 @@ TEST(QuantizeInt8PassTest, MakesCodesOfWeightsAndClipsTheRows) {
 
 TEST(QuantizeInt8PassTest, DoesNothingUnlessItIsAskedFor) { EXPECT_TRUE(CheckKept<QuantizeInt8Pass>(kLayer)); }
 
+TEST(QuantizeInt8PassTest, TablesOfTokensShareTheCodesOfATiedHead) {
+  EXPECT_TRUE(CheckPass<QuantizeInt8Pass>(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      input %ids "token_ids" : i32[T]
+      input %at "positions" : i32[T]
+      weight %wte "wte" : f32[32, 8]
+      weight %wpe "wpe" : f32[64, 8]
+      %1 = embedding(%wte, %ids) {dtype = f32} : f32[T, 8]
+      %2 = embedding(%wpe, %at) {dtype = f32} : f32[T, 8]
+      %3 = add(%1, %2) : f32[T, 8]
+      %4 = linear(%3, %wte) : f32[T, 32]
+      output "logits" %4
+      // CHECK: %4, %5 = quantize(%2) : i8[32, 8], f32[32]
+      // CHECK-NEXT: %6 = embedding(%4, %0, %5) {dtype = f32} : f32[T, 8]
+      // CHECK-NEXT: %7 = embedding(%3, %1) {dtype = f32} : f32[T, 8]
+      // CHECK-NEXT: %8 = add(%6, %7) : f32[T, 8]
+      // CHECK-NEXT: %9 = fused_linear(%8, %4, _, _, _, _, %5) : f32[T, 32]
+      // CHECK-NEXT: output "logits" %9
+    })ir",
+                                          kInt8));
+}
+
 constexpr std::string_view kMerged = R"ir(ffir 1
     graph @g {
       symbol T [1, 8]

@@ -43,6 +43,20 @@ void GatherBF16ToF32(const uint16_t* table, int64_t columns, std::span<const Ind
   });
 }
 
+template <typename Index>
+void GatherInt8ToF32(const int8_t* table, const float* scales, int64_t columns, std::span<const Index> rows, float* dst,
+                     ThreadPool* pool) {
+  if (columns == 0) return;
+  const int64_t grain = kGrainBytes / static_cast<int64_t>(sizeof(float)) / columns + 1;
+  pool->ParallelFor(static_cast<int64_t>(rows.size()), grain, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const int8_t* row = table + rows[i] * columns;
+      const float scale = scales[rows[i]];
+      for (int64_t c = 0; c < columns; ++c) dst[i * columns + c] = static_cast<float>(row[c]) * scale;
+    }
+  });
+}
+
 }  // namespace
 
 std::optional<int64_t> FirstOutOfRange(std::span<const int32_t> indices, int64_t limit) {
@@ -66,6 +80,15 @@ void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const
 void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const int64_t> rows, float* dst,
                          ThreadPool* pool) {
   GatherBF16ToF32(table, columns, rows, dst, pool);
+}
+
+void GatherRowsInt8ToF32(const int8_t* table, const float* scales, int64_t columns, std::span<const int32_t> rows,
+                         float* dst, ThreadPool* pool) {
+  GatherInt8ToF32(table, scales, columns, rows, dst, pool);
+}
+void GatherRowsInt8ToF32(const int8_t* table, const float* scales, int64_t columns, std::span<const int64_t> rows,
+                         float* dst, ThreadPool* pool) {
+  GatherInt8ToF32(table, scales, columns, rows, dst, pool);
 }
 
 }  // namespace flashflow::cpu

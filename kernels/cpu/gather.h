@@ -24,6 +24,12 @@ void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const
 void GatherRowsBF16ToF32(const uint16_t* table, int64_t columns, std::span<const int64_t> rows, float* dst,
                          ThreadPool* pool);
 
+// From a table[., columns] of int8 codes: each times its row's scale, rounded to fp32.
+void GatherRowsInt8ToF32(const int8_t* table, const float* scales, int64_t columns, std::span<const int32_t> rows,
+                         float* dst, ThreadPool* pool);
+void GatherRowsInt8ToF32(const int8_t* table, const float* scales, int64_t columns, std::span<const int64_t> rows,
+                         float* dst, ThreadPool* pool);
+
 }  // namespace flashflow::cpu
 
 #endif  // KERNELS_CPU_GATHER_H_

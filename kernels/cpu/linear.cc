@@ -11,9 +11,8 @@
 #include "hwy/foreach_target.h"                     // IWYU pragma: keep
 // After foreach_target.h.
 #include "hwy/highway.h"
-#include "kernels/cpu/math-inl.h"
+#include "kernels/cpu/linear_epilogue-inl.h"
 #include "kernels/cpu/panel_tile-inl.h"
-#include "kernels/cpu/vector_loop-inl.h"
 
 #ifndef KERNELS_CPU_LINEAR_ONCE_
 #define KERNELS_CPU_LINEAR_ONCE_
@@ -30,18 +29,6 @@ struct Panels {
   size_t m, n, k;  // of the whole layer but for m
   size_t begin, end;
   LinearConfig config;
-};
-
-// y = f(z) or f(z) * up, plus residual, for a block of rows and columns. z may be y.
-struct Epilogue {
-  Activation activation;
-  const float* z;
-  size_t ldz;
-  const float* up;  // nullptr: not gated; rows ldz apart
-  const float* residual;
-  float* y;
-  size_t ldy;  // of residual too
-  size_t rows, columns;
 };
 
 // The part'th of `parts` nearly equal consecutive pieces of [0, count).
@@ -161,37 +148,7 @@ LinearTiles Tiles() {
 
 void RunPanelsF32(const Panels& problem) { RunPanels<float>(problem); }
 void RunPanelsBF16(const Panels& problem) { RunPanels<uint16_t>(problem); }
-
-template <class Function>
-HWY_INLINE void Finish(const Epilogue& e, const Function& activate) {
-  for (size_t r = 0; r < e.rows; ++r) {
-    const float* z = e.z + r * e.ldz;
-    const float* up = e.up == nullptr ? nullptr : e.up + r * e.ldz;
-    const float* residual = e.residual == nullptr ? nullptr : e.residual + r * e.ldy;
-    float* y = e.y + r * e.ldy;
-    ForEachVector(e.columns, [&](size_t i, auto vector) HWY_ATTR {
-      auto v = activate(FloatD(), vector.Load(z + i));
-      if (up != nullptr) v = hn::Mul(v, vector.Load(up + i));
-      if (residual != nullptr) v = hn::Add(v, vector.Load(residual + i));
-      vector.Store(v, y + i);
-    });
-  }
-}
-
-void RunEpilogue(const Epilogue& e) {
-  switch (e.activation) {
-    case Activation::kNone:
-      return Finish(e, [](auto, auto v) HWY_ATTR { return v; });
-    case Activation::kGelu:
-      return Finish(e, [](auto d, auto v) HWY_ATTR { return Gelu(d, v); });
-    case Activation::kGeluTanh:
-      return Finish(e, [](auto d, auto v) HWY_ATTR { return GeluTanh(d, v); });
-    case Activation::kSilu:
-      return Finish(e, [](auto d, auto v) HWY_ATTR { return Silu(d, v); });
-    case Activation::kRelu:
-      return Finish(e, [](auto d, auto v) HWY_ATTR { return Relu(d, v); });
-  }
-}
+void RunEpilogue(const Epilogue& e) { FinishLinear(e); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace flashflow::cpu

@@ -8,11 +8,10 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/linear_epilogue.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace flashflow::cpu {
-
-enum class Activation : uint8_t { kNone, kGelu, kGeluTanh, kSilu, kRelu };
 
 // z[m, n] = x[m, k] weight[n, k]^T + bias; y = f(z), or with `gated` f(z[:, :n/2]) * z[:, n/2:]; then y += residual.
 // f is as accurate as kernels/cpu/unary.h says.

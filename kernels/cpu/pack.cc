@@ -41,6 +41,34 @@ void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, 
   PackPanels<2>(src, n, k, dst, pool, transposed);
 }
 
+void PackPanel16Int8(const int8_t* src, int64_t n, int64_t k, std::byte* dst, ThreadPool* pool, bool transposed) {
+  constexpr int64_t kQuad = 4, kAlignment = 64, kStartBytes = kPanel * 4;
+  const int64_t row_stride = transposed ? 1 : k;  // of element (i, j)
+  const int64_t column_stride = transposed ? n : 1;
+  const int64_t panel_bytes = kStartBytes + (k + kAlignment - 1) / kAlignment * kAlignment * kPanel;
+  pool->ParallelFor((n + kPanel - 1) / kPanel, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t p = begin; p < end; ++p) {
+      std::byte* panel = dst + p * panel_bytes;
+      std::memset(panel, 0, static_cast<size_t>(panel_bytes));
+      const int64_t rows = std::min(kPanel, n - p * kPanel);
+      int64_t sums[kPanel] = {};
+      for (int64_t j = 0; j < k; ++j) {
+        const int8_t* column = src + p * kPanel * row_stride + j * column_stride;
+        std::byte* packed = panel + kStartBytes + j / kQuad * kPanel * kQuad + j % kQuad;
+        for (int64_t i = 0; i < rows; ++i) {
+          const int8_t code = column[i * row_stride];
+          packed[i * kQuad] = static_cast<std::byte>(code);
+          sums[i] += code;
+        }
+      }
+      for (int64_t i = 0; i < rows; ++i) {
+        const auto start = static_cast<uint32_t>(-128 * sums[i]);  // sums of i32 wrap around
+        std::memcpy(panel + i * 4, &start, sizeof(start));
+      }
+    }
+  });
+}
+
 void PackTransposed(const std::byte* src, int64_t n, int64_t k, size_t element_bytes, std::byte* dst,
                     ThreadPool* pool) {
   pool->ParallelFor(n, 16, [&](int64_t begin, int64_t end) {

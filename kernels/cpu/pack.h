@@ -13,6 +13,8 @@ namespace flashflow::cpu {
 void PackPanel16(const float* src, int64_t n, int64_t k, float* dst, ThreadPool* pool, bool transposed = false);
 void PackPanel16Vnni2(const uint16_t* src, int64_t n, int64_t k, uint16_t* dst, ThreadPool* pool,
                       bool transposed = false);
+void PackPanel16Int8(const int8_t* src, int64_t n, int64_t k, std::byte* dst, ThreadPool* pool,
+                     bool transposed = false);
 
 // src[k, n] row-major to dst[n, k], of elements of 1, 2, 4 or 8 bytes.
 void PackTransposed(const std::byte* src, int64_t n, int64_t k, size_t element_bytes, std::byte* dst, ThreadPool* pool);

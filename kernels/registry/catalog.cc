@@ -15,6 +15,7 @@ namespace flashflow::kernels {
 namespace {
 
 constexpr DTypeSet kF32Only = {DType::kF32};
+constexpr DTypeSet kI8Only = {DType::kI8};
 constexpr DTypeSet kI32Only = {DType::kI32};
 constexpr DTypeSet kF32OrBF16 = {DType::kF32, DType::kBF16};
 constexpr DTypeSet kBoolOnly = {DType::kBool};
@@ -27,6 +28,18 @@ absl::StatusOr<DimExpr> NormalizedBytes(const AttrMap& attrs, absl::Span<const D
   if (norm == "none") return DimExpr(0);
   if (inputs.empty()) return absl::InvalidArgumentError("fused_linear without x");
   return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
+}
+
+// fused_linear of codes: rows of codes, of their kernel's stride, their scales, and x once it is normalized.
+absl::StatusOr<DimExpr> CodedRowsBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
+  FF_ASSIGN_OR_RETURN(const DimExpr normalized, NormalizedBytes(attrs, inputs));
+  const std::optional<int64_t> k =
+      inputs.size() < 2 || inputs[1].size() != 2 ? std::nullopt : inputs[1][1].constant();
+  if (!k.has_value() || *k < 0 || inputs[0].empty()) {
+    return absl::InvalidArgumentError("fused_linear of codes: expected x[..., K] and weight[N, K] of a constant K");
+  }
+  const DimExpr rows = NumElements(Dims(inputs[0].begin(), inputs[0].end() - 1));
+  return normalized + rows * ((*k + 63) / 64 * 64 + 64 + DTypeBytes(DType::kF32));
 }
 
 // cached_attention: queries and keys once they are turned, side by side.
@@ -113,7 +126,9 @@ std::vector<KernelSpec> CpuKernels() {
       {.id = "cpu.embedding",
        .device = "cpu",
        .ops = {"embedding"},
-       .inputs = {{"table", kF32OrBF16}, {"ids", kIndices}},
+       .inputs = {{"table", {DType::kF32, DType::kBF16, DType::kI8}},
+                  {"ids", kIndices},
+                  {"scale", kF32Only, /*optional=*/true}},
        .outputs = f32_result},
       {.id = "cpu.gather_rows",
        .device = "cpu",
@@ -161,6 +176,19 @@ std::vector<KernelSpec> CpuKernels() {
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kF32, kPanel16}, {1, DType::kBF16, kPanel16Vnni2}},
        .workspace_bytes = NormalizedBytes},
+      {.id = "cpu.fused_linear.int8",
+       .device = "cpu",
+       .ops = {"fused_linear"},
+       .inputs = {{"x", kF32Only},
+                  {"weight", kI8Only},
+                  {"bias", kF32Only, /*optional=*/true},
+                  {"residual", kF32Only, /*optional=*/true},
+                  {"norm_weight", kF32Only, /*optional=*/true},
+                  {"norm_bias", kF32Only, /*optional=*/true},
+                  {"weight_scale", kF32Only}},
+       .outputs = f32_result,
+       .weight_layouts = {{1, DType::kI8, kPanel16Int8}},
+       .workspace_bytes = CodedRowsBytes},
       {.id = "cpu.add_norm",
        .device = "cpu",
        .ops = {"add_norm"},
@@ -523,21 +551,23 @@ absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const in
     if (dim < 0) return absl::InvalidArgumentError(absl::StrCat(what, " has a negative dim"));
   }
   std::vector<int64_t> padded(shape.begin(), shape.end());
-  if (layout == kPanel16 || layout == kPanel16Vnni2) {
-    const DType wanted = layout == kPanel16 ? DType::kF32 : DType::kBF16;
+  if (layout == kPanel16 || layout == kPanel16Vnni2 || layout == kPanel16Int8) {
+    const DType wanted =
+        layout == kPanel16 ? DType::kF32 : (layout == kPanel16Vnni2 ? DType::kBF16 : DType::kI8);
     if (shape.size() != 2 || dtype != wanted) {
       return absl::InvalidArgumentError(
           absl::StrCat("layout ", layout, " takes a weight ", DTypeName(wanted), "[N, K], not ", what));
     }
-    constexpr int64_t kLargest = std::numeric_limits<int64_t>::max() - 16;
+    constexpr int64_t kLargest = std::numeric_limits<int64_t>::max() - 128;
     if (shape[0] > kLargest || shape[1] > kLargest) {
       return absl::InvalidArgumentError(absl::StrCat(what, " is too large"));
     }
     padded[0] = (shape[0] + 15) / 16 * 16;
     if (layout == kPanel16Vnni2) padded[1] = (shape[1] + 1) / 2 * 2;
+    if (layout == kPanel16Int8) padded[1] = (shape[1] + 63) / 64 * 64 + 4;  // with an i32 a column
   } else if (layout != kRowMajor) {
     return absl::InvalidArgumentError(absl::StrCat("unknown weight layout \"", layout, "\"; known: ", kRowMajor, ", ",
-                                                   kPanel16, ", ", kPanel16Vnni2));
+                                                   kPanel16, ", ", kPanel16Vnni2, ", ", kPanel16Int8));
   }
   std::optional<int64_t> bytes = DTypeBytes(dtype);
   for (int64_t dim : padded) {

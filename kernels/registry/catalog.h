@@ -26,6 +26,10 @@ inline constexpr std::string_view kPanel16 = "panel16";
 // bf16. ceil(N/16) panels of [K2/2][16][2], K2 = K rounded up to even; element (n, k) at
 // ((n/16)*(K2/2) + k/2)*32 + (n%16)*2 + k%2. Columns past N and the row past K are zero.
 inline constexpr std::string_view kPanel16Vnni2 = "panel16_vnni2";
+// i8. ceil(N/16) panels, of 16 i32 and then [K64/4][16][4], K64 = K rounded up to a multiple of 64; element (n, k) at
+// n/16 * (64 + 16*K64) + 64 + k/4*64 + n%16*4 + k%4. The i32 of column n is -128 times the sum of row n, modulo 2^32:
+// what sums of rows of x begin with whose codes are stored plus 128. Columns past N and rows past K are zero.
+inline constexpr std::string_view kPanel16Int8 = "panel16_int8";
 
 class DTypeSet {
  public:

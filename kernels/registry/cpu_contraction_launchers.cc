@@ -15,8 +15,10 @@
 #include "kernels/cpu/binary.h"
 #include "kernels/cpu/cumsum.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/linear_int8.h"
 #include "kernels/cpu/matmul.h"
 #include "kernels/cpu/norm.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/cpu/reduce.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/softmax.h"
@@ -184,26 +186,38 @@ absl::StatusOr<cpu::Activation> ActivationOf(const AttrMap& attrs) {
   return absl::InvalidArgumentError(absl::StrCat("no activation is named \"", name, "\""));
 }
 
-absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
-  FF_ASSIGN_OR_RETURN(const std::string norm_name, GetAttr<std::string>(request.attrs, "norm"));
+// What stands before and after fused_linear's product.
+struct FusedAttrs {
   std::optional<NormFn> norm;
+  cpu::Activation activation = cpu::Activation::kNone;
+  bool gated = false;
+};
+
+absl::StatusOr<FusedAttrs> FusedAttrsOf(const AttrMap& attrs) {
+  FusedAttrs fused;
+  FF_ASSIGN_OR_RETURN(const std::string norm_name, GetAttr<std::string>(attrs, "norm"));
   if (norm_name != "none") {
-    FF_ASSIGN_OR_RETURN(norm, NormOf(norm_name, request.attrs));
+    FF_ASSIGN_OR_RETURN(fused.norm, NormOf(norm_name, attrs));
   }
-  FF_ASSIGN_OR_RETURN(const cpu::Activation activation, ActivationOf(request.attrs));
-  FF_ASSIGN_OR_RETURN(const bool gated, GetAttr<bool>(request.attrs, "gated"));
+  FF_ASSIGN_OR_RETURN(fused.activation, ActivationOf(attrs));
+  FF_ASSIGN_OR_RETURN(fused.gated, GetAttr<bool>(attrs, "gated"));
+  return fused;
+}
+
+absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const FusedAttrs attrs, FusedAttrsOf(request.attrs));
   return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, gated));
+    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, attrs.gated));
     const TensorView& x = context.inputs[0];
     const TensorView& weight = context.inputs[1];
     const TensorView* residual = Optional(context, 3);
     const TensorView& y = context.outputs[0];
     if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(y)));
     const float* rows = F32(x);
-    if (norm.has_value()) {
+    if (attrs.norm.has_value()) {
       FF_RETURN_IF_ERROR(CheckWorkspace(context, x.NumElements() * kF32Bytes));
       auto* normalized = static_cast<float*>(context.workspace);
-      FF_RETURN_IF_ERROR((*norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
+      FF_RETURN_IF_ERROR((*attrs.norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
       rows = normalized;
     }
     FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
@@ -216,9 +230,55 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
                  .m = sizes.m,
                  .n = sizes.n,
                  .k = sizes.k,
-                 .activation = activation,
-                 .gated = gated},
+                 .activation = attrs.activation,
+                 .gated = attrs.gated},
                 pool, config);
+    return absl::OkStatus();
+  };
+}
+
+// The workspace holds rows of codes, then x once it is normalized, then scales: as the catalog sizes it.
+absl::StatusOr<LaunchFn> BindFusedLinearInt8(const BindRequest& request) {
+  FF_ASSIGN_OR_RETURN(const FusedAttrs attrs, FusedAttrsOf(request.attrs));
+  FF_ASSIGN_OR_RETURN(const double clip, GetAttr<double>(request.attrs, "clip"));
+  if (!(clip > 0)) return absl::InvalidArgumentError(absl::StrCat("clip is ", clip, ", expected a float above 0"));
+  return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
+    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, attrs.gated));
+    const auto& [m, n, k] = sizes;
+    const TensorView& x = context.inputs[0];
+    const TensorView& weight_scale = context.inputs[6];
+    const TensorView* residual = Optional(context, 3);
+    const TensorView& y = context.outputs[0];
+    if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(y)));
+    FF_RETURN_IF_ERROR(CheckDims("weight_scale", weight_scale, {n}));
+    if (k > cpu::kMaxInt8Depth) {
+      return Mismatch("weight", context.inputs[1], absl::StrCat("rows of at most ", cpu::kMaxInt8Depth, " codes"));
+    }
+    const int64_t code_bytes = m * cpu::Int8RowBytes(k);
+    const int64_t normalized_bytes = attrs.norm.has_value() ? x.NumElements() * kF32Bytes : 0;
+    FF_RETURN_IF_ERROR(CheckWorkspace(context, code_bytes + normalized_bytes + m * kF32Bytes));
+    auto* codes = static_cast<uint8_t*>(context.workspace);
+    auto* normalized = reinterpret_cast<float*>(codes + code_bytes);
+    auto* scales = reinterpret_cast<float*>(codes + code_bytes + normalized_bytes);
+    const float* rows = F32(x);
+    if (attrs.norm.has_value()) {
+      FF_RETURN_IF_ERROR((*attrs.norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
+      rows = normalized;
+    }
+    cpu::QuantizeLinearRows(rows, m, k, static_cast<float>(clip), codes, scales, pool);
+    cpu::Int8Linear({.x = codes,
+                     .x_scale = scales,
+                     .weight = context.inputs[1].data,
+                     .weight_scale = F32(weight_scale),
+                     .bias = F32OrNull(Optional(context, 2)),
+                     .residual = F32OrNull(residual),
+                     .y = MutableF32(y),
+                     .m = m,
+                     .n = n,
+                     .k = k,
+                     .activation = attrs.activation,
+                     .gated = attrs.gated},
+                    pool);
     return absl::OkStatus();
   };
 }
@@ -274,6 +334,7 @@ constexpr Binding kBindings[] = {
     {"cpu.matmul", 1, BindMatMul},
     {"cpu.attention", 1, BindAttention},
     {"cpu.fused_linear.panel16", 1, BindFusedLinear},
+    {"cpu.fused_linear.int8", 1, BindFusedLinearInt8},
     {"cpu.add_norm", 1, BindAddNorm},
     {"cpu.rope", 1, BindRope},
     {"cpu.layer_norm", 1, BindNorm},

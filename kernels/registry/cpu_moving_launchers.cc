@@ -77,7 +77,12 @@ absl::StatusOr<LaunchFn> BindEmbeddingOf() {
       return Mismatch("result", y, absl::StrCat("the dims of ids ", Describe(ids), " and then ", columns));
     }
     FF_ASSIGN_OR_RETURN(const std::span<const Index> rows, Indices<Index>("token id", ids, table.dims[0]));
-    if (table.dtype == DType::kBF16) {
+    if (table.dtype == DType::kI8) {
+      const TensorView* scale = Optional(context, 2);
+      if (scale == nullptr) return Mismatch("table", table, "scales beside its codes");
+      FF_RETURN_IF_ERROR(CheckDims("scale", *scale, {table.dims[0]}));
+      cpu::GatherRowsInt8ToF32(static_cast<const int8_t*>(table.data), F32(*scale), columns, rows, MutableF32(y), pool);
+    } else if (table.dtype == DType::kBF16) {
       cpu::GatherRowsBF16ToF32(static_cast<const uint16_t*>(table.data), columns, rows, MutableF32(y), pool);
     } else {
       cpu::GatherRows(table.data, columns * DTypeBytes(table.dtype), rows, y.data, pool);

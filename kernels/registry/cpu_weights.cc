@@ -29,6 +29,9 @@ absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> sh
   } else if (layout == kPanel16Vnni2) {
     cpu::PackPanel16Vnni2(reinterpret_cast<const uint16_t*>(row_major.data()), shape[0], shape[1],
                           reinterpret_cast<uint16_t*>(packed.data()), pool, transposed);
+  } else if (layout == kPanel16Int8) {
+    cpu::PackPanel16Int8(reinterpret_cast<const int8_t*>(row_major.data()), shape[0], shape[1], packed.data(), pool,
+                         transposed);
   } else if (transposed) {
     cpu::PackTransposed(row_major.data(), shape[0], shape[1], static_cast<size_t>(DTypeBytes(dtype)), packed.data(),
                         pool);

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
 
-_DTYPES = {"float32": "f32", "bfloat16": "bf16"}
+# Options of the compiler. What of an int8 model is no product of codes is narrow: it is made for speed.
+_OPTIONS = {
+    "float32": {"dtype": "f32"},
+    "bfloat16": {"dtype": "bf16"},
+    "int8": {"dtype": "bf16", "quantize": "int8"},
+}
 
 
 def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) -> None:
@@ -28,7 +33,8 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) 
     Args:
         loaded: the model; its weights are read one by one.
         path: of the engine, which appears there whole or not at all.
-        dtype: of weights and KV cache, "float32" or "bfloat16".
+        dtype: of weights and KV cache, "float32" or "bfloat16"; "int8": weights of layers are codes, and the KV cache
+            is of bfloat16.
         report: told what is going on.
 
     Raises:
@@ -48,7 +54,7 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) 
         _Weights(loaded.weights, exported.constants),
         json.dumps(loaded.engine_config()),
         loaded.tokenizer_json or b"",
-        {"dtype": _DTYPES[dtype]},
+        _OPTIONS[dtype],
         lambda done, total: report("writing", done / max(1, total)),
     )
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DEFAULT_MODEL = "smollm2-135m"
-DTYPES = ("auto", "float32", "bfloat16")
+DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Prompt = str | Sequence[int]

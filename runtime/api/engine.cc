@@ -135,6 +135,14 @@ std::string_view LongDTypeName(DType dtype) {
   }
 }
 
+// "int8" where products are of codes, whatever the rest is made of.
+std::string_view ModelDType(const plan::Plan& plan) {
+  for (const plan::Weight& weight : plan.weights) {
+    if (weight.dtype == DType::kI8) return "int8";
+  }
+  return LongDTypeName(plan.cache.dtype);
+}
+
 }  // namespace
 
 struct Engine::Impl {
@@ -219,7 +227,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   info.name = config->name;
   info.architecture = config->architecture;
   info.producer = impl->file->producer();
-  info.dtype = LongDTypeName(bound.cache.dtype);
+  info.dtype = ModelDType(bound);
   info.device = device->kind();
   info.device_description = device->description();
   info.threads = device->num_threads();

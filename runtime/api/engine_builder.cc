@@ -12,6 +12,7 @@
 #include "compiler/ir/printer.h"
 #include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
+#include "runtime/api/coded_weights.h"
 #include "runtime/api/model_config.h"
 #include "runtime/api/plan_options.h"
 #include "runtime/engine/engine_format.h"
@@ -30,6 +31,17 @@ absl::StatusOr<engine::WeightSpec> SpecOf(const ir::Value& weight) {
     spec.shape.push_back(*value);
   }
   return spec;
+}
+
+// With the reason of each layer.
+absl::Status NothingCoded(const driver::CompiledModel& compiled) {
+  std::string reasons;
+  for (const passes::PassRecord& record : compiled.records) {
+    if (record.pass != "quantize-int8") continue;
+    for (const passes::Remark& remark : record.remarks) absl::StrAppend(&reasons, "\n  ", remark.ToString());
+  }
+  return absl::FailedPreconditionError(absl::StrCat("no layer of this model can be of int8 codes:",
+                                                    reasons.empty() ? " it has none of stored weights" : reasons));
 }
 
 }  // namespace
@@ -55,13 +67,17 @@ absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, 
   if (on_gpu.ok()) {
     contents.sections.push_back({absl::StrCat(engine::kPlanSectionPrefix, "cuda"), plan::ToJson(on_gpu->plan)});
   }
+  CodedWeights coded;
+  FF_RETURN_IF_ERROR(coded.Add(compiled.plan));
+  if (on_gpu.ok()) FF_RETURN_IF_ERROR(coded.Add(on_gpu->plan));
+  if (options.quantize == "int8" && coded.empty()) return NothingCoded(compiled);
   for (const ir::Value* weight : stored->weights()) {
-    FF_ASSIGN_OR_RETURN(engine::WeightSpec spec, SpecOf(*weight));
-    contents.weights.push_back(std::move(spec));
+    FF_ASSIGN_OR_RETURN(const engine::WeightSpec spec, SpecOf(*weight));
+    for (engine::WeightSpec& held : coded.Specs(spec)) contents.weights.push_back(std::move(held));
   }
   LOG(INFO) << "building " << path << ": " << contents.weights.size() << " weights, " << compiled.plan.steps.size()
             << " steps";
-  return engine::WriteEngine(path, contents, source, progress);
+  return engine::WriteEngine(path, contents, coded.Source(source), progress);
 }
 
 }  // namespace flashflow::runtime

@@ -21,6 +21,7 @@ class Dtype(str, enum.Enum):
     AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
 
 class Device(str, enum.Enum):
