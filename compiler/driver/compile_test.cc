@@ -266,7 +266,8 @@ TEST(CompileTest, AStoredGraphOfCodesStaysOne) {
   EXPECT_THAT(weights, ElementsAre("wte.codes i8 row_major", "wte.scales f32 row_major", "wpe f32 row_major",
                                    "wte.codes i8 panel16_int8"));
   EXPECT_EQ(model->plan.steps.back().tactics[0].id, "cpu.fused_linear.int8");
-  const auto wrong = Graph(absl::StrReplaceAll(kRectangular, {{"metadata", "metadata quantize = \"int3\"\n  metadata"}}));
+  const auto wrong =
+      Graph(absl::StrReplaceAll(kRectangular, {{"metadata", "metadata quantize = \"int3\"\n  metadata"}}));
   EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("\"int8\", got \"int3\""));
 }
 

@@ -43,8 +43,8 @@ struct Tensor {
   int32_t in_place_of = -1;
 };
 
-// What the engine file holds of a weight that layers and lookups take as codes: `quantize` of the weight (docs/ir.md), in
-// place of the weight if nothing else reads it.
+// What the engine file holds of a weight that layers and lookups take as codes: `quantize` of the weight (docs/ir.md),
+// in place of the weight if nothing else reads it.
 inline constexpr std::string_view kCodesSuffix = ".codes";    // i8, of the weight's shape
 inline constexpr std::string_view kScalesSuffix = ".scales";  // f32, one for each row, or column of a transposed weight
 

@@ -2,11 +2,10 @@
 
 #if defined(__x86_64__) && defined(__linux__)
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-#include <cpuid.h>
 
 #define FLASHFLOW_AMX __attribute__((target("amx-tile,amx-int8")))
 

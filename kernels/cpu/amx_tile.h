@@ -21,9 +21,9 @@ class AmxScope {
   AmxScope& operator=(const AmxScope&) = delete;
 };
 
-// sums[32, 16 * panels] = start[16 * panels] + x[32, k] w for one or two panels: rows of x are ldx bytes apart, those of
-// sums ld_sums elements; panel p's start is at panel + p * panel_bytes, and behind it are its codes, [k / 4][16][4]. k
-// is a multiple of 64.
+// sums[32, 16 * panels] = start[16 * panels] + x[32, k] w for one or two panels: rows of x are ldx bytes apart, those
+// of sums ld_sums elements; panel p's start is at panel + p * panel_bytes, and behind it are its codes, [k / 4][16][4].
+// k is a multiple of 64.
 void AmxTile32(const uint8_t* x, size_t ldx, const std::byte* panel, size_t panel_bytes, size_t panels, size_t k,
                int32_t* sums, size_t ld_sums);
 

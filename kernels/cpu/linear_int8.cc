@@ -24,15 +24,15 @@
 namespace flashflow::cpu {
 namespace {
 
-constexpr size_t kPanel = 16;               // columns of a panel
-constexpr size_t kQuad = 4;                 // k values that lie side by side
-constexpr size_t kStep = kPanel * kQuad;    // bytes of one such step of a panel
-constexpr size_t kStart = kPanel * 4;       // bytes of the sums that a panel's columns start from, before its codes
-constexpr size_t kDepthAlignment = 64;      // of a panel's k
-constexpr size_t kStreamRows = 8;           // at most: reading the weights is all the time
-constexpr size_t kBlockRows = 32;           // otherwise: of z in the scratch at a time
-constexpr size_t kBlockColumns = 96;        // of z, and of gate and up each
-constexpr size_t kPrefetchBytes = 2048;     // how far ahead a stream of weights is fetched
+constexpr size_t kPanel = 16;             // columns of a panel
+constexpr size_t kQuad = 4;               // k values that lie side by side
+constexpr size_t kStep = kPanel * kQuad;  // bytes of one such step of a panel
+constexpr size_t kStart = kPanel * 4;     // bytes of the sums that a panel's columns start from, before its codes
+constexpr size_t kDepthAlignment = 64;    // of a panel's k
+constexpr size_t kStreamRows = 8;         // at most: reading the weights is all the time
+constexpr size_t kBlockRows = 32;         // otherwise: of z in the scratch at a time
+constexpr size_t kBlockColumns = 96;      // of z, and of gate and up each
+constexpr size_t kPrefetchBytes = 2048;   // how far ahead a stream of weights is fetched
 constexpr size_t kLdSums = kBlockColumns + 2 * kPanel;  // gated: up may begin and end inside a panel
 
 struct Tile {
@@ -157,8 +157,8 @@ HWY_NOINLINE void RunInt8Stream(const Tile& t) {
         for (size_t r = 0; r < kRows; ++r) {
           HWY_UNROLL(16)
           for (size_t v = 0; v < kPanelVecs; ++v) {
-            acc[s][r][v] = AddProducts(t.x + r * t.ldx + k + s * kQuad, w + s * kStep + v * kPanelLanes * kQuad,
-                                       acc[s][r][v]);
+            acc[s][r][v] =
+                AddProducts(t.x + r * t.ldx + k + s * kQuad, w + s * kStep + v * kPanelLanes * kQuad, acc[s][r][v]);
           }
         }
       }
@@ -180,7 +180,8 @@ using TileFn = void (*)(const Tile&);
 
 template <size_t... kIndices>
 constexpr auto MakeTiles(std::index_sequence<kIndices...>) {
-  return std::array<TileFn, sizeof...(kIndices)>{&RunInt8Tile<kIndices / kTilePanels + 1, kIndices % kTilePanels + 1>...};
+  return std::array<TileFn, sizeof...(kIndices)>{
+      &RunInt8Tile<kIndices / kTilePanels + 1, kIndices % kTilePanels + 1>...};
 }
 // [(rows - 1) * kTilePanels + panels - 1]
 constexpr auto kTiles = MakeTiles(std::make_index_sequence<kTileRows * kTilePanels>());
@@ -324,8 +325,8 @@ class Block {
       const bool two = rows - row >= 2 * kAmxRows;
       for (size_t p = 0; p < tile.panels; p += 2) {
         (two ? AmxTile32 : AmxTile16)(tile.x + row * ldx_, ldx_, tile.panel + p * panel_bytes_, panel_bytes_,
-                                      std::min<size_t>(2, tile.panels - p), k_,
-                                      tile.sums + row * kLdSums + p * kPanel, kLdSums);
+                                      std::min<size_t>(2, tile.panels - p), k_, tile.sums + row * kLdSums + p * kPanel,
+                                      kLdSums);
       }
       row += two ? 2 * kAmxRows : kAmxRows;
     }
@@ -365,10 +366,9 @@ void Int8Linear(const Int8LinearProblem& problem, ThreadPool* pool, MatrixUnit m
     const int64_t column_part = i / row_parts;
     const int64_t row_part = i % row_parts;
     const Block block(problem, amx, static_cast<Scratch*>(pool->scratch(thread)));
-    block.Run(row_units * row_part / row_parts * block_rows,
-              std::min(row_units * (row_part + 1) / row_parts * block_rows, m),
-              units * column_part / column_parts * columns,
-              std::min(units * (column_part + 1) / column_parts * columns, n));
+    block.Run(
+        row_units * row_part / row_parts * block_rows, std::min(row_units * (row_part + 1) / row_parts * block_rows, m),
+        units * column_part / column_parts * columns, std::min(units * (column_part + 1) / column_parts * columns, n));
   });
 }
 

@@ -19,7 +19,7 @@ inline constexpr int64_t kMaxInt8Depth = int64_t{1} << 17;
 // y = f(z), or with `gated` f(z[:, :n/2]) * z[:, n/2:]; then y += residual. f is as accurate as kernels/cpu/unary.h
 // says.
 struct Int8LinearProblem {
-  const uint8_t* x = nullptr;  // codes + 128 of m rows, as kernels/cpu/quantize.h's QuantizeLinearRows gives them
+  const uint8_t* x = nullptr;      // codes + 128 of m rows, as kernels/cpu/quantize.h's QuantizeLinearRows gives them
   const float* x_scale = nullptr;  // [m]
   const void* weight = nullptr;    // packed as kernels/registry/catalog.h says of panel16_int8, aligned to 64 bytes
   const float* weight_scale = nullptr;  // [n]

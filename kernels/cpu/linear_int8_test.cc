@@ -132,9 +132,8 @@ TEST(LinearInt8Test, TheLargestCodesOfDeepLayers) {
     for (const int sign : {1, -1}) {
       int i = 0;
       // The codes of x, 127 each, then those of the weight.
-      const Operands operands(k == kMaxInt8Depth ? 1 : 17, 17, k, [&, rows = (k == kMaxInt8Depth ? 1 : 17)] {
-        return i++ < rows * k ? 127 : sign * 127;
-      });
+      const Operands operands(k == kMaxInt8Depth ? 1 : 17, 17, k,
+                              [&, rows = (k == kMaxInt8Depth ? 1 : 17)] { return i++ < rows * k ? 127 : sign * 127; });
       ExpectEach(operands, operands.m, false, operands.Z(operands.m, false), &pool);
     }
   }

@@ -8,13 +8,13 @@
 
 namespace flashflow::cpu {
 
-// Of each of the rows x[rows, k]: with a = min(max|x|, clip), codes rint(x * fl(127 / a)) clamped to +-127 and the scale
-// fl(a / 127); codes and scale are 0 where a < 2^-100; codes 0 and a scale of NaN where an element is not finite.
+// Of each of the rows x[rows, k]: with a = min(max|x|, clip), codes rint(x * fl(127 / a)) clamped to +-127 and the
+// scale fl(a / 127); codes and scale are 0 where a < 2^-100; codes 0 and a scale of NaN where an element is not finite.
 // clip > 0.
 void QuantizeRows(const float* x, int64_t rows, int64_t k, float clip, int8_t* codes, float* scales, ThreadPool* pool);
 
-// The same as kernels/cpu/linear_int8.h reads its rows: each code plus 128, rows of Int8RowBytes(k), of which those past
-// k are 128.
+// The same as kernels/cpu/linear_int8.h reads its rows: each code plus 128, rows of Int8RowBytes(k), of which those
+// past k are 128.
 int64_t Int8RowBytes(int64_t k);
 void QuantizeLinearRows(const float* x, int64_t rows, int64_t k, float clip, uint8_t* codes, float* scales,
                         ThreadPool* pool);

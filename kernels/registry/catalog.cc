@@ -33,8 +33,7 @@ absl::StatusOr<DimExpr> NormalizedBytes(const AttrMap& attrs, absl::Span<const D
 // fused_linear of codes: rows of codes, of their kernel's stride, their scales, and x once it is normalized.
 absl::StatusOr<DimExpr> CodedRowsBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
   FF_ASSIGN_OR_RETURN(const DimExpr normalized, NormalizedBytes(attrs, inputs));
-  const std::optional<int64_t> k =
-      inputs.size() < 2 || inputs[1].size() != 2 ? std::nullopt : inputs[1][1].constant();
+  const std::optional<int64_t> k = inputs.size() < 2 || inputs[1].size() != 2 ? std::nullopt : inputs[1][1].constant();
   if (!k.has_value() || *k < 0 || inputs[0].empty()) {
     return absl::InvalidArgumentError("fused_linear of codes: expected x[..., K] and weight[N, K] of a constant K");
   }
@@ -552,8 +551,7 @@ absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const in
   }
   std::vector<int64_t> padded(shape.begin(), shape.end());
   if (layout == kPanel16 || layout == kPanel16Vnni2 || layout == kPanel16Int8) {
-    const DType wanted =
-        layout == kPanel16 ? DType::kF32 : (layout == kPanel16Vnni2 ? DType::kBF16 : DType::kI8);
+    const DType wanted = layout == kPanel16 ? DType::kF32 : (layout == kPanel16Vnni2 ? DType::kBF16 : DType::kI8);
     if (shape.size() != 2 || dtype != wanted) {
       return absl::InvalidArgumentError(
           absl::StrCat("layout ", layout, " takes a weight ", DTypeName(wanted), "[N, K], not ", what));

@@ -58,6 +58,16 @@ TEST(CatalogTest, WorkingMemoryHoldsTurnedQueriesAndKeys) {
   EXPECT_FALSE(WorkspaceBytes(attention, attrs, {{T, 961}, {}, {}, {}, {T, 64}, {T, 64}}).ok());
 }
 
+TEST(CatalogTest, WorkingMemoryHoldsRowsOfCodes) {
+  const KernelSpec& linear = *FindKernel("cpu.fused_linear.int8", 1);
+  const DimExpr T = DimExpr::Symbol("T");
+  // 100 codes in rows of 128 + 64 bytes, a scale, and the normalized row.
+  EXPECT_EQ(*WorkspaceBytes(linear, {{"norm", "none"}}, {{T, 2, 100}, {7, 100}}), T * (2 * (192 + 4)));
+  EXPECT_EQ(*WorkspaceBytes(linear, {{"norm", "rms_norm"}}, {{T, 100}, {7, 100}}), T * (192 + 4 + 400));
+  EXPECT_FALSE(WorkspaceBytes(linear, {{"norm", "none"}}, {{T, T}, {7, T}}).ok());
+  EXPECT_FALSE(WorkspaceBytes(linear, {{"norm", "none"}}, {{T, 100}}).ok());
+}
+
 TEST(CatalogTest, KernelsForOp) {
   ASSERT_EQ(KernelsForOp("linear", "cpu").size(), 2u);
   EXPECT_EQ(KernelsForOp("linear", "cpu")[1]->id, "cpu.linear.row_major");
@@ -113,6 +123,7 @@ TEST(PackedBytesTest, PadsWhatTheLayoutPads) {
   EXPECT_EQ(PackedBytes(kPanel16, {17, 7}, DType::kF32).value(), 32 * 7 * 4);
   EXPECT_EQ(PackedBytes(kPanel16, {16, 7}, DType::kF32).value(), 16 * 7 * 4);
   EXPECT_EQ(PackedBytes(kPanel16Vnni2, {17, 7}, DType::kBF16).value(), 32 * 8 * 2);
+  EXPECT_EQ(PackedBytes(kPanel16Int8, {17, 65}, DType::kI8).value(), 32 * (128 + 4));
 }
 
 TEST(PackedBytesTest, RefusesWhatItDoesNotKnow) {
@@ -125,6 +136,8 @@ TEST(PackedBytesTest, RefusesWhatItDoesNotKnow) {
   EXPECT_FALSE(PackedBytes(kRowMajor, {kHuge, 2}, DType::kF32).ok());
   EXPECT_FALSE(PackedBytes(kPanel16, {kHuge, 1}, DType::kF32).ok());
   EXPECT_FALSE(PackedBytes(kPanel16Vnni2, {1, kHuge}, DType::kBF16).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Int8, {16, 16}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Int8, {1, kHuge}, DType::kI8).ok());
 }
 
 }  // namespace

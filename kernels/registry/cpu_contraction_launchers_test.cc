@@ -208,6 +208,46 @@ TEST_F(CpuContractionLaunchersTest, FusedLinear) {
               "its working memory has 64 bytes");
 }
 
+TEST_F(CpuContractionLaunchersTest, FusedLinearOfCodes) {
+  // rms_norm gives 1 and -1, codes of 127 and -127 at a scale of 1/127; the products are 2 and 3 times that.
+  F x{{2, 1}, {3, -2}}, bias{{2}, {0.5, -10}}, residual{{2, 1}, {1, 4}}, scale{{2}, {0.5, 0.25}};
+  F y{{2, 1}, {NAN, NAN}};
+  const std::vector<int8_t> codes = {4, 12};
+  const auto bytes = static_cast<size_t>(*PackedBytes(kPanel16Int8, {2, 1}, DType::kI8));
+  std::vector<std::byte> packed(bytes);
+  ASSERT_TRUE(PackCpuWeight(kPanel16Int8, {2, 1}, DType::kI8,
+                            {reinterpret_cast<const std::byte*>(codes.data()), codes.size()}, absl::MakeSpan(packed),
+                            &pool_)
+                  .ok());
+  const TensorView weight = View(packed.data(), DType::kI8, {2, 1});
+  AttrMap attrs = {{"norm", "rms_norm"}, {"eps", 0.0}, {"activation", "relu"}, {"gated", true}, {"clip", 127.0}};
+  const auto run = [&](const TensorView& w, TensorView scales) {
+    return Run("cpu.fused_linear.int8", "fused_linear", attrs,
+               {x.view(), w, bias.view(), residual.view(), Absent(), Absent(), scales}, {y.view()});
+  };
+  workspace_.resize(2 * (128 + 4 + 4) / 4);
+  ASSERT_EQ(run(weight, scale.view()), absl::OkStatus());
+  EXPECT_NEAR(y.data[0], -16.5, 1e-4);
+  EXPECT_NEAR(y.data[1], 4, 1e-4);
+  F short_scale{{1}, {1}};
+  ExpectError(run(weight, short_scale.view()), "weight_scale is f32[1], expected [2]");
+  ExpectError(run(View(packed.data(), DType::kI8, {3, 1}), scale.view()), "an even number of rows");
+  EXPECT_FALSE(run(weight, Absent()).ok());
+  workspace_.pop_back();
+  ExpectError(run(weight, scale.view()), "its working memory has 268 bytes, expected 272");
+  attrs["clip"] = 0.0;
+  ExpectError(run(weight, scale.view()), "clip is 0");
+  // Longer rows than 32 bits hold the sums of.
+  attrs = {{"norm", "none"}, {"eps", 0.0}, {"activation", "none"}, {"gated", false}, {"clip", 1.0}};
+  constexpr int64_t kLong = (int64_t{1} << 17) + 1;
+  F long_x{{1, kLong}, std::vector<float>(kLong)}, one{{1, 1}, {0}}, one_scale{{1}, {1}};
+  ExpectError(Run("cpu.fused_linear.int8", "fused_linear", attrs,
+                  {long_x.view(), View(packed.data(), DType::kI8, {1, kLong}), Absent(), Absent(), Absent(), Absent(),
+                   one_scale.view()},
+                  {one.view()}),
+              "rows of at most 131072 codes");
+}
+
 TEST_F(CpuContractionLaunchersTest, AddNormAndRope) {
   F x{{1, 4}, {0, 2, 3, 4}}, residual{{1, 4}, {1, 0, 0, 2}}, weight{{4}, {1, 2, 3, 4}}, bias{{4}, {0.5, 0.5, 0.5, -1}};
   F sum{{1, 4}, std::vector<float>(4)}, norm{{1, 4}, std::vector<float>(4)}, wide{{2, 4}, std::vector<float>(8)};

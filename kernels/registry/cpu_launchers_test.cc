@@ -368,6 +368,15 @@ TEST_F(CpuLaunchersTest, EmbeddingChecksEveryId) {
   F narrow{{2, 2, 1}, std::vector<float>(4)};
   ASSERT_TRUE(Run("cpu.embedding", "embedding", attrs, {bf16.view(), ids.view()}, {narrow.view()}).ok());
   EXPECT_THAT(narrow.data, ElementsAre(-3, 1, 2, -3));
+  std::vector<int8_t> codes = {1, 127, -2};
+  F scale{{3}, {1, 0.5, 4}}, short_scale{{2}, {1, 1}};
+  const TensorView coded = View(codes.data(), DType::kI8, {3, 1});
+  ASSERT_TRUE(Run("cpu.embedding", "embedding", attrs, {coded, ids.view(), scale.view()}, {narrow.view()}).ok());
+  EXPECT_THAT(narrow.data, ElementsAre(-8, 1, 63.5, -8));
+  ExpectError(Run("cpu.embedding", "embedding", attrs, {coded, ids.view(), short_scale.view()}, {narrow.view()}),
+              "scale is f32[2], expected [3]");
+  ExpectError(Run("cpu.embedding", "embedding", attrs, {coded, ids.view()}, {narrow.view()}),
+              "scales beside its codes");
   for (int32_t bad : {-1, 3, std::numeric_limits<int32_t>::max(), std::numeric_limits<int32_t>::min()}) {
     I bad_ids{{2, 2}, {0, 0, bad, 0}};
     ExpectError(Run("cpu.embedding", "embedding", attrs, {table.view(), bad_ids.view()}, {y.view()}),

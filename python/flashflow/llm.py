@@ -64,7 +64,9 @@ class LLM:
     Args:
         model: a known name ("smollm2-135m"), a folder with config.json and *.safetensors, a .gguf or a .ff file.
         dtype: of weights and KV cache: "float32" or "bfloat16"; activations are float32 on a CPU, and of this type on
-            a GPU. "auto" is what a .ff file has, and for all else float32 on a CPU and bfloat16 on a GPU.
+            a GPU. "int8": layers multiply int8 codes (a scale for each row of weights and each token), the KV cache is
+            bfloat16; the file is about a quarter of float32's. "auto" is what a .ff file has, and for all else float32
+            on a CPU and bfloat16 on a GPU.
         device: "cpu", "cuda", "cuda:N" for the N-th GPU, or "auto", the first GPU where there is one that this build
             can use.
         threads: CPU threads; None is as many as the process may use.

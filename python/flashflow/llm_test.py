@@ -375,8 +375,8 @@ def test_engine_file_is_opened_as_it_is(places, llm, tmp_path):
         LLM(damaged)
 
 
-def test_bfloat16_weights_are_another_engine_and_close(places, module, llm):
-    narrow = LLM(places[0], dtype="bfloat16", cache_dir=places[1], device="cpu")
+def test_bfloat16_weights_are_another_engine_and_close(places, module, llm, tmp_path):
+    narrow = LLM(places[0], dtype="bfloat16", cache_dir=tmp_path, device="cpu")
     assert narrow.dtype == "bfloat16"
     ids = llm.encode("What comes next?")
     wide_logits, narrow_logits = llm.logits(ids), narrow.logits(ids)
@@ -386,6 +386,19 @@ def test_bfloat16_weights_are_another_engine_and_close(places, module, llm):
         expected = torch.func.functional_call(module, rounded, (torch.tensor([ids]), torch.arange(len(ids))[None]))[0]
     change = np.abs(expected.numpy() - wide_logits).max()
     assert 0 < np.abs(narrow_logits - wide_logits).max() <= 3 * change
+
+
+def test_int8_weights_are_codes_and_close(places, llm, tmp_path):
+    coded = LLM(places[0], dtype="int8", cache_dir=tmp_path, device="cpu")
+    assert coded.dtype == "int8"
+    (path,), (wide,) = ((folder / "engines").glob("*.ff") for folder in (tmp_path, places[1]))
+    assert path.stat().st_size < wide.stat().st_size and LLM(path, dtype="int8").dtype == "int8"
+    with pytest.raises(InvalidArgumentError, match="dtype is 'float32'.*int8"):
+        LLM(path, dtype="float32")
+    ids = llm.encode("What comes next?")
+    wide_logits, logits = llm.logits(ids), coded.logits(ids)
+    # Steps of 1/127 of the largest element, of rows and of weights: a few percent over the layers.
+    assert 0 < np.linalg.norm(logits - wide_logits) < 0.1 * np.linalg.norm(wide_logits)
 
 
 def test_progress_names_the_stages(places, module, tmp_path):

@@ -112,8 +112,8 @@ absl::Status CodedWeights::Add(const plan::Plan& plan) {
       }
       const std::string name(absl::StripSuffix(source, plan::kCodesSuffix));
       if (!coded_.try_emplace(name, weight.transposed).second && coded_[name] != weight.transposed) {
-        return absl::InternalError(absl::StrCat("codes are wanted of both the rows and the columns of weight \"", name,
-                                                "\""));
+        return absl::InternalError(
+            absl::StrCat("codes are wanted of both the rows and the columns of weight \"", name, "\""));
       }
     }
   }

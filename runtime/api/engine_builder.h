@@ -24,8 +24,8 @@ struct ModelFiles {
 // Compiles the rectangular graph for options.device, and writes graph, plan, files and weights to `path` (as
 // engine::WriteEngine does). Weights are asked of `source` by the names that the graph gives them and are converted to
 // the dtypes that it has after narrowing, or become codes and scales where plans read them so (options.quantize).
-// FailedPrecondition if no layer of a model that is to be int8 can be. The errors of the compiler and of the writer; InvalidArgument if
-// config_json is no JSON object.
+// FailedPrecondition if no layer of a model that is to be int8 can be. The errors of the compiler and of the writer;
+// InvalidArgument if config_json is no JSON object.
 absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, const ModelFiles& files,
                          const passes::CompileOptions& options, const engine::WeightSource& source,
                          const engine::WriteProgress& progress = nullptr);

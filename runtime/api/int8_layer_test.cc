@@ -98,18 +98,18 @@ graph @layer {
     ASSERT_EQ((*compiled)->plan().steps[0].tactics[0].id, "cpu.fused_linear.int8");
     std::vector<LoadedWeight> loaded;
     for (const plan::Weight& weight : (*compiled)->plan().weights) {
-      void* data = weight.dtype == DType::kI8            ? static_cast<void*>(codes_.data())
+      void* data = weight.dtype == DType::kI8      ? static_cast<void*>(codes_.data())
                    : weight.sources[0] == "scales" ? scales_.data()
-                                                         : bias_.data();
+                                                   : bias_.data();
       auto packed = PackWeight(View(data, weight.dtype, weight.shape), weight.layout);
       ASSERT_TRUE(packed.ok()) << packed.status();
       loaded.push_back(*std::move(packed));
     }
     std::vector<const LoadedWeight*> weights;
     for (const LoadedWeight& weight : loaded) weights.push_back(&weight);
-    const absl::Status status = (*compiled)->Run(
-        {m}, {View(x->data(), DType::kF32, {m, k_}), View(ids->data(), DType::kI32, {m})}, weights,
-        {View(y->data(), DType::kF32, {m, n_}), View(rows->data(), DType::kF32, {m, k_})});
+    const absl::Status status =
+        (*compiled)->Run({m}, {View(x->data(), DType::kF32, {m, k_}), View(ids->data(), DType::kI32, {m})}, weights,
+                         {View(y->data(), DType::kF32, {m, n_}), View(rows->data(), DType::kF32, {m, k_})});
     ASSERT_TRUE(status.ok()) << status;
   }
 
@@ -145,7 +145,8 @@ std::vector<float> AnyRows(int64_t m, int64_t k) {
 }
 
 TEST(Int8LayerTest, AnySize) {
-  for (const auto& [n, k] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {17, 65}, {33, 100}, {96, 64}, {50, 777}}) {
+  for (const auto& [n, k] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {17, 65}, {33, 100}, {96, 64}, {50, 777}}) {
     for (const char* clip : {"inf", "1.5"}) {
       Layer layer(n, k, clip, AnyCode());
       for (const int64_t m : {1, 5, 20, 50}) {

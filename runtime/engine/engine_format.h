@@ -4,7 +4,7 @@
 // text: section name -> {"sha256": hex}), `weights` (JSON text: weight name -> crc32c as 8 hex digits) and
 // `header_crc32c` (over the JSON header with this field's own digits as zeros). Sections are U8 tensors named ff.*;
 // ff.pad.N are zeros, which let every other tensor start at a multiple of kTensorAlignment in the file. All other
-// tensors are weights, row-major.
+// tensors are weights, row-major; compiler/plan/plan.h says what those of int8 codes are called.
 #ifndef RUNTIME_ENGINE_ENGINE_FORMAT_H_
 #define RUNTIME_ENGINE_ENGINE_FORMAT_H_
 
