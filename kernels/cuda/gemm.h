@@ -17,6 +17,14 @@ enum class Activation {
   kSilu,      // x / (1 + exp(-x))
 };
 
+// LayerNorm or RMSNorm of the rows of a product's operand, as NormArgs has it.
+struct RowNorm {
+  const float* gamma = nullptr;  // [k]; null: no norm
+  const float* beta = nullptr;   // [k], or null for none; null for RMSNorm
+  float epsilon = 0;
+  bool rms = false;
+};
+
 // d = activation(a * w^T + bias) + residual, summed in f32 and rounded once:
 //
 //   d[i, j] = round(act(sum_k a[i, k] * w[j, k] + bias[j]) + residual[i, j])
@@ -37,6 +45,7 @@ enum class Activation {
 //
 //        and d is exact where there is no activation: the same on every machine. k is at most 131,072.
 struct GemmArgs {
+  RowNorm norm = {};               // of the rows of `a` first, to the bits that Norm (norm.h) gives: GemmRowsSm90 alone
   const void* a = nullptr;         // [m, k]
   const void* w = nullptr;         // [n, k], or [2n, k] where gated: a linear layer's weight as PyTorch keeps it
   const float* bias = nullptr;     // [n] or [2n], or null for none
@@ -82,6 +91,9 @@ cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStr
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
 
+// What GemmRowsSm90 normalizes at most; beyond it, Norm and a product are quicker.
+inline constexpr int kMostNormedRows = 8, kMostNormedColumns = 2048;
+
 // How GemmRowsSm90 shares out one product; the default chooses from n and k.
 struct GemmRowsSm90Config {
   int split_k = 0;    // multiprocessors that share a sum: 1, 2, 4 or 8; 0 to choose
@@ -92,10 +104,12 @@ struct GemmRowsSm90Config {
 // operand of wgmma, up to 64 of `a` the second, and a cluster shares k. The order of a sum depends on k and split_k
 // alone, so by default on n and k: a row's bits do not depend on m.
 //
-// It reads `w` before the kernels ahead of it in the stream have ended: those must not write it.
+// It reads `w`, bias, gamma and beta before the kernels ahead of it in the stream have ended: those must not write
+// them.
 //
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
-// activation with any output; not gated.
+// activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide,
+// with gamma and beta 16-byte aligned.
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 

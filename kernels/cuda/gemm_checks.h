@@ -10,12 +10,13 @@
 
 namespace flashflow::cuda {
 
-// cudaErrorInvalidValue for sizes below one and for operands that are not there.
-inline cudaError_t CheckOperands(const GemmArgs& args) {
+// cudaErrorInvalidValue for sizes below one and for operands that are not there; cudaErrorNotSupported for rows to be
+// normalized, unless takes_norm.
+inline cudaError_t CheckOperands(const GemmArgs& args, bool takes_norm = false) {
   if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
   if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
   if (args.dtype == Dtype::kS8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
-  return cudaSuccess;
+  return args.norm.gamma != nullptr && !takes_norm ? cudaErrorNotSupported : cudaSuccess;
 }
 
 inline bool Aligned16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }

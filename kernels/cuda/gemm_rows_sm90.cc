@@ -26,11 +26,10 @@ namespace {
 // order of a sum must not depend on it either.
 GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
   constexpr int kMultiprocessors = 132;
-  if (config.tile_rows == 0) {
-    config.tile_rows = config.split_k <= 1 && (args.n + 63) / 64 > 4 * kMultiprocessors ? 128 : 64;
-  }
+  const auto tiles_of = [&](int64_t rows) { return ((args.gated ? 2 : 1) * int64_t{args.n} + rows - 1) / rows; };
+  if (config.tile_rows == 0) config.tile_rows = config.split_k <= 1 && tiles_of(64) > 4 * kMultiprocessors ? 128 : 64;
   if (config.split_k == 0) {
-    const int tiles = (args.n + config.tile_rows - 1) / config.tile_rows;
+    const int64_t tiles = tiles_of(config.tile_rows);
     config.split_k = 1;
     // Up to two CTAs a multiprocessor, each with at least 384 columns.
     while (config.tile_rows == 64 && config.split_k < 8 && tiles * config.split_k * 2 <= 2 * kMultiprocessors &&
@@ -44,13 +43,20 @@ GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
 }  // namespace
 
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
-  if (cudaError_t error = CheckOperands(args)) return error;
+  if (cudaError_t error = CheckOperands(args, /*takes_norm=*/true)) return error;
   const GemmRowsSm90Config chosen = Choose(args, config);
   if ((chosen.tile_rows != 64 && chosen.tile_rows != 128) ||
       (chosen.split_k != 1 && chosen.split_k != 2 && chosen.split_k != 4 && chosen.split_k != 8)) {
     return cudaErrorInvalidValue;
   }
-  if (args.gated || !FitsTensorCores(args)) return cudaErrorNotSupported;
+  if (!FitsTensorCores(args)) return cudaErrorNotSupported;
+  if (args.norm.gamma != nullptr) {
+    if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
+    if (args.m > kMostNormedRows || args.k > kMostNormedColumns || args.dtype == Dtype::kS8 ||
+        !Aligned16(args.norm.gamma) || !Aligned16(args.norm.beta)) {
+      return cudaErrorNotSupported;
+    }
+  }
   int device = 0, major = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   if (cudaError_t error = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device)) return error;

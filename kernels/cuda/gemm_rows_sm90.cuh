@@ -1,10 +1,14 @@
 // The kernel behind GemmRowsSm90. See gemm.h for what it computes.
 //
-// A CTA owns 64 or 128 rows of `w`, a warpgroup 64 of them, up to 64 rows of `a`, and one slice of k. One thread
+// A CTA owns 64 or 128 rows of `w` (where gated, half of them gates and half the values that they gate), a warpgroup 64
+// of them, up to 64 rows of `a`, and one slice of k. One thread
 // streams blocks of 128 bytes of rows of `w` and `a` through a ring in shared memory, as much of `w` as the ring holds
 // before the kernels ahead in the stream have ended. The CTAs of a cluster have the same rows of `w` and one slice of k
 // each; at the end each CTA adds up, in the order of the slices, its share of the rows of `a`, reading the others' sums
 // from their shared memory.
+//
+// Where the rows of `a` are normalized first, each CTA does so itself, for its slice: a row is a few kilobytes that lie
+// in the L2 cache, and reading them again is quicker than waiting for one more kernel.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -22,18 +26,31 @@
 #include "kernels/cuda/hopper_barrier.cuh"
 #include "kernels/cuda/hopper_wgmma.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/normalize_row.cuh"
 #include "kernels/cuda/tensor_map.h"
 
 namespace flashflow::cuda::gemm_rows_sm90 {
 
 inline constexpr int kBlockBytes = 128;  // of k
 
-template <class Element_, int kRowsA_, int kTileRows_, int kSplit_>
+enum class Form {
+  kPlain,
+  kGated,
+  kNormed,
+  kNormedGated,
+};
+
+template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, Form kForm_>
 struct Traits {
   using Element = Element_;
   static constexpr int kRowsA = kRowsA_;        // rows of `a`, padded
   static constexpr int kTileRows = kTileRows_;  // rows of `w`
   static constexpr int kSplit = kSplit_;        // CTAs of a cluster
+  static constexpr bool kGated = kForm_ == Form::kGated || kForm_ == Form::kNormedGated;
+  static constexpr int kColumns = kGated ? kTileRows / 2 : kTileRows;  // of d
+  // The CTA's slice of the normalized rows of `a` lies beside the ring.
+  static constexpr bool kNormed = kForm_ == Form::kNormed || kForm_ == Form::kNormedGated;
+  static constexpr int kNormedBlocks = kMostNormedColumns * 2 / kBlockBytes;
   static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
@@ -42,15 +59,16 @@ struct Traits {
   static constexpr int kConsumers = kTileRows / 64 * 128;  // threads
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kWBytes = kTileRows * kBlockBytes;
-  static constexpr int kStageBytes = kWBytes + kRowsA * kBlockBytes;
+  static constexpr int kStageBytes = kWBytes + (kNormed ? 0 : kRowsA * kBlockBytes);
+  static constexpr int kNormedBytes = kNormed ? kNormedBlocks * kRowsA * kBlockBytes : 0;
   static constexpr int kBarrierBytes = 512;
   static constexpr int kMostBytes = 113 * 1024;  // two CTAs a multiprocessor
-  static constexpr int kStages = (kMostBytes - kBarrierBytes) / kStageBytes;
-  static constexpr int kSharedBytes = kStages * kStageBytes + kBarrierBytes;
+  static constexpr int kStages = (kMostBytes - kBarrierBytes - kNormedBytes) / kStageBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kNormedBytes + kBarrierBytes;
   // The sums take the ring's place: [kRowsA][kPitch], padded so that a warp's writes fall in different banks.
   static constexpr int kPitch = kTileRows + 4;
   // A thread finishes the same four columns of kFinished rows, kFinishStep apart.
-  static constexpr int kVectors = kTileRows / 4;
+  static constexpr int kVectors = kColumns / 4;
   static constexpr int kFinishStep = kConsumers / kVectors * kSplit;
   static constexpr int kFinished = (kRowsA + kFinishStep - 1) / kFinishStep;
   static_assert(kRowsA * kPitch * 4 <= kStages * kStageBytes);
@@ -89,6 +107,52 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
   sum[3] += static_cast<int32_t>(v.w);
 }
 
+// Normalizes the CTA's rows of `a`, a warp kRows of them, as NormKernel's warps do (norm.cuh), and keeps blocks
+// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would.
+template <class T>
+__device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, int first_block, int blocks,
+                                              uint32_t shared) {
+  using Element = T::Element;
+  constexpr int kWarps = T::kConsumers / 32, kRows = T::kRowsA / kWarps;
+  constexpr int kElements = 8, kVectors = kMostNormedColumns / kElements / 32;
+  constexpr int kBlock = kBlockBytes / 2;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  uint4 packed[kRows][kVectors];  // all loads at once: one latency
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int row = first_a + warp + i * kWarps;
+    const auto* x = static_cast<const Element*>(p.a) + int64_t{row} * p.lda;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int column = (v * 32 + lane) * kElements;
+      packed[i][v] = row < p.m && column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < kRows; ++i) {
+    const int to = warp + i * kWarps;
+    if (first_a + to >= p.m) break;  // the products of what lies there go nowhere
+    const RowMoments moments =
+        MomentsOf<Element, 32, kVectors>(packed[i], lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      const int column = (v * 32 + lane) * kElements;
+      const int block = column / kBlock - first_block;
+      if (block < 0 || block >= blocks) continue;
+      uint4 y = make_uint4(0, 0, 0, 0);  // past k, as the copy engine fills w
+      if (column < p.k) {
+        float h[kElements];
+        const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
+        NormalizeVector<Element>(packed[i][v], moments, p.norm.gamma + column, beta, h);
+        y = PackVector<Element>(h);
+      }
+      const uint32_t at = shared + (block * T::kRowsA + to) * kBlockBytes + (column % kBlock / 8 ^ to % 8) * 16;
+      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(y.x), "r"(y.y), "r"(y.z), "r"(y.w)
+                   : "memory");
+    }
+  }
+}
+
 template <class T>
 __global__ void __launch_bounds__(T::kThreads, 2)
     RowsKernel(const __grid_constant__ CUtensorMap map_a, const __grid_constant__ CUtensorMap map_w,
@@ -100,7 +164,9 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   using Sum = T::Sum;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t stages = SharedAddress(shared);
-  const uint32_t barriers = stages + T::kStages * T::kStageBytes;
+  const uint32_t normed =
+      stages + T::kStages * T::kStageBytes;  // blocks of [kRowsA][128 bytes], swizzled as the ring's
+  const uint32_t barriers = normed + T::kNormedBytes;
   const auto full = [&](uint32_t stage) { return barriers + 8 * stage; };
   const auto empty = [&](uint32_t stage) { return barriers + 8 * (T::kStages + stage); };
 
@@ -130,7 +196,11 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       const auto load_w = [&](int block, uint32_t stage) {
         BarrierArriveExpect(full(stage), T::kStageBytes);
         TensorLoad2d(stages + stage * T::kStageBytes, &map_w, full(stage), (first_block + block) * kBlock,
-                     tile * T::kTileRows);
+                     tile * T::kColumns);
+        if constexpr (T::kGated) {
+          TensorLoad2d(stages + stage * T::kStageBytes + T::kColumns * kBlockBytes, &map_w, full(stage),
+                       (first_block + block) * kBlock, p.n + tile * T::kColumns);
+        }
       };
       const auto load_a = [&](int block, uint32_t stage) {
         TensorLoad2d(stages + stage * T::kStageBytes + T::kWBytes, &map_a, full(stage), (first_block + block) * kBlock,
@@ -138,13 +208,15 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       };
       const int ahead = min(blocks, T::kStages);
       for (int block = 0; block < ahead; ++block) load_w(block, block);
-      AwaitPreviousKernel();
-      for (int block = 0; block < ahead; ++block) load_a(block, block);
+      if constexpr (!T::kNormed) {
+        AwaitPreviousKernel();
+        for (int block = 0; block < ahead; ++block) load_a(block, block);
+      }
       RingPosition<T::kStages> ring;
       for (int block = ahead; block < blocks; ++block) {
         BarrierWait(empty(ring.stage), ring.parity);
         load_w(block, ring.stage);
-        load_a(block, ring.stage);
+        if constexpr (!T::kNormed) load_a(block, ring.stage);
         ring.Next();
       }
     }
@@ -154,17 +226,29 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   } else {
     const int lane = threadIdx.x % 32;
     const int within = threadIdx.x % T::kVectors * 4;
-    const int column = tile * T::kTileRows + within;
+    const int column = tile * T::kColumns + within;
     const int first_row = rank + threadIdx.x / T::kVectors * T::kSplit;  // of the CTA's
     const auto row_of = [&](int i) { return first_a + first_row + i * T::kFinishStep; };
     const auto is_mine = [&](int i) { return first_row + i * T::kFinishStep < T::kRowsA && row_of(i) < p.m; };
-    float bias[4] = {-0.0f, -0.0f, -0.0f, -0.0f};  // which leaves a sum's bits alone
-    float w_scale[4] = {};
+    constexpr int kParts = T::kGated ? 2 : 1;  // of a row of d: gates, values
+    float bias[kParts][4], w_scale[kParts][4] = {};
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      if (column + i >= p.n) break;
-      if (p.bias != nullptr) bias[i] = p.bias[column + i];
-      if constexpr (T::kInteger) w_scale[i] = p.w_scale[column + i];
+    for (int part = 0; part < kParts; ++part) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const bool there = column + i < p.n;
+        const int row = part * p.n + column + i;
+        bias[part][i] = there && p.bias != nullptr ? p.bias[row] : -0.0f;  // which leaves a sum's bits alone
+        if constexpr (T::kInteger) w_scale[part][i] = there ? p.w_scale[row] : 0.0f;
+      }
+    }
+    if constexpr (T::kNormed) {  // these need not wait for the kernel before
+      constexpr int kBlock = kBlockBytes / 2, kLine = 32;
+      const int end = min(p.k, (first_block + blocks) * kBlock);
+      for (int at = first_block * kBlock + threadIdx.x * kLine; at < end; at += T::kConsumers * kLine) {
+        PrefetchL1(p.norm.gamma + at);
+        if (p.norm.beta != nullptr) PrefetchL1(p.norm.beta + at);
+      }
     }
     AwaitPreviousKernel();
     float added[T::kFinished][4] = {};
@@ -181,6 +265,12 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       }
     }
 
+    if constexpr (T::kNormed) {
+      NormalizeRows<T>(p, first_a, first_block, blocks, normed);
+      AsyncProxyFence();
+      NamedBarrierSync(1, T::kConsumers);
+    }
+
     Sum sums[T::kRowsA / 2];
     if (blocks == 0) {
 #pragma unroll
@@ -193,7 +283,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       BarrierWait(full(ring.stage), ring.parity);
       const uint32_t stage = stages + ring.stage * T::kStageBytes;
       const uint64_t w = TileDescriptor(stage + half);
-      const uint64_t a = TileDescriptor(stage + T::kWBytes);
+      const uint64_t a = TileDescriptor(T::kNormed ? normed + block * T::kRowsA * kBlockBytes : stage + T::kWBytes);
       WgmmaFence();
 #pragma unroll
       for (int k = 0; k < kBlockBytes / 32; ++k) {
@@ -218,30 +308,37 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     ClusterSync();
 
     // All of a thread's shared-memory reads at once: one latency.
-    uint4 parts[T::kFinished][T::kSplit];
+    uint4 slices[T::kFinished][kParts][T::kSplit];
 #pragma unroll
     for (int i = 0; i < T::kFinished; ++i) {
       // Rows past `a` are read as well: they are there, up to kRowsA.
       const int row = min(first_row + i * T::kFinishStep, T::kRowsA - 1);
 #pragma unroll
-      for (int part = 0; part < T::kSplit; ++part) {
-        parts[i][part] = LoadCluster(InCluster(stages + (row * T::kPitch + within) * 4, part));
+      for (int part = 0; part < kParts; ++part) {
+        const uint32_t at = stages + (row * T::kPitch + part * T::kColumns + within) * 4;
+#pragma unroll
+        for (int slice = 0; slice < T::kSplit; ++slice) slices[i][part][slice] = LoadCluster(InCluster(at, slice));
       }
     }
-    float value[T::kFinished][4];
+    const auto total = [&](int i, int part, float (&value)[4]) {
+      Sum sum[4] = {};
 #pragma unroll
-    for (int i = 0; i < T::kFinished; ++i) {
-      Sum total[4] = {};
-#pragma unroll
-      for (int part = 0; part < T::kSplit; ++part) Add(total, parts[i][part]);
+      for (int slice = 0; slice < T::kSplit; ++slice) Add(sum, slices[i][part][slice]);
 #pragma unroll
       for (int j = 0; j < 4; ++j) {
         if constexpr (T::kInteger) {  // step by step as gemm.h has it: nothing may be contracted
-          value[i][j] = __fadd_rn(__fmul_rn(__int2float_rn(total[j]), __fmul_rn(row_scale[i], w_scale[j])), bias[j]);
+          value[j] =
+              __fadd_rn(__fmul_rn(__int2float_rn(sum[j]), __fmul_rn(row_scale[i], w_scale[part][j])), bias[part][j]);
         } else {
-          value[i][j] = total[j] + bias[j];
+          value[j] = sum[j] + bias[part][j];
         }
       }
+    };
+    float value[T::kFinished][4], gated[T::kFinished][4];
+#pragma unroll
+    for (int i = 0; i < T::kFinished; ++i) {
+      total(i, 0, value[i]);
+      if constexpr (T::kGated) total(i, 1, gated[i]);
     }
     ClusterArrive();
     const auto activate = [&](auto function) {
@@ -264,11 +361,12 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         activate(Silu);
         break;
     }
-    if (p.residual != nullptr) {
 #pragma unroll
-      for (int i = 0; i < T::kFinished; ++i) {
+    for (int i = 0; i < T::kFinished; ++i) {
 #pragma unroll
-        for (int j = 0; j < 4; ++j) value[i][j] += added[i][j];
+      for (int j = 0; j < 4; ++j) {
+        if constexpr (T::kGated) value[i][j] *= gated[i][j];
+        if (p.residual != nullptr) value[i][j] += added[i][j];
       }
     }
     const bool vectors = column + 4 <= p.n && p.ldd % 4 == 0 && reinterpret_cast<uintptr_t>(p.d) % 16 == 0;
@@ -322,11 +420,12 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
   };
   CUtensorMap map_a, map_w;
   if (cudaError_t error = encode(args.a, args.m, args.lda, T::kRowsA, &map_a)) return error;
-  if (cudaError_t error = encode(args.w, args.n, args.ldw, T::kTileRows, &map_w)) return error;
+  const int64_t rows_w = T::kGated ? 2 * int64_t{args.n} : args.n;
+  if (cudaError_t error = encode(args.w, rows_w, args.ldw, T::kColumns, &map_w)) return error;
   Params params;
   params.args = args;
   params.k_blocks = (args.k + kBlock - 1) / kBlock;
-  params.tiles = (args.n + T::kTileRows - 1) / T::kTileRows;
+  params.tiles = (args.n + T::kColumns - 1) / T::kColumns;
   const int64_t blocks = int64_t{(args.m + T::kRowsA - 1) / T::kRowsA} * params.tiles * T::kSplit;
   if (blocks > INT32_MAX) return cudaErrorNotSupported;
   return LaunchOverlapped(RowsKernel<T>, static_cast<int>(blocks), T::kSplit, T::kThreads, T::kSharedBytes, stream,
@@ -339,10 +438,20 @@ cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config
 
 template <class Element, int kTileRows, int kSplit>
 cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
-  if (args.m <= 8) return Launch<Traits<Element, 8, kTileRows, kSplit>>(args, stream);
-  if (args.m <= 16) return Launch<Traits<Element, 16, kTileRows, kSplit>>(args, stream);
-  if (args.m <= 32) return Launch<Traits<Element, 32, kTileRows, kSplit>>(args, stream);
-  return Launch<Traits<Element, 64, kTileRows, kSplit>>(args, stream);
+  const auto launch = [&]<int kRowsA>() {
+    return args.gated ? Launch<Traits<Element, kRowsA, kTileRows, kSplit, Form::kGated>>(args, stream)
+                      : Launch<Traits<Element, kRowsA, kTileRows, kSplit, Form::kPlain>>(args, stream);
+  };
+  if constexpr (sizeof(Element) == 2) {
+    if (args.norm.gamma != nullptr) {
+      return args.gated ? Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, Form::kNormedGated>>(args, stream)
+                        : Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, Form::kNormed>>(args, stream);
+    }
+  }
+  if (args.m <= 8) return launch.template operator()<8>();
+  if (args.m <= 16) return launch.template operator()<16>();
+  if (args.m <= 32) return launch.template operator()<32>();
+  return launch.template operator()<64>();
 }
 
 template <class Element>

@@ -11,6 +11,7 @@
 #include "kernels/cuda/element.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/norm.h"
+#include "kernels/cuda/normalize_row.cuh"
 #include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/row_reduce.cuh"
 #include "kernels/cuda/vector.cuh"
@@ -18,23 +19,6 @@
 namespace flashflow::cuda::norm {
 
 inline constexpr int kFewBlocks = 64;
-
-__device__ __forceinline__ void PrefetchL1(const void* address) {
-  asm volatile("prefetch.global.L1 [%0];" ::"l"(address));
-}
-
-// A vector's worth of f32 numbers, 16 bytes at a time.
-template <int kElements>
-__device__ __forceinline__ void LoadF32(const float* from, float (&to)[kElements]) {
-#pragma unroll
-  for (int i = 0; i < kElements; i += 4) {
-    const float4 four = *reinterpret_cast<const float4*>(from + i);
-    to[i] = four.x;
-    to[i + 1] = four.y;
-    to[i + 2] = four.z;
-    to[i + 3] = four.w;
-  }
-}
 
 template <int kRowThreads>
 inline constexpr int kBlockThreads = kRowThreads < 128 ? 128 : kRowThreads;
@@ -96,38 +80,12 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
     }
   }
 
-  const float count = static_cast<float>(p.columns);
-  float mean = 0;
-  if constexpr (!kRms) {
-    float sum = 0;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      float h[kElements];
-      UnpackVector<Element>(packed[v], h);
-#pragma unroll
-      for (int i = 0; i < kElements; ++i) sum += h[i];
-    }
-    mean = RowReduce<kRowThreads>(sum, scratch[0], Sum()) / count;
-  }
-  float squares = 0;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    if ((v * kRowThreads + thread) * kElements >= p.columns) break;
-    float h[kElements];
-    UnpackVector<Element>(packed[v], h);
-#pragma unroll
-    for (int i = 0; i < kElements; ++i) squares += (h[i] - mean) * (h[i] - mean);
-  }
-  const float scale = rsqrtf(RowReduce<kRowThreads>(squares, scratch[1], Sum()) / count + p.epsilon);
-
+  const RowMoments moments =
+      MomentsOf<Element, kRowThreads, kVectors>(packed, thread, p.columns, kRms, p.epsilon, scratch);
   // The row's elements `v`, the same bits at each call.
   const auto normalized = [&](int v, int column, float (&h)[kElements]) {
-    float gamma[kElements], beta[kElements] = {};
-    UnpackVector<Element>(packed[v], h);
-    LoadF32(p.gamma + column, gamma);
-    if (!kRms && p.beta != nullptr) LoadF32(p.beta + column, beta);
-#pragma unroll
-    for (int i = 0; i < kElements; ++i) h[i] = __fmaf_rn(__fmul_rn(h[i] - mean, scale), gamma[i], beta[i]);
+    const float* beta = kRms || p.beta == nullptr ? nullptr : p.beta + column;
+    NormalizeVector<Element>(packed[v], moments, p.gamma + column, beta, h);
   };
   if (p.y != nullptr) {
 #pragma unroll

@@ -272,14 +272,24 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
       args.residual = residual->data;
     }
     if (context.outputs[0].NumElements() == 0) return absl::OkStatus();
+    const auto run = [&] { return RunGemm<invariant>(api, args, computed, StreamOf(context)); };
+    cudaError_t error = cudaErrorNotSupported;
     if (norm.has_value()) {
       FF_RETURN_IF_ERROR(CheckWorkspace(context, Bytes(x)));
       FF_ASSIGN_OR_RETURN(cuda::NormArgs norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
-      norm_args.y = context.workspace;
-      FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
-      args.a = context.workspace;
+      if (norm_args.gamma != nullptr && args.m <= cuda::kMostNormedRows) {  // of few rows the product does it itself
+        args.norm = {norm_args.gamma, norm_args.beta, norm_args.epsilon, norm_args.rms};
+        error = run();
+      }
+      if (error == cudaErrorNotSupported) {
+        norm_args.y = context.workspace;
+        FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
+        args.norm = {};
+        args.a = context.workspace;
+      }
     }
-    FF_RETURN_IF_ERROR(ToStatus(api, context, RunGemm<invariant>(api, args, computed, StreamOf(context))));
+    if (error == cudaErrorNotSupported) error = run();
+    FF_RETURN_IF_ERROR(ToStatus(api, context, error));
     if (!relu) return absl::OkStatus();
     const TensorView& y = context.outputs[0];
     const cuda::UnaryArgs relu_args = {

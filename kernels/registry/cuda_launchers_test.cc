@@ -179,8 +179,21 @@ TEST_F(CudaLaunchersTest, InvariantProductsAlwaysTakeOneKernel) {
   EXPECT_THAT(kernels(kBF16, 130, false), ElementsAre("gemm_rows_sm90"));
   EXPECT_THAT(kernels(kF32, 1, false), ElementsAre("gemm_portable"));
   EXPECT_THAT(kernels(kF32, 65, false), ElementsAre("gemm_portable"));
-  EXPECT_THAT(kernels(kBF16, 1, true), ElementsAre("gemm_portable"));
-  EXPECT_THAT(kernels(kBF16, 130, true), ElementsAre("gemm_portable"));
+  EXPECT_THAT(kernels(kBF16, 1, true), ElementsAre("gemm_rows_sm90"));
+  EXPECT_THAT(kernels(kBF16, 130, true), ElementsAre("gemm_rows_sm90"));
+}
+
+TEST_F(CudaLaunchersTest, ProductsNormalizeFewRowsThemselves) {
+  const auto kernels = [&](DType dtype, int64_t m, int64_t k, const Values& gamma) {
+    const std::vector<Values> inputs = {Random(dtype, {m, k}, 1), Random(dtype, {4, k}, 2), Absent(), Absent(), gamma};
+    Run("cuda.fused_linear", "fused_linear", FusedAttrs("rms_norm", "none", false), inputs, {dtype, {m, 4}});
+    return host_->TakeKernels();
+  };
+  EXPECT_THAT(kernels(kBF16, 8, 8, Random(kF32, {8}, 3)), ElementsAre("gemm"));
+  EXPECT_THAT(kernels(kBF16, 8, 8, Absent()), ElementsAre("norm", "gemm"));
+  EXPECT_THAT(kernels(kBF16, 9, 8, Random(kF32, {8}, 3)), ElementsAre("norm", "gemm"));
+  EXPECT_THAT(kernels(kBF16, 1, 2056, Random(kF32, {2056}, 3)), ElementsAre("norm", "gemm"));
+  EXPECT_THAT(kernels(kF32, 1, 8, Random(kF32, {8}, 3)), ElementsAre("norm", "gemm"));
 }
 
 class CudaLaunchersOnSm80Test : public CudaLaunchersTest {
@@ -194,6 +207,13 @@ TEST_F(CudaLaunchersOnSm80Test, InvariantProductsTakeThePortableKernel) {
     Run("cuda.linear.invariant", "linear", {}, inputs, {kBF16, {m, 4}});
     EXPECT_THAT(host_->TakeKernels(), ElementsAre("gemm_portable"));
   }
+}
+
+TEST_F(CudaLaunchersOnSm80Test, NormsAreKernelsOfTheirOwn) {
+  const std::vector<Values> inputs = {Random(kBF16, {1, 8}, 1), Random(kBF16, {4, 8}, 2), Absent(), Absent(),
+                                      Random(kF32, {8}, 3)};
+  Run("cuda.fused_linear", "fused_linear", FusedAttrs("rms_norm", "none", false), inputs, {kBF16, {1, 4}});
+  EXPECT_THAT(host_->TakeKernels(), ElementsAre("norm", "gemm"));
 }
 
 TEST_F(CudaLaunchersTest, ThereMayBeNoRows) {
@@ -267,7 +287,7 @@ TEST_F(CudaLaunchersTest, ErrorsOfCudaAreTold) {
   // A norm that fails: no product of what it did not write.
   host_->Fail("norm", cudaErrorLaunchFailure);
   ExpectRefused("cuda.fused_linear", "fused_linear", FusedAttrs("rms_norm", "none", false),
-                {good[0], good[1], Absent(), Absent(), Random(kF32, {8}, 1)}, {{kBF16, {2, 4}}},
+                {Random(kBF16, {9, 8}, 1), good[1], Absent(), Absent(), Random(kF32, {8}, 1)}, {{kBF16, {9, 4}}},
                 "CUDA: ", absl::StatusCode::kInternal);
 }
 

@@ -39,7 +39,6 @@ std::optional<std::string> RefuseSkinny(const Problem& problem) {
 }
 
 std::optional<std::string> RefuseRows(const Problem& problem) {
-  if (IsGated(problem)) return "it has no gated epilogue";
   if (const int64_t m = SizeOf(problem, "m"); m > 64) {
     return absl::StrCat("m is ", m, "; beyond 64 it is slow, if in the same order");
   }

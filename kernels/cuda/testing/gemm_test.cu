@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/norm.h"
 #include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/exact_activation.cuh"
 #include "kernels/cuda/testing/gemm_case.cuh"
@@ -259,10 +260,87 @@ void TestElementRows(Report& report, uint64_t seed) {
     }
     run({.m = m, .n = 775, .k = 768, .bias = true, .residual = true, .f32_output = false, .pad = 8});
     run({.m = m, .n = 17001, .k = 136, .f32_output = true});
+    for (int n : {1, 31, 33, 575}) {
+      run({.m = m, .n = n, .k = 1032, .activation = kSilu, .bias = n != 33, .residual = n == 31, .gated = true});
+    }
   }
   for (int m : {65, 127, 128, 200, 1023}) {
+    run({.m = m, .n = 575, .k = 576, .activation = kSilu, .bias = m % 2 == 0, .gated = true, .pad = 8});
     for (int n : {1, 65, 1000}) run({.m = m, .n = n, .k = 1032, .bias = true, .residual = n == 65, .pad = 8});
     run({.m = m, .n = 775, .k = 768, .activation = kGeluTanh, .bias = true, .f32_output = m % 2 == 0});
+  }
+}
+
+// Rows that the product normalizes give the bits of Norm and a product.
+template <class Element>
+void TestElementNormed(Report& report, uint64_t seed) {
+  for (int k : {8, 72, 768, 1600, kMostNormedColumns}) {
+    for (int m : {1, 2, 5, kMostNormedRows}) {
+      for (int variant = 0; variant < 8; ++variant) {
+        seed += 10;
+        const GemmCase test = {.m = m,
+                               .n = variant < 4 ? 327 : 63,
+                               .k = k,
+                               .activation = variant % 3 == 0 ? Activation::kSilu : Activation::kNone,
+                               .bias = true,
+                               .residual = variant % 4 == 3,
+                               .gated = variant % 2 == 1,
+                               .pad = 8};
+        const std::string name = "normed " + Describe(std::is_same_v<Element, __half> ? "f16" : "bf16", test);
+        const char* where = name.c_str();
+        const int rows_w = test.gated ? 2 * test.n : test.n;
+        const int64_t lda = k + test.pad, ldd = (test.n + 7) / 8 * 8 + test.pad;
+        GuardedBuffer<Element> a(m * lda), normed(m * lda), w(rows_w * lda), residual(m * ldd), d(m * ldd),
+            again(m * ldd);
+        GuardedBuffer<float> bias(rows_w), gamma(k), beta(k);
+        Fill(a, seed + 1, 2.0f);
+        Fill(w, seed + 2, 4.0f / std::sqrt(static_cast<float>(k)));
+        Fill(bias, seed + 3, 1.0f);
+        Fill(residual, seed + 4, 2.0f);
+        Fill(gamma, seed + 5, 2.0f);
+        Fill(beta, seed + 6, 1.0f);
+        NormArgs norm;
+        norm.x = a.data();
+        norm.y = normed.data();
+        norm.gamma = gamma.data();
+        norm.rms = variant % 2 == 0;
+        norm.beta = norm.rms || variant == 1 ? nullptr : beta.data();
+        norm.rows = m;
+        norm.columns = k;
+        norm.ld = lda;
+        norm.epsilon = 1e-5f;
+        norm.dtype = kDtype<Element>;
+        FF_CUDA_OK(Norm(norm, nullptr));
+        GemmArgs args = ArgsOf(test, kDtype<Element>, lda, ldd, bias.data(), residual.data());
+        args.w = w.data();
+        for (int split : {0, 1, 2, 4, 8}) {
+          for (int tile_rows : {0, 64, 128}) {
+            if (tile_rows == 128 && split != 1) continue;
+            d.Poison();
+            again.Poison();
+            args.norm = {};
+            args.a = normed.data();
+            args.d = d.data();
+            FF_CUDA_OK(GemmRowsSm90(args, {split, tile_rows}, nullptr));
+            args.norm = {norm.gamma, norm.beta, norm.epsilon, norm.rms};
+            args.a = a.data();
+            args.d = again.data();
+            FF_CUDA_OK(GemmRowsSm90(args, {split, tile_rows}, nullptr));
+            report.Expect(SameBytes(d.data(), again.data(), d.size() * sizeof(Element)),
+                          "bits are not those of Norm and a product", where);
+            report.Expect(again.GuardsIntact() && a.GuardsIntact(), "a guard band was written to", where);
+          }
+        }
+        FF_CUDA_OK(Gemm(args, nullptr));
+        args.m = kMostNormedRows + 1;
+        report.Expect(GemmRowsSm90(args, {}, nullptr) == cudaErrorNotSupported, "too many rows are taken", where);
+        args.m = 1;
+        report.Expect(GemmSkinny(args, nullptr) == cudaErrorNotSupported &&
+                          GemmSm90(args, {}, nullptr) == cudaErrorNotSupported &&
+                          GemmPortable(args, nullptr) == cudaErrorNotSupported,
+                      "a kernel without a norm takes one", where);
+      }
+    }
   }
 }
 
@@ -319,6 +397,8 @@ void TestGemm(Report& report) {
 void TestGemmRows(Report& report) {
   TestElementRows<Bf16>(report, 8000);
   TestElementRows<__half>(report, 20000);
+  TestElementNormed<Bf16>(report, 80000);
+  TestElementNormed<__half>(report, 90000);
   GemmArgs bad;
   report.Expect(GemmRowsSm90(bad, {}, nullptr) == cudaErrorInvalidValue, "empty arguments are accepted", "gemm rows");
 }

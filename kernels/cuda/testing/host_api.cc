@@ -464,12 +464,15 @@ const Api HostApi::State::kTable = {
 
     .gemm =
         [](const GemmArgs& args, cudaStream_t stream) {
-          return Do("gemm", [&](State& state) { return state.Launch("gemm", args, stream, RefuseGemm(args)); });
+          return Do("gemm", [&](State& state) {
+            return state.Launch("gemm", args, stream, RefuseGemm(args, state.options.compute_capability));
+          });
         },
     .gemm_portable =
         [](const GemmArgs& args, cudaStream_t stream) {
-          return Do("gemm_portable",
-                    [&](State& state) { return state.Launch("gemm_portable", args, stream, RefuseGemm(args)); });
+          return Do("gemm_portable", [&](State& state) {
+            return state.Launch("gemm_portable", args, stream, RefuseGemmPortable(args));
+          });
         },
     .gemm_rows_sm90 =
         [](const GemmArgs& args, const GemmRowsSm90Config&, cudaStream_t stream) {

@@ -264,10 +264,18 @@ TEST_F(HostApiTest, Products) {
   args.ldd = args.ld_residual = 1;
   args.activation = Activation::kSilu;
   args.gated = args.f32_output = true;
-  EXPECT_EQ(api().gemm_rows_sm90(args, {}, stream_), cudaErrorNotSupported) << "gated";
   ASSERT_EQ(api().gemm(args, stream_), cudaSuccess);
   const double gate = 2.0009765625;
   EXPECT_FLOAT_EQ(Host(d, 1)[0], static_cast<float>(gate / (1 + std::exp(-gate)) * -3 + 0.25));
+  args.norm.gamma = Device<float>({1.5, 0, 0, 0, 0, 0, 0, 0});
+  args.norm.epsilon = 0.5f;
+  args.norm.rms = true;
+  EXPECT_EQ(api().gemm_portable(args, stream_), cudaErrorNotSupported) << "a norm";
+  ASSERT_EQ(api().gemm(args, stream_), cudaSuccess);
+  // 2 / sqrt(2^2 / 8 + 0.5) * 1.5 = 3 in place of 2.
+  const double normed = 2.5009765625;
+  EXPECT_FLOAT_EQ(Host(d, 1)[0], static_cast<float>(normed / (1 + std::exp(-normed)) * -5 + 0.25));
+  args.norm = {};
   args.k = 7;
   EXPECT_EQ(api().gemm(args, stream_), cudaErrorNotSupported);
 

@@ -33,18 +33,29 @@ float CodesTerm(const GemmArgs& args, int64_t i, int64_t row) {
   return args.bias == nullptr ? product : product + args.bias[row];
 }
 
-double Term(const GemmArgs& args, int64_t i, int64_t row) {
+// Row i of `a`, normalized and rounded once more where asked for; of codes nothing.
+std::vector<float> RowOfA(const GemmArgs& args, int64_t i) {
+  if (args.dtype == Dtype::kS8) return {};
+  std::vector<float> row(args.k);
+  for (int k = 0; k < args.k; ++k) row[k] = Load(args.dtype, args.a, i * args.lda + k);
+  if (args.norm.gamma == nullptr) return row;
+  row = NormalizedRow(row, args.norm);
+  for (float& x : row) x = Rounded(args.dtype, x);
+  return row;
+}
+
+double Term(const GemmArgs& args, const std::vector<float>& a, int64_t i, int64_t row) {
   if (args.dtype == Dtype::kS8) return CodesTerm(args, i, row);
   double sum = 0;
-  for (int k = 0; k < args.k; ++k) {
-    sum += double{Load(args.dtype, args.a, i * args.lda + k)} * Load(args.dtype, args.w, row * args.ldw + k);
-  }
+  for (int k = 0; k < args.k; ++k) sum += double{a[k]} * Load(args.dtype, args.w, row * args.ldw + k);
   return args.bias == nullptr ? sum : sum + args.bias[row];
 }
 
 }  // namespace
 
-cudaError_t RefuseGemm(const GemmArgs& args) {
+namespace {
+
+cudaError_t RefuseOperands(const GemmArgs& args) {
   if (args.m < 1 || args.n < 1 || args.k < 1 || args.a == nullptr || args.w == nullptr || args.d == nullptr) {
     return cudaErrorInvalidValue;
   }
@@ -56,9 +67,25 @@ cudaError_t RefuseGemm(const GemmArgs& args) {
   return taken ? cudaSuccess : cudaErrorNotSupported;
 }
 
+}  // namespace
+
+cudaError_t RefuseGemmPortable(const GemmArgs& args) {
+  if (cudaError_t error = RefuseOperands(args)) return error;
+  return args.norm.gamma != nullptr ? cudaErrorNotSupported : cudaSuccess;
+}
+
 cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
-  if (cudaError_t error = RefuseGemm(args)) return error;
-  return compute_capability / 10 != 9 || args.dtype == Dtype::kF32 || args.gated ? cudaErrorNotSupported : cudaSuccess;
+  if (cudaError_t error = RefuseOperands(args)) return error;
+  if (compute_capability / 10 != 9 || args.dtype == Dtype::kF32) return cudaErrorNotSupported;
+  if (args.norm.gamma == nullptr) return cudaSuccess;
+  if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
+  const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns && args.dtype != Dtype::kS8 &&
+                     Aligned(args.norm.gamma, 16) && Aligned(args.norm.beta, 16);
+  return taken ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t RefuseGemm(const GemmArgs& args, int compute_capability) {
+  return args.norm.gamma != nullptr ? RefuseGemmRowsSm90(args, compute_capability) : RefuseGemmPortable(args);
 }
 
 cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
@@ -68,6 +95,8 @@ cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
   const Dtype d_dtype = args.f32_output ? Dtype::kF32 : residual_dtype;
   if (!memory.HoldsRows(args.a, args.dtype, args.m, args.k, args.lda) ||
       !memory.HoldsRows(args.w, args.dtype, w_rows, args.k, args.ldw) ||
+      (args.norm.gamma != nullptr && !memory.Holds(args.norm.gamma, int64_t{args.k} * 4)) ||
+      (args.norm.beta != nullptr && !memory.Holds(args.norm.beta, int64_t{args.k} * 4)) ||
       !memory.HoldsRows(args.d, d_dtype, args.m, args.n, args.ldd) ||
       (args.bias != nullptr && !memory.Holds(args.bias, w_rows * 4)) ||
       (args.residual != nullptr &&
@@ -77,9 +106,10 @@ cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
   }
   std::vector<float> row(args.n);
   for (int64_t i = 0; i < args.m; ++i) {
+    const std::vector<float> a = RowOfA(args, i);
     for (int64_t j = 0; j < args.n; ++j) {
-      double value = Activate(args.activation, Term(args, i, j));
-      if (args.gated) value *= Term(args, i, args.n + j);
+      double value = Activate(args.activation, Term(args, a, i, j));
+      if (args.gated) value *= Term(args, a, i, args.n + j);
       if (args.residual != nullptr) value += Load(residual_dtype, args.residual, i * args.ld_residual + j);
       row[j] = static_cast<float>(value);
     }

@@ -8,6 +8,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <vector>
+
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
@@ -21,10 +23,12 @@
 
 namespace flashflow::cuda::testing {
 
-cudaError_t RefuseGemm(const GemmArgs& args);  // of GemmPortable, which takes the most
+cudaError_t RefuseGemm(const GemmArgs& args, int compute_capability);
+cudaError_t RefuseGemmPortable(const GemmArgs& args);
 cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability);
 cudaError_t Compute(const HostMemory& memory, const GemmArgs& args);
 
+std::vector<float> NormalizedRow(const std::vector<float>& h, const RowNorm& norm);  // not rounded to a narrower type
 cudaError_t Refuse(const NormArgs& args);
 cudaError_t Compute(const HostMemory& memory, const NormArgs& args);
 

@@ -40,6 +40,21 @@ cudaError_t RefuseRows(Dtype dtype, int columns, std::initializer_list<int64_t> 
 
 }  // namespace
 
+std::vector<float> NormalizedRow(const std::vector<float>& h, const RowNorm& norm) {
+  const double columns = static_cast<double>(h.size());
+  double mean = 0, variance = 0;
+  for (const float x : h) mean += x / columns;
+  if (norm.rms) mean = 0;
+  for (const float x : h) variance += (x - mean) * (x - mean) / columns;
+  std::vector<float> y;
+  for (size_t j = 0; j < h.size(); ++j) {
+    const double gamma = norm.gamma == nullptr ? 1 : norm.gamma[j];
+    const double normal = (h[j] - mean) / std::sqrt(variance + norm.epsilon) * gamma;
+    y.push_back(static_cast<float>(norm.beta == nullptr ? normal : normal + norm.beta[j]));
+  }
+  return y;
+}
+
 cudaError_t Refuse(const NormArgs& args) {
   if (args.rows < 1 || args.columns < 1 || args.x == nullptr || args.ld < args.columns ||
       (args.y == nullptr && args.codes == nullptr) || (args.rms && args.beta != nullptr) ||
@@ -67,22 +82,15 @@ cudaError_t Compute(const HostMemory& memory, const NormArgs& args) {
                                  !memory.Holds(args.scale, int64_t{args.rows} * 4)))) {
     return cudaErrorIllegalAddress;
   }
-  std::vector<float> h(columns), y(columns);
+  const RowNorm norm = {args.gamma, args.beta, args.epsilon, args.rms};
+  std::vector<float> h(columns);
   for (int64_t i = 0; i < args.rows; ++i) {
     const int64_t at = i * args.ld;
-    double mean = 0, variance = 0;
     for (int64_t j = 0; j < columns; ++j) {
       h[j] = Load(args.dtype, args.x, at + j);
       if (args.residual != nullptr) h[j] = Rounded(args.dtype, h[j] + Load(args.dtype, args.residual, at + j));
-      mean += h[j] / static_cast<double>(columns);
     }
-    if (args.rms) mean = 0;
-    for (int64_t j = 0; j < columns; ++j) variance += (h[j] - mean) * (h[j] - mean) / static_cast<double>(columns);
-    for (int64_t j = 0; j < columns; ++j) {
-      const double gamma = args.gamma == nullptr ? 1 : args.gamma[j];
-      const double normal = (h[j] - mean) / std::sqrt(variance + args.epsilon) * gamma;
-      y[j] = static_cast<float>(args.beta == nullptr ? normal : normal + args.beta[j]);
-    }
+    const std::vector<float> y = NormalizedRow(h, norm);
     for (int64_t j = 0; j < columns; ++j) {
       if (args.sum != nullptr) Store(args.dtype, args.sum, at + j, h[j]);
       if (args.y != nullptr) Store(args.dtype, args.y, at + j, y[j]);
