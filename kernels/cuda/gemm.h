@@ -91,7 +91,8 @@ cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStr
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
 
-// What GemmRowsSm90 normalizes at most; beyond it, Norm and a product are quicker.
+// What GemmRowsSm90 normalizes at most; beyond it, and where its CTAs come in more than one wave, Norm and a product
+// are quicker.
 inline constexpr int kMostNormedRows = 8, kMostNormedColumns = 2048;
 
 // How GemmRowsSm90 shares out one product; the default chooses from n and k.
@@ -109,7 +110,7 @@ struct GemmRowsSm90Config {
 //
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
 // activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide,
-// with gamma and beta 16-byte aligned.
+// with gamma and beta 16-byte aligned, for tiles of 64 that fit an H200 at once.
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 

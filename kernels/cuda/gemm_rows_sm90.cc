@@ -22,14 +22,20 @@ FF_DECLARE(Dtype::kS8)
 
 namespace {
 
-// By n and k alone, so that a row's bits do not depend on m. The constants are those of an H200, whatever the GPU: the
-// order of a sum must not depend on it either.
+// Those of an H200, whatever the GPU: the order of a sum must not depend on it.
+constexpr int kMultiprocessors = 132;
+
+int64_t TilesOf(const GemmArgs& args, int64_t rows) {
+  return ((args.gated ? 2 : 1) * int64_t{args.n} + rows - 1) / rows;
+}
+
+// By n and k alone, so that a row's bits do not depend on m.
 GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
-  constexpr int kMultiprocessors = 132;
-  const auto tiles_of = [&](int64_t rows) { return ((args.gated ? 2 : 1) * int64_t{args.n} + rows - 1) / rows; };
-  if (config.tile_rows == 0) config.tile_rows = config.split_k <= 1 && tiles_of(64) > 4 * kMultiprocessors ? 128 : 64;
+  if (config.tile_rows == 0) {
+    config.tile_rows = config.split_k <= 1 && TilesOf(args, 64) > 4 * kMultiprocessors ? 128 : 64;
+  }
   if (config.split_k == 0) {
-    const int64_t tiles = tiles_of(config.tile_rows);
+    const int64_t tiles = TilesOf(args, config.tile_rows);
     config.split_k = 1;
     // Up to two CTAs a multiprocessor, each with at least 384 columns.
     while (config.tile_rows == 64 && config.split_k < 8 && tiles * config.split_k * 2 <= 2 * kMultiprocessors &&
@@ -53,7 +59,8 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
   if (args.norm.gamma != nullptr) {
     if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
     if (args.m > kMostNormedRows || args.k > kMostNormedColumns || args.dtype == Dtype::kS8 ||
-        !Aligned16(args.norm.gamma) || !Aligned16(args.norm.beta)) {
+        !Aligned16(args.norm.gamma) || !Aligned16(args.norm.beta) || chosen.tile_rows != 64 ||
+        TilesOf(args, 64) * chosen.split_k > 2 * kMultiprocessors) {
       return cudaErrorNotSupported;
     }
   }

@@ -33,24 +33,19 @@ namespace flashflow::cuda::gemm_rows_sm90 {
 
 inline constexpr int kBlockBytes = 128;  // of k
 
-enum class Form {
-  kPlain,
-  kGated,
-  kNormed,
-  kNormedGated,
-};
-
-template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, Form kForm_>
+// kNormVectors: where the CTA normalizes its rows of `a`, 16-byte vectors of a row that a thread has; else 0.
+template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, bool kGated_, int kNormVectors_ = 0>
 struct Traits {
   using Element = Element_;
   static constexpr int kRowsA = kRowsA_;        // rows of `a`, padded
   static constexpr int kTileRows = kTileRows_;  // rows of `w`
   static constexpr int kSplit = kSplit_;        // CTAs of a cluster
-  static constexpr bool kGated = kForm_ == Form::kGated || kForm_ == Form::kNormedGated;
+  static constexpr bool kGated = kGated_;
   static constexpr int kColumns = kGated ? kTileRows / 2 : kTileRows;  // of d
   // The CTA's slice of the normalized rows of `a` lies beside the ring.
-  static constexpr bool kNormed = kForm_ == Form::kNormed || kForm_ == Form::kNormedGated;
-  static constexpr int kNormedBlocks = kMostNormedColumns * 2 / kBlockBytes;
+  static constexpr int kNormVectors = kNormVectors_;
+  static constexpr bool kNormed = kNormVectors > 0;
+  static constexpr int kNormedBlocks = kNormVectors * 32 * 16 / kBlockBytes;
   static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
@@ -60,7 +55,7 @@ struct Traits {
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kWBytes = kTileRows * kBlockBytes;
   static constexpr int kStageBytes = kWBytes + (kNormed ? 0 : kRowsA * kBlockBytes);
-  static constexpr int kNormedBytes = kNormed ? kNormedBlocks * kRowsA * kBlockBytes : 0;
+  static constexpr int kNormedBytes = kNormedBlocks * kRowsA * kBlockBytes;
   static constexpr int kBarrierBytes = 512;
   static constexpr int kMostBytes = 113 * 1024;  // two CTAs a multiprocessor
   static constexpr int kStages = (kMostBytes - kBarrierBytes - kNormedBytes) / kStageBytes;
@@ -107,33 +102,35 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
   sum[3] += static_cast<int32_t>(v.w);
 }
 
-// Normalizes the CTA's rows of `a`, a warp kRows of them, as NormKernel's warps do (norm.cuh), and keeps blocks
-// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would.
+// Normalizes the CTA's rows of `a`, a warp one at a time, as NormKernel's warps do (norm.cuh), and keeps blocks
+// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would. Each launch runs it once: it
+// is as long as its instructions take to fetch, so little is unrolled.
 template <class T>
 __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, int first_block, int blocks,
                                               uint32_t shared) {
   using Element = T::Element;
-  constexpr int kWarps = T::kConsumers / 32, kRows = T::kRowsA / kWarps;
-  constexpr int kElements = 8, kVectors = kMostNormedColumns / kElements / 32;
+  constexpr int kWarps = T::kConsumers / 32, kElements = 8, kVectors = T::kNormVectors;
   constexpr int kBlock = kBlockBytes / 2;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  uint4 packed[kRows][kVectors];  // all loads at once: one latency
-#pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    const int row = first_a + warp + i * kWarps;
-    const auto* x = static_cast<const Element*>(p.a) + int64_t{row} * p.lda;
+  const int lane = threadIdx.x % 32;
+  const int end = min(T::kRowsA, p.m - first_a);  // products of what lies beyond go nowhere
+  uint4 next[kVectors];
+  const auto load = [&](int row) {
+    const auto* x = static_cast<const Element*>(p.a) + int64_t{first_a + row} * p.lda;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int column = (v * 32 + lane) * kElements;
-      packed[i][v] = row < p.m && column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
+      next[v] = row < end && column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
     }
-  }
+  };
+  int row = threadIdx.x / 32;
+  load(row);
+#pragma unroll 1
+  for (; row < end; row += kWarps) {
+    uint4 packed[kVectors];
 #pragma unroll
-  for (int i = 0; i < kRows; ++i) {
-    const int to = warp + i * kWarps;
-    if (first_a + to >= p.m) break;  // the products of what lies there go nowhere
-    const RowMoments moments =
-        MomentsOf<Element, 32, kVectors>(packed[i], lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
+    for (int v = 0; v < kVectors; ++v) packed[v] = next[v];
+    load(row + kWarps);
+    const RowMoments moments = MomentsOf<Element, 32, kVectors>(packed, lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
       const int column = (v * 32 + lane) * kElements;
@@ -143,10 +140,10 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, in
       if (column < p.k) {
         float h[kElements];
         const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
-        NormalizeVector<Element>(packed[i][v], moments, p.norm.gamma + column, beta, h);
+        NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h);
         y = PackVector<Element>(h);
       }
-      const uint32_t at = shared + (block * T::kRowsA + to) * kBlockBytes + (column % kBlock / 8 ^ to % 8) * 16;
+      const uint32_t at = shared + (block * T::kRowsA + row) * kBlockBytes + (column % kBlock / 8 ^ row % 8) * 16;
       asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(y.x), "r"(y.y), "r"(y.z), "r"(y.w)
                    : "memory");
     }
@@ -436,38 +433,45 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
 template <Dtype kDtype>
 cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
-template <class Element, int kTileRows, int kSplit>
+template <class Element, int kTileRows, int kSplit, bool kGated>
 cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
-  const auto launch = [&]<int kRowsA>() {
-    return args.gated ? Launch<Traits<Element, kRowsA, kTileRows, kSplit, Form::kGated>>(args, stream)
-                      : Launch<Traits<Element, kRowsA, kTileRows, kSplit, Form::kPlain>>(args, stream);
-  };
-  if constexpr (sizeof(Element) == 2) {
-    if (args.norm.gamma != nullptr) {
-      return args.gated ? Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, Form::kNormedGated>>(args, stream)
-                        : Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, Form::kNormed>>(args, stream);
+  if (args.norm.gamma != nullptr) {
+    if constexpr (sizeof(Element) == 2 && kTileRows == 64) {
+      constexpr int kColumnsOfVector = 32 * 8;
+      const int vectors = (args.k + kColumnsOfVector - 1) / kColumnsOfVector;
+      if (vectors <= 3) return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 3>>(args, stream);
+      if (vectors <= 4) return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 4>>(args, stream);
+      return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 8>>(args, stream);
+    } else {
+      return cudaErrorNotSupported;
     }
   }
-  if (args.m <= 8) return launch.template operator()<8>();
-  if (args.m <= 16) return launch.template operator()<16>();
-  if (args.m <= 32) return launch.template operator()<32>();
-  return launch.template operator()<64>();
+  if (args.m <= 8) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated>>(args, stream);
+  if (args.m <= 16) return Launch<Traits<Element, 16, kTileRows, kSplit, kGated>>(args, stream);
+  if (args.m <= 32) return Launch<Traits<Element, 32, kTileRows, kSplit, kGated>>(args, stream);
+  return Launch<Traits<Element, 64, kTileRows, kSplit, kGated>>(args, stream);
+}
+
+template <class Element, int kTileRows, int kSplit>
+cudaError_t LaunchTile(const GemmArgs& args, cudaStream_t stream) {
+  return args.gated ? LaunchRows<Element, kTileRows, kSplit, true>(args, stream)
+                    : LaunchRows<Element, kTileRows, kSplit, false>(args, stream);
 }
 
 template <class Element>
 cudaError_t LaunchElementOf(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
   if (config.tile_rows == 128) {
-    return config.split_k == 1 ? LaunchRows<Element, 128, 1>(args, stream) : cudaErrorNotSupported;
+    return config.split_k == 1 ? LaunchTile<Element, 128, 1>(args, stream) : cudaErrorNotSupported;
   }
   switch (config.split_k) {
     case 1:
-      return LaunchRows<Element, 64, 1>(args, stream);
+      return LaunchTile<Element, 64, 1>(args, stream);
     case 2:
-      return LaunchRows<Element, 64, 2>(args, stream);
+      return LaunchTile<Element, 64, 2>(args, stream);
     case 4:
-      return LaunchRows<Element, 64, 4>(args, stream);
+      return LaunchTile<Element, 64, 4>(args, stream);
     default:
-      return LaunchRows<Element, 64, 8>(args, stream);
+      return LaunchTile<Element, 64, 8>(args, stream);
   }
 }
 
