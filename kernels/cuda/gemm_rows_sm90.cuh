@@ -217,9 +217,11 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         ring.Next();
       }
     }
-    __syncwarp();
-    ClusterSync();
-    ClusterArrive();
+    if constexpr (T::kSplit > 1) {
+      __syncwarp();
+      ClusterSync();
+      ClusterArrive();
+    }
   } else {
     const int lane = threadIdx.x % 32;
     const int within = threadIdx.x % T::kVectors * 4;
@@ -302,7 +304,11 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       const int row = i / 4 * 8 + lane % 4 * 2 + i % 2;
       mine[row * T::kPitch + warp * 16 + lane / 4 + i / 2 % 2 * 8] = sums[i];
     }
-    ClusterSync();
+    if constexpr (T::kSplit > 1) {
+      ClusterSync();
+    } else {
+      NamedBarrierSync(1, T::kConsumers);
+    }
 
     // All of a thread's shared-memory reads at once: one latency.
     uint4 slices[T::kFinished][kParts][T::kSplit];
@@ -312,9 +318,15 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       const int row = min(first_row + i * T::kFinishStep, T::kRowsA - 1);
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
-        const uint32_t at = stages + (row * T::kPitch + part * T::kColumns + within) * 4;
+        const int at = (row * T::kPitch + part * T::kColumns + within) * 4;
+        if constexpr (T::kSplit == 1) {
+          slices[i][part][0] = *reinterpret_cast<const uint4*>(shared + at);
+        } else {
 #pragma unroll
-        for (int slice = 0; slice < T::kSplit; ++slice) slices[i][part][slice] = LoadCluster(InCluster(at, slice));
+          for (int slice = 0; slice < T::kSplit; ++slice) {
+            slices[i][part][slice] = LoadCluster(InCluster(stages + at, slice));
+          }
+        }
       }
     }
     const auto total = [&](int i, int part, float (&value)[4]) {
@@ -337,7 +349,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       total(i, 0, value[i]);
       if constexpr (T::kGated) total(i, 1, gated[i]);
     }
-    ClusterArrive();
+    if constexpr (T::kSplit > 1) ClusterArrive();
     const auto activate = [&](auto function) {
 #pragma unroll
       for (int i = 0; i < T::kFinished; ++i) {
@@ -392,8 +404,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       }
     }
   }
-  // A CTA stays while others may still read its sums.
-  ClusterWait();
+  if constexpr (T::kSplit > 1) ClusterWait();  // a CTA stays while others may still read its sums
 #else
   __trap();  // compiled for an architecture without wgmma: GemmRowsSm90 launches it on Hopper alone
 #endif

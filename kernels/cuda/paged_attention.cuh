@@ -48,7 +48,8 @@ struct Traits {
   static constexpr int kColumns = 8 * kColumnTiles;
   static constexpr bool kAlone = kBlocks == 1;
   static constexpr int kStages = kAlone ? 4 : 2;
-  // A block alone has all splits, and its warps take whole ones; one of eight has a split, whose parts its warps take.
+  // A block alone has all splits, which its warps take in turn, so that all have some of a short context; one of eight
+  // has a split, whose parts its warps take.
   static constexpr int kWarpSplits = kAlone ? kSplits / kWarps : 1;
   static constexpr int kParts = kAlone ? kWarpSplits * kWarps : 1;
   using Layout = TileLayout<kHeadDim>;
@@ -225,9 +226,7 @@ struct Cursor {
     const int past = tile - PartTile(part);
     return past <= 0 ? 0 : past / kRoundTiles * kRunTiles + min(past % kRoundTiles, kRunTiles);
   }
-  __device__ __forceinline__ int PartSplit(int p) const {
-    return T::kAlone ? warp * T::kWarpSplits + p / kWarps : rank;
-  }
+  __device__ __forceinline__ int PartSplit(int p) const { return T::kAlone ? p / kWarps * kWarps + warp : rank; }
   __device__ __forceinline__ int PartTile(int p) const {
     return (PartSplit(p) * kWarps + (T::kAlone ? p % kWarps : warp)) * kRunTiles;
   }
@@ -251,7 +250,7 @@ struct Cursor {
 template <class T>
 __device__ __forceinline__ bool IsMine(int tile, int warp, int rank) {
   const int split = tile / (kRunTiles * kWarps) % kSplits;
-  return T::kAlone ? split / T::kWarpSplits == warp : split == rank && tile / kRunTiles % kWarps == warp;
+  return T::kAlone ? split % kWarps == warp : split == rank && tile / kRunTiles % kWarps == warp;
 }
 
 // Two angles' cosines, or sines.
