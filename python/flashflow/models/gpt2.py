@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from flashflow.models.config import Gpt2Config
-from flashflow.models.transformer_blocks import Attention, Mlp, TransformerBlock
+from flashflow.models.transformer_blocks import Attention, Mlp, TiedHead, TransformerBlock
 
 __all__ = ["Gpt2"]
 
 
 class Gpt2(nn.Module):
     """Learned positions, pre-norm blocks with GELU, fused QKV, final norm, head tied to the token embedding."""
+
+    token_table: ClassVar[str] = "wte"  # the module that token ids are looked up in
 
     def __init__(self, config: Gpt2Config) -> None:
         super().__init__()
@@ -21,7 +24,9 @@ class Gpt2(nn.Module):
         self.wpe = nn.Embedding(config.context_length, config.hidden_size)
         self.blocks = nn.ModuleList(self._block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = (
+            TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
 
     @staticmethod
     def _block(config: Gpt2Config, layer: int) -> TransformerBlock:
@@ -48,4 +53,5 @@ class Gpt2(nn.Module):
         for block in self.blocks:
             x = block(x)
         x = self.norm(x)
-        return F.linear(x, self.wte.weight) if self.head is None else self.head(x)
+        logits: Tensor = self.head(x, self.wte) if isinstance(self.head, TiedHead) else self.head(x)
+        return logits

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from flashflow.models.config import GptSmallConfig
-from flashflow.models.transformer_blocks import Attention, Mlp, TransformerBlock
+from flashflow.models.transformer_blocks import Attention, Mlp, TiedHead, TransformerBlock
 
 __all__ = ["GptSmall"]
 
@@ -20,6 +20,8 @@ class GptSmall(nn.Module):
     sqrt(2 * n_layers), biases zero.
     """
 
+    token_table: ClassVar[str] = "wte"  # the module that token ids are looked up in
+
     def __init__(self, config: GptSmallConfig) -> None:
         super().__init__()
         self.config = config
@@ -28,6 +30,7 @@ class GptSmall(nn.Module):
         self.dropout = nn.Dropout(config.dropout) if config.dropout else None
         self.blocks = nn.ModuleList(self._block(config) for _ in range(config.n_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps, bias=config.bias)
+        self.head = TiedHead()
         self.reset_parameters()
 
     @staticmethod
@@ -61,7 +64,8 @@ class GptSmall(nn.Module):
 
     def forward(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """Logits f32 [batch, sequence, vocab_size] for input_ids and position_ids, i64 [batch, sequence]."""
-        return F.linear(self.hidden_states(input_ids, position_ids), self.wte.weight)
+        logits: Tensor = self.head(self.hidden_states(input_ids, position_ids), self.wte)
+        return logits
 
     def hidden_states(self, input_ids: Tensor, position_ids: Tensor) -> Tensor:
         """What the head multiplies, f32 [batch, sequence, hidden_size]: after the final norm."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
-import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from flashflow.models.config import LlamaConfig
-from flashflow.models.transformer_blocks import Attention, GatedMlp, RotaryTable, TransformerBlock
+from flashflow.models.transformer_blocks import Attention, GatedMlp, RotaryTable, TiedHead, TransformerBlock
 
 __all__ = ["Llama", "rotary_frequencies"]
 
@@ -36,6 +36,8 @@ def rotary_frequencies(config: LlamaConfig) -> Tensor:
 class Llama(nn.Module):
     """A pre-norm decoder with rotary positions; the head is its own or the token embedding."""
 
+    token_table: ClassVar[str] = "embed"  # the module that token ids are looked up in
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.config = config
@@ -43,7 +45,9 @@ class Llama(nn.Module):
         self.rotary = RotaryTable(rotary_frequencies(config), config.context_length)
         self.layers = nn.ModuleList(self._layer(config) for _ in range(config.n_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = None if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.head = (
+            TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        )
 
     @staticmethod
     def _layer(config: LlamaConfig) -> TransformerBlock:
@@ -69,4 +73,5 @@ class Llama(nn.Module):
         for layer in self.layers:
             x = layer(x, rotation)
         x = self.norm(x)
-        return F.linear(x, self.embed.weight) if self.head is None else self.head(x)
+        logits: Tensor = self.head(x, self.embed) if isinstance(self.head, TiedHead) else self.head(x)
+        return logits

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
-__all__ = ["ACTIVATION_FUNCTIONS", "Attention", "GatedMlp", "Mlp", "RotaryTable", "TransformerBlock"]
+__all__ = ["ACTIVATION_FUNCTIONS", "Attention", "GatedMlp", "Mlp", "RotaryTable", "TiedHead", "TransformerBlock"]
 
 
 def _gelu_tanh(x: Tensor) -> Tensor:
@@ -169,3 +169,11 @@ class TransformerBlock(nn.Module):
 
     def _drop(self, x: Tensor) -> Tensor:
         return x if self.dropout is None else self.dropout(x)
+
+
+class TiedHead(nn.Module):
+    """The head of a model without a head of its own: the token table, turned round. Has no parameters."""
+
+    def forward(self, x: Tensor, table: nn.Embedding) -> Tensor:
+        """Logits [batch, sequence, vocab_size] of x [batch, sequence, hidden]."""
+        return F.linear(x, table.weight)
