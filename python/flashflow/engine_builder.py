@@ -47,6 +47,7 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) 
     from flashflow.models.build import build_model
 
     exported = export(build_model(loaded.config), loaded.config, loaded.name)
+    exported.graph["metadata"].update(loaded.graph_metadata())
     report("compiling", None)
     core().build_engine(
         str(path),

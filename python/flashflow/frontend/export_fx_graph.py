@@ -33,6 +33,7 @@ def export_fx_graph(model_name: str, out: Path) -> dict[str, Any]:
         )
     loaded = source.load()
     graph = export_graph(build_model(loaded.config), loaded.config, loaded.name)
+    graph["metadata"].update(loaded.graph_metadata())
     partial = out.with_name(out.name + ".partial")
     try:
         partial.write_text(graph_text(graph), encoding="utf-8")

@@ -82,3 +82,47 @@ def test_truncated_weights(folder):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(DataLossError, match="not a whole safetensors file"):
         load_checkpoint(folder)
+
+
+def clips_of_state(**changes):
+    """A model's state with clips of two layers, the tied head among them, and one layer that does not clip."""
+    state = dict(GptSmall(CONFIG).state_dict())
+    for layer, ratio, most in (("wte", 0.5, 3.0), ("blocks.0.mlp.up_proj", 1.0, 0.1), ("blocks.1.mlp.up_proj", 1.0, 0)):
+        state[f"{layer}.input_clip.ratio"] = torch.tensor([ratio])
+        state[f"{layer}.input_clip.max_abs"] = torch.tensor([float(most)])
+    return state | changes
+
+
+def test_clips_and_metadata_round_trip(tmp_path):
+    save_checkpoint(tmp_path, CONFIG, clips_of_state(), metadata={"license": "mine"})
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.clips == {"wte.weight": 1.5, "blocks.0.mlp.up_proj.weight": torch.tensor(0.1).item()}
+    assert loaded.graph_metadata()["clip.wte.weight"] == 1.5
+    assert loaded.metadata == {"license": "mine"} and set(loaded.weights) == set(CONFIG.weight_shapes())
+
+
+def test_clips_of_layers_that_share_them_can_be_saved(tmp_path):
+    state = clips_of_state()
+    state["blocks.0.mlp.up_proj.input_clip.max_abs"] = state["wte.input_clip.max_abs"]
+    save_checkpoint(tmp_path, CONFIG, state)
+    assert load_checkpoint(tmp_path).clips["blocks.0.mlp.up_proj.weight"] == 3.0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("wte.input_clip.max_abs", torch.ones(2), r"is f32 \[2\]: expected f32 \[1\]"),
+        ("wte.input_clip.max_abs", torch.ones(1).half(), r"is f16 \[1\]"),
+        ("wte.input_clip.ratio", torch.tensor([float("nan")]), "not finite"),
+        ("blocks.1.attn.qkv_proj.input_clip.ratio", torch.ones(1), "lacks the tensor .*qkv_proj.input_clip.max_abs"),
+    ],
+)
+def test_damaged_clips_are_named(tmp_path, name, value, message):
+    save_checkpoint(tmp_path, CONFIG, clips_of_state(**{name: value}))
+    with pytest.raises(DataLossError, match=message):
+        load_checkpoint(tmp_path)
+
+
+def test_clips_of_what_is_no_layer_are_refused(tmp_path):
+    with pytest.raises(InvalidArgumentError, match="disagree"):
+        save_checkpoint(tmp_path, CONFIG, clips_of_state(**{"norm.input_clip.ratio": torch.ones(1)}))

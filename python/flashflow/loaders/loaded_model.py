@@ -58,6 +58,8 @@ class LoadedModel:
       tokenizer_json: a `tokenizers` JSON file, or None where the source has no tokenizer.
       generation: end tokens and the chat template.
       metadata: facts to keep with an engine, such as the license.
+      clips: where an int8 layer clips its input, by the layer's weight: what calibration or training found. Above 0;
+        a layer without one does not clip.
     """
 
     name: str
@@ -66,6 +68,11 @@ class LoadedModel:
     tokenizer_json: bytes | None = None
     generation: GenerationInfo = field(default_factory=GenerationInfo)
     metadata: Mapping[str, str] = field(default_factory=dict)
+    clips: Mapping[str, float] = field(default_factory=dict)
+
+    def graph_metadata(self) -> dict[str, float]:
+        """What the compiler reads of the clips: metadata of the exported graph."""
+        return {f"clip.{name}": clip for name, clip in sorted(self.clips.items())}
 
     def engine_config(self) -> dict[str, Any]:
         """The `ff.config` section of an engine; GenerationInfo.from_dict reads its part back."""

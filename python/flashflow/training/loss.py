@@ -8,6 +8,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashflow.models.gpt_small import GptSmall
+from flashflow.models.transformer_blocks import TiedHead
 
 # Products of narrow dtypes reach the tensor cores' full rate where rows are aligned; 50257 is odd.
 _ALIGNED_VOCAB = 64
@@ -44,7 +45,7 @@ class NextTokenLoss(nn.Module):
 
     def _logits_with_aligned_rows(self, inputs: Tensor, positions: Tensor) -> Tensor:
         """The model's logits [B, S, V], of whose rows each starts at a multiple of 64 elements."""
-        if not isinstance(self.model, GptSmall):
+        if not isinstance(self.model, GptSmall) or type(self.model.head) is not TiedHead:  # a head that does more
             logits: Tensor = self.model(inputs, positions)
             return logits
         weight = self.model.wte.weight
