@@ -24,9 +24,7 @@ class Gpt2(nn.Module):
         self.wpe = nn.Embedding(config.context_length, config.hidden_size)
         self.blocks = nn.ModuleList(self._block(config, layer) for layer in range(config.n_layers))
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = (
-            TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        )
+        self.head = TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @staticmethod
     def _block(config: Gpt2Config, layer: int) -> TransformerBlock:

@@ -45,9 +45,7 @@ class Llama(nn.Module):
         self.rotary = RotaryTable(rotary_frequencies(config), config.context_length)
         self.layers = nn.ModuleList(self._layer(config) for _ in range(config.n_layers))
         self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-        self.head = (
-            TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        )
+        self.head = TiedHead() if config.tied_head else nn.Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @staticmethod
     def _layer(config: LlamaConfig) -> TransformerBlock:

@@ -76,7 +76,11 @@ def test_the_largest_sums():
     assert (codes.abs() == 127).all()
     expected = count * 127**2
     sums = int8_matmul(codes, quantize_rows(weight)[0])
-    assert sums.tolist() == [[expected, -expected], [-expected, expected], [expected - 2 * 127**2, 2 * 127**2 - expected]]
+    assert sums.tolist() == [
+        [expected, -expected],
+        [-expected, expected],
+        [expected - 2 * 127**2, 2 * 127**2 - expected],
+    ]
 
 
 def test_odd_sums_are_exact():
