@@ -3,7 +3,9 @@
 
 namespace flashflow::runtime {
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int) {
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int) { return LoadCuda(); }
+
+absl::Status LoadCuda() {
   return absl::FailedPreconditionError("this build of FlashFlow was made without a CUDA toolkit");
 }
 

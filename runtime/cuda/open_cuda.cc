@@ -11,4 +11,6 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal) {
   return CreateCudaDevice(*api, ordinal);
 }
 
+absl::Status LoadCuda() { return LoadCudaLibrary().status(); }
+
 }  // namespace flashflow::runtime

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "runtime/core/device.h"
 
@@ -12,6 +13,10 @@ namespace flashflow::runtime {
 // GPU number `ordinal` of this process. FailedPrecondition says why there is none to use: this build, the driver, the
 // library of kernels, or the GPU. ResourceExhausted where it has no memory left.
 absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal);
+
+// The first thing that OpenCudaDevice does: the library of kernels is loaded, once a process. FailedPrecondition as
+// there.
+absl::Status LoadCuda();
 
 }  // namespace flashflow::runtime
 

@@ -12,7 +12,8 @@ PROMPT = 128
 PARTS = (
     "the whole",
     "process, flags",
-    "device: library, context",
+    "library of kernels",
+    "device: context",
     "engine: verify, plan, upload",
     "prompt, first token",
 )
@@ -35,9 +36,9 @@ def _once(programs: Path, engine: Path, device: str) -> list[float]:
         opened = time.monotonic()
         process.time(PROMPT, 1)
         whole = 1e3 * (time.monotonic() - started)
-        device_ms, open_ms = process.opened["device_ms"], process.opened["open_ms"]
-        start_ms = 1e3 * (opened - started) - device_ms - open_ms
-        return [whole, start_ms, device_ms, open_ms, whole - 1e3 * (opened - started)]
+        parts = [float(process.opened[name]) for name in ("library_ms", "device_ms", "open_ms")]
+        ready = 1e3 * (opened - started)
+        return [whole, ready - sum(parts), *parts, whole - ready]
 
 
 def cold_start(model: str, engine: Path, programs: Path, device: str, repeats: int) -> list[Result]:
