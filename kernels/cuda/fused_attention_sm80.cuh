@@ -139,7 +139,8 @@ __global__ void __launch_bounds__(kThreads) FusedAttentionKernel(const __grid_co
       max[half] = fmaxf(max[half], __shfl_xor_sync(~0u, max[half], 1));
       max[half] = fmaxf(max[half], __shfl_xor_sync(~0u, max[half], 2));
       const float base = max[half] == -INFINITY ? 0.0f : max[half] * params.scale_log2;
-      const float rescale = Exp2(__fmaf_rn(before, params.scale_log2, -base));
+      // Exactly one where the maximum stays: a block that only other queries of the tile see changes no bit.
+      const float rescale = before == max[half] ? 1.0f : Exp2(__fmaf_rn(before, params.scale_log2, -base));
       float more = 0;
 #pragma unroll
       for (int i = 0; i < kBlockKeys / 8; ++i) {

@@ -477,7 +477,9 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
           const float before = sums.max[t][e];
           max = fmaxf(max, before);
           const float base = max == -INFINITY ? 0.0f : max * params.scale_log2;
-          rescale[e] = Exp2(__fmaf_rn(before, params.scale_log2, -base));
+          // Exactly one where the maximum stays, which the rounding of `base` would miss: a tile of which a column sees
+          // nothing, and which is there for its neighbors, then changes no bit of the column's sums.
+          rescale[e] = before == max ? 1.0f : Exp2(__fmaf_rn(before, params.scale_log2, -base));
           sums.max[t][e] = max;
           s[t][e] = Exp2(__fmaf_rn(s[t][e], params.scale_log2, -base));
           s[t][e + 2] = Exp2(__fmaf_rn(s[t][e + 2], params.scale_log2, -base));

@@ -356,6 +356,15 @@ void TestPagedAttention(Report& report) {
   }
   all_types({.rows = {{1, 900}, {1, 20}}, .heads = 4, .kv_heads = 4, .head_dim = 64, .page_size = 64});
   all_types({.rows = {{1, 250}, {1, 20}}, .heads = 4, .kv_heads = 4, .head_dim = 64, .page_size = 32});
+  // Large scores, whose products with the scale round: tiles of which some tokens see nothing may not matter to them.
+  for (int window : {0, 100}) {
+    run.operator()<Bf16>({.rows = {{300, 300}, {63, 63}, {40, 41}, {193, 450}},
+                          .heads = 4,
+                          .kv_heads = 1,
+                          .head_dim = 64,
+                          .window = window,
+                          .magnitude = 4.0f});
+  }
   // What the plain kernel takes.
   all_types({.rows = {{3, 90}, {1, 20}}, .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 7});
   for (int d : {8, 16, 72, 256}) all_types({.rows = odd, .heads = 4, .kv_heads = 2, .head_dim = d, .window = 200});
