@@ -32,7 +32,7 @@ constexpr size_t kDepthAlignment = 64;    // of a panel's k
 constexpr size_t kStreamRows = 8;         // at most: reading the weights is all the time
 constexpr size_t kBlockRows = 32;         // otherwise: of z in the scratch at a time
 constexpr size_t kBlockColumns = 96;      // of z, and of gate and up each
-constexpr size_t kPrefetchBytes = 2048;   // how far ahead a stream of weights is fetched
+constexpr size_t kPrefetchBytes = 1024;   // how far ahead a stream of weights is fetched
 constexpr size_t kLdSums = kBlockColumns + 2 * kPanel;  // gated: up may begin and end inside a panel
 
 struct Tile {
@@ -242,7 +242,10 @@ HWY_EXPORT(ScaleSums);
 HWY_EXPORT(RunInt8Epilogue);
 
 constexpr int64_t kGrain = int64_t{1} << 17;  // multiply-adds below which a task is not worth its start
-constexpr int64_t kTasksPerThread = 4;        // at most, so that one thread which is held up does not hold up all
+// Tasks of a thread at most, so that one which is held up does not hold up all: so many, or of so many bytes of weights
+// where those are what takes the time.
+constexpr int64_t kTasksPerThread = 4;
+constexpr int64_t kStreamTaskBytes = int64_t{256} << 10;
 
 // A thread's scratch: sums, then z, and gated the other half of z.
 struct Scratch {
@@ -353,9 +356,11 @@ void Int8Linear(const Int8LinearProblem& problem, ThreadPool* pool, MatrixUnit m
   const bool amx = matrix_unit == MatrixUnit::kIfThere && HasAmx();
   const int64_t threads = pool->num_threads();
   int64_t tasks = std::max<int64_t>(m * problem.n * problem.k / kGrain, 1);
-  if (tasks > threads) tasks = std::min(tasks / threads, kTasksPerThread) * threads;
-  // Columns first: then each thread reads weights of its own.
   const bool stream = m <= static_cast<int64_t>(kStreamRows);
+  const int64_t most =
+      stream ? std::max(kTasksPerThread, problem.n * problem.k / threads / kStreamTaskBytes) : kTasksPerThread;
+  if (tasks > threads) tasks = std::min(tasks / threads, most) * threads;
+  // Columns first: then each thread reads weights of its own.
   const auto columns = static_cast<int64_t>(stream ? kPanel : kBlockColumns);
   const int64_t units = (n + columns - 1) / columns;
   const int64_t column_parts = std::min(tasks, units);

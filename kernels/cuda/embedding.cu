@@ -1,4 +1,5 @@
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cuda/chunk.cuh"
 #include "kernels/cuda/element.cuh"
@@ -9,6 +10,21 @@ namespace flashflow::cuda {
 namespace {
 
 constexpr int kThreads = 128;
+
+// Codes as f32: one, or 8 at an 8-byte aligned address.
+template <int kCount>
+__device__ __forceinline__ void LoadCodes(const int8_t* from, float (&x)[kCount]) {
+  if constexpr (kCount == 1) {
+    x[0] = static_cast<float>(*from);
+  } else {
+    static_assert(kCount == 8);
+    const int2 codes = *reinterpret_cast<const int2*>(from);
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) {
+      x[i] = static_cast<float>(static_cast<int8_t>((i < 4 ? codes.x : codes.y) >> (i % 4 * 8)));
+    }
+  }
+}
 
 // A thread has kCount channels of a token.
 template <class In, class Out, int kCount>
@@ -24,7 +40,15 @@ __global__ void __launch_bounds__(kThreads) EmbeddingKernel(const __grid_constan
       args.wide_ids ? static_cast<const int64_t*>(args.ids)[token] : static_cast<const int32_t*>(args.ids)[token];
   float x[kCount];
   if (id >= 0 && id < args.table_rows) {
-    LoadChunk(static_cast<const In*>(args.table) + id * args.channels + channel, x);
+    const In* from = static_cast<const In*>(args.table) + id * args.channels + channel;
+    if constexpr (!std::is_same_v<In, int8_t>) {
+      LoadChunk(from, x);
+    } else {
+      LoadCodes(from, x);
+      const float scale = args.scale[id];
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) x[i] *= scale;
+    }
   } else {
 #pragma unroll
     for (int i = 0; i < kCount; ++i) x[i] = __int_as_float(0x7fffffff);
@@ -64,11 +88,11 @@ bool Aligned(const void* pointer, int bytes) { return reinterpret_cast<uintptr_t
 
 cudaError_t Embedding(const EmbeddingArgs& args, cudaStream_t stream) {
   if (args.table == nullptr || args.ids == nullptr || args.out == nullptr || args.table_rows < 1 || args.tokens < 0 ||
-      args.channels < 1) {
+      args.channels < 1 || (args.table_dtype == Dtype::kS8) != (args.scale != nullptr)) {
     return cudaErrorInvalidValue;
   }
   if (!Aligned(args.table, ElementBytes(args.table_dtype)) || !Aligned(args.out, ElementBytes(args.out_dtype)) ||
-      !Aligned(args.ids, args.wide_ids ? 8 : 4)) {
+      !Aligned(args.ids, args.wide_ids ? 8 : 4) || !Aligned(args.scale, 4)) {
     return cudaErrorNotSupported;
   }
   if (args.tokens == 0) return cudaSuccess;
@@ -79,6 +103,8 @@ cudaError_t Embedding(const EmbeddingArgs& args, cudaStream_t stream) {
       return LaunchFrom<__half>(args, stream);
     case Dtype::kBf16:
       return LaunchFrom<__nv_bfloat16>(args, stream);
+    case Dtype::kS8:
+      return LaunchFrom<int8_t>(args, stream);
     default:
       return cudaErrorNotSupported;
   }

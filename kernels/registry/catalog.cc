@@ -41,6 +41,13 @@ absl::StatusOr<DimExpr> CodedRowsBytes(const AttrMap& attrs, absl::Span<const Di
   return normalized + rows * ((*k + 63) / 64 * 64 + 64 + DTypeBytes(DType::kF32));
 }
 
+// fused_linear of codes on a GPU: codes of x and their scales.
+absl::StatusOr<DimExpr> CodesBytes(const AttrMap&, absl::Span<const Dims> inputs) {
+  if (inputs.empty() || inputs[0].empty()) return absl::InvalidArgumentError("fused_linear of codes without x[..., K]");
+  const DimExpr rows = NumElements(Dims(inputs[0].begin(), inputs[0].end() - 1));
+  return rows * inputs[0].back() + rows * DTypeBytes(DType::kF32);
+}
+
 // cached_attention: queries and keys once they are turned, side by side.
 absl::StatusOr<DimExpr> TurnedBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
   if (inputs.size() < 6 || inputs[4].empty()) return DimExpr(0);
@@ -284,7 +291,9 @@ std::vector<KernelSpec> CudaKernels() {
       {.id = "cuda.embedding",
        .device = "cuda",
        .ops = {"embedding"},
-       .inputs = {{"table", kFloats}, {"ids", kIndices}},
+       .inputs = {{"table", {DType::kF32, DType::kF16, DType::kBF16, DType::kI8}},
+                  {"ids", kIndices},
+                  {"scale", kF32Only, /*optional=*/true}},
        .outputs = float_result,
        .batch_invariant = true},
       {.id = "cuda.gather_rows",
@@ -347,6 +356,20 @@ std::vector<KernelSpec> CudaKernels() {
              .in_place = {{0, 3}},
              .workspace_bytes = NormalizedBytes},
             "cuda.fused_linear.invariant"),
+      twice({.id = "cuda.fused_linear.int8",
+             .device = "cuda",
+             .ops = {"fused_linear"},
+             .inputs = {{"x", kF32OrBF16},
+                        {"weight", kI8Only},
+                        {"bias", kF32Only, /*optional=*/true},
+                        {"residual", {DType::kBF16}, /*optional=*/true},
+                        {"norm_weight", kF32Only, /*optional=*/true},
+                        {"norm_bias", kF32Only, /*optional=*/true},
+                        {"weight_scale", kF32Only}},
+             .outputs = {{"result", kF32OrBF16}},
+             .in_place = {{0, 3}},
+             .workspace_bytes = CodesBytes},
+            "cuda.fused_linear.int8.invariant"),
       twice({.id = "cuda.paged_attention",
              .device = "cuda",
              .ops = {"paged_attention"},

@@ -91,7 +91,7 @@ TEST(CatalogTest, StepGraphsMayBeBatchInvariant) {
       ASSERT_FALSE(kernels.empty());
       const KernelSpec& first = *kernels[0];
       if (first.batch_invariant) continue;
-      ASSERT_EQ(kernels.size(), 2u);
+      ASSERT_GE(kernels.size(), 2u);
       const KernelSpec& invariant = *kernels[1];
       EXPECT_TRUE(invariant.batch_invariant);
       EXPECT_EQ(invariant.id, std::string(first.id) + ".invariant");

@@ -56,6 +56,12 @@ absl::StatusOr<CheckedLaunchFn> BindEmbedding(const cuda::Api& api, const BindRe
     args.table_rows = table.dims[0];
     args.tokens = ids.NumElements();
     args.channels = columns;
+    if (table_dtype == cuda::Dtype::kS8) {
+      const TensorView* scale = Optional(context, 2);
+      if (scale == nullptr) return Mismatch("table", table, "scales beside its codes");
+      FF_RETURN_IF_ERROR(CheckDims("scale", *scale, {table.dims[0]}));
+      args.scale = static_cast<const float*>(scale->data);
+    }
     return ToStatus(api, context, api.embedding(args, StreamOf(context)));
   };
 }
@@ -298,6 +304,78 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   };
 }
 
+// x becomes codes, after its norm where there is one, and the product of codes follows: two launches.
+template <bool invariant>
+absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const BindRequest& request) {
+  cuda::GemmArgs types;
+  types.dtype = cuda::Dtype::kS8;
+  types.f32_output = request.output_dtypes[0] == DType::kF32;
+  FF_ASSIGN_OR_RETURN(const std::string norm_name, GetAttr<std::string>(request.attrs, "norm"));
+  std::optional<NormKind> norm;
+  if (norm_name != "none") {
+    FF_ASSIGN_OR_RETURN(norm, NormOf(norm_name, request.attrs));
+    if (request.input_dtypes.size() < 5 || !request.input_dtypes[4].has_value()) {
+      return absl::UnimplementedError("no CUDA kernel makes codes of a norm without weights");
+    }
+  }
+  FF_ASSIGN_OR_RETURN(const std::string activation, GetAttr<std::string>(request.attrs, "activation"));
+  FF_ASSIGN_OR_RETURN(types.activation, ActivationOf(activation));
+  FF_ASSIGN_OR_RETURN(types.gated, GetAttr<bool>(request.attrs, "gated"));
+  FF_ASSIGN_OR_RETURN(const double clip, GetAttr<double>(request.attrs, "clip"));
+  if (!(static_cast<float>(clip) > 0)) {
+    return absl::InvalidArgumentError(absl::StrCat("clip is ", clip, ", expected a float above 0"));
+  }
+  if (types.f32_output && request.input_dtypes[3].has_value()) {
+    return absl::UnimplementedError("no CUDA kernel adds a residual to products of codes in f32");
+  }
+  if (IsComputed(request, 1)) return absl::UnimplementedError("no CUDA kernel takes codes that are computed");
+  FF_RETURN_IF_ERROR(RefuseComputed(request, {4, 5}));
+  return [&api, types, norm, clip = static_cast<float>(clip)](const LaunchContext& context) -> absl::Status {
+    const TensorView& x = context.inputs[0];
+    const TensorView& weight_scale = context.inputs[6];
+    const TensorView* residual = Optional(context, 3);
+    FF_ASSIGN_OR_RETURN(cuda::GemmArgs args, GemmArgsOf(types, context));
+    FF_RETURN_IF_ERROR(CheckDims("weight_scale", weight_scale, {context.inputs[1].dims[0]}));
+    if (residual != nullptr) {
+      FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(context.outputs[0])));
+      args.residual = residual->data;
+    }
+    constexpr int kDepthMultiple = 16, kMostDepth = 32768;
+    if (args.k % kDepthMultiple != 0 || args.k > kMostDepth) {
+      return absl::UnimplementedError(absl::StrCat("codes are multiplied on a GPU in rows of a multiple of ",
+                                                   kDepthMultiple, ", at most ", kMostDepth, ", not of ", args.k));
+    }
+    if (context.outputs[0].NumElements() == 0) return absl::OkStatus();
+    const int64_t code_bytes = int64_t{args.m} * args.k;
+    FF_RETURN_IF_ERROR(CheckWorkspace(context, code_bytes + int64_t{args.m} * DTypeBytes(DType::kF32)));
+    auto* codes = static_cast<int8_t*>(context.workspace);
+    auto* scale = reinterpret_cast<float*>(codes + code_bytes);
+    if (norm.has_value()) {
+      FF_ASSIGN_OR_RETURN(cuda::NormArgs norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
+      norm_args.codes = codes;
+      norm_args.scale = scale;
+      norm_args.ld_codes = args.k;
+      norm_args.clip = clip;
+      FF_RETURN_IF_ERROR(ToStatus(api, context, api.norm(norm_args, StreamOf(context))));
+    } else {
+      cuda::QuantizeArgs quantize;
+      quantize.x = x.data;
+      quantize.codes = codes;
+      quantize.scale = scale;
+      quantize.rows = args.m;
+      quantize.columns = args.k;
+      quantize.ldx = quantize.ld_codes = args.k;
+      quantize.clip = clip;
+      FF_ASSIGN_OR_RETURN(quantize.dtype, DtypeOf(x.dtype));
+      FF_RETURN_IF_ERROR(ToStatus(api, context, api.quantize(quantize, StreamOf(context))));
+    }
+    args.a = codes;
+    args.a_scale = scale;
+    args.w_scale = static_cast<const float*>(weight_scale.data);
+    return ToStatus(api, context, RunGemm<invariant>(api, args, /*computed_weight=*/false, StreamOf(context)));
+  };
+}
+
 // --- the paged KV cache -------------------------------------------------------
 
 // Operands row_start, kv_len, block_table from `first` on; what they hold is for whoever filled them to check.
@@ -515,6 +593,8 @@ constexpr Binding kBindings[] = {
     {"cuda.linear.invariant", BindLinear<true>},
     {"cuda.fused_linear", BindFusedLinear<false>},
     {"cuda.fused_linear.invariant", BindFusedLinear<true>},
+    {"cuda.fused_linear.int8", BindFusedLinearInt8<false>},
+    {"cuda.fused_linear.int8.invariant", BindFusedLinearInt8<true>},
     {"cuda.kv_append", BindKvAppend},
     {"cuda.paged_attention", BindPagedAttention<false>},
     {"cuda.paged_attention.invariant", BindPagedAttention<true>},

@@ -150,6 +150,86 @@ TEST_F(CudaLaunchersTest, FusedLinear) {
   }
 }
 
+// Integers of any size below 128, the first of a row 127: they are their own codes, at a scale of one.
+Values Codes(DType dtype, std::vector<int64_t> dims, uint32_t seed) {
+  Values values = Random(kF32, std::move(dims), seed);
+  values.dtype = dtype;
+  for (size_t i = 0; i < values.elements.size(); ++i) {
+    float& x = values.elements[i];
+    x = i % static_cast<size_t>(values.dims.back()) == 0 ? 127.0f : std::nearbyint(x * 100);
+  }
+  return values;
+}
+
+TEST_F(CudaLaunchersTest, FusedLinearOfCodes) {
+  constexpr int64_t kRows = 3, kK = 32, kN = 6;
+  const Values weight = Codes(DType::kI8, {kN, kK}, 2), scale = Random(kF32, {kN}, 3), bias = Random(kF32, {kN}, 4);
+  const Values residual = Random(kBF16, {kRows, kN}, 5), gamma = Random(kF32, {kK}, 6);
+  AttrMap attrs = FusedAttrs("none", "none", false);
+  attrs["clip"] = 1000.0;
+  for (const DType dtype : {kF32, kBF16}) {
+    const Values x = Codes(dtype, {kRows, kK}, 1);
+    std::vector<float> want;
+    for (int64_t i = 0; i < kRows; ++i) {
+      for (int64_t j = 0; j < kN; ++j) {
+        float sum = 0;
+        for (int64_t k = 0; k < kK; ++k) sum += x.elements[i * kK + k] * weight.elements[j * kK + k];
+        const float product = sum * scale.elements[j];
+        want.push_back(product + bias.elements[j]);
+      }
+    }
+    const std::vector<Values> inputs = {x, weight, bias, Absent(), Absent(), Absent(), scale};
+    for (const char* id : {"cuda.fused_linear.int8", "cuda.fused_linear.int8.invariant"}) {
+      EXPECT_EQ(Run(id, "fused_linear", attrs, inputs, {kF32, {kRows, kN}}), want);
+      EXPECT_THAT(host_->TakeKernels(), testing::SizeIs(2)) << "codes, then the product";
+    }
+    std::vector<Values> with_residual = inputs;
+    with_residual[3] = residual;
+    for (size_t i = 0; i < want.size(); ++i) want[i] += residual.elements[i];
+    ExpectClose(Run("cuda.fused_linear.int8", "fused_linear", attrs, with_residual, {kBF16, {kRows, kN}}), want,
+                EpsOf(kBF16), 0);
+    ExpectRefused("cuda.fused_linear.int8", "fused_linear", attrs, with_residual, {{kF32, {kRows, kN}}},
+                  "adds a residual to products of codes in f32", absl::StatusCode::kUnimplemented);
+  }
+  // A norm before the codes, whose row is not rounded in between, in one launch; and what is clipped.
+  const Values x = Random(kBF16, {kRows, kK}, 7), result = {kF32, {kRows, kN}};
+  AttrMap normed = FusedAttrs("rms_norm", "none", false);
+  normed["clip"] = 0.75;
+  const std::vector<Values> inputs = {x, weight, bias, Absent(), gamma, Absent(), scale};
+  host_->TakeKernels();
+  const std::vector<float> got = Run("cuda.fused_linear.int8", "fused_linear", normed, inputs, result);
+  EXPECT_THAT(host_->TakeKernels(), testing::ElementsAre("norm", "gemm"));
+  normed["clip"] = 1e9;
+  EXPECT_NE(Run("cuda.fused_linear.int8", "fused_linear", normed, inputs, result), got);
+
+  ExpectRefused("cuda.fused_linear.int8", "fused_linear", normed,
+                {x, weight, bias, Absent(), Absent(), Absent(), scale}, {result}, "a norm without weights",
+                absl::StatusCode::kUnimplemented);
+  ExpectRefused("cuda.fused_linear.int8", "fused_linear", attrs, {x, weight, bias, Absent(), Absent(), Absent(), gamma},
+                {result}, "weight_scale is f32[32], expected [6]");
+  ExpectRefused(
+      "cuda.fused_linear.int8", "fused_linear", attrs,
+      {Random(kBF16, {kRows, 24}, 1), Codes(DType::kI8, {kN, 24}, 2), bias, Absent(), Absent(), Absent(), scale},
+      {result}, "a multiple of 16", absl::StatusCode::kUnimplemented);
+  attrs["clip"] = 0.0;
+  ExpectRefused("cuda.fused_linear.int8", "fused_linear", attrs, {x, weight, bias, Absent(), Absent(), Absent(), scale},
+                {result}, "clip is 0");
+}
+
+TEST_F(CudaLaunchersTest, EmbeddingOfCodes) {
+  const Values table = Codes(DType::kI8, {3, 4}, 1), scale = Random(kF32, {3}, 2);
+  const Values ids = Given(kI32, {2}, {2, 0});
+  const AttrMap attrs = {{"dtype", kF32}};
+  std::vector<float> want;
+  for (const int row : {2, 0}) {
+    for (int c = 0; c < 4; ++c) want.push_back(table.elements[row * 4 + c] * scale.elements[row]);
+  }
+  EXPECT_EQ(Run("cuda.embedding", "embedding", attrs, {table, ids, scale}, {kF32, {2, 4}}), want);
+  ExpectRefused("cuda.embedding", "embedding", attrs, {table, ids}, {{kF32, {2, 4}}}, "scales beside its codes");
+  ExpectRefused("cuda.embedding", "embedding", attrs, {table, ids, Random(kF32, {2}, 2)}, {{kF32, {2, 4}}},
+                "scale is f32[2], expected [3]");
+}
+
 TEST_F(CudaLaunchersTest, ResidualsOfFloatResultsAreOfTheOperandsType) {
   const Values x = Random(kBF16, {2, 8}, 1), weight = Random(kBF16, {4, 8}, 2), result = {kF32, {2, 4}};
   const AttrMap attrs = FusedAttrs("none", "none", false);

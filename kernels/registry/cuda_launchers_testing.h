@@ -110,6 +110,8 @@ class CudaLaunchersTest : public testing::Test {
         static_cast<int32_t*>(view.data)[i] = static_cast<int32_t>(x);
       } else if (values.dtype == DType::kI64) {
         static_cast<int64_t*>(view.data)[i] = static_cast<int64_t>(x);
+      } else if (values.dtype == DType::kI8) {
+        static_cast<int8_t*>(view.data)[i] = static_cast<int8_t>(x);
       } else {
         cuda::testing::Store(FloatOf(values.dtype), view.data, static_cast<int64_t>(i), x);
       }

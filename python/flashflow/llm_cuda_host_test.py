@@ -1,5 +1,6 @@
 """LLM on device "cuda" where there is no GPU: the CUDA runtime and its kernels are stood in for by the host."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -58,6 +59,16 @@ def test_auto_takes_it_in_bfloat16(places, module):
     llm = LLM(places[0], cache_dir=places[1])
     assert (llm.device, llm.dtype) == ("cuda", "bfloat16")
     assert len(llm.generate("hello", GREEDY)[0].token_ids) == 12
+
+
+def test_int8_runs_there_too(places, module, llm):
+    coded = LLM(places[0], cache_dir=places[1], device="cuda", dtype="int8")
+    assert (coded.device, coded.dtype) == ("cuda", "int8")
+    ids = llm.encode(PROMPTS[1])
+    wide, logits = llm.logits(ids), coded.logits(ids)
+    # Steps of 1/127 of the largest element, of rows and of weights, and bfloat16 between layers.
+    assert 0 < np.linalg.norm(logits - wide) < 0.1 * np.linalg.norm(wide)
+    assert len(coded.generate("hello", GREEDY)[0].token_ids) == 12
 
 
 def test_a_gpu_that_is_not_there_is_named(places, module):

@@ -29,6 +29,7 @@ class Dtype(str, enum.Enum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+    INT8 = "int8"
 
 
 def machine() -> dict[str, str | int]:

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/element.cuh"
@@ -34,9 +35,19 @@ void Run(const Case& test, uint64_t seed, Report& report) {
   const std::vector<int32_t> narrow_ids(test.ids.begin(), test.ids.end());
   FF_CUDA_OK(cudaMemcpy(wide.data(), test.ids.data(), tokens * sizeof(int64_t), cudaMemcpyHostToDevice));
   FF_CUDA_OK(cudaMemcpy(narrow.data(), narrow_ids.data(), tokens * sizeof(int32_t), cudaMemcpyHostToDevice));
-  Fill(table, seed, 3.0f);
+  GuardedBuffer<float> scale(test.table_rows);
+  constexpr bool kCodes = std::is_same_v<In, int8_t>;
+  if constexpr (kCodes) {
+    std::vector<int8_t> codes(test.table_rows * test.channels);
+    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<int8_t>(static_cast<int>(i * 37 % 255) - 127);
+    FF_CUDA_OK(cudaMemcpy(table.data(), codes.data(), codes.size(), cudaMemcpyHostToDevice));
+  } else {
+    Fill(table, seed, 3.0f);
+  }
+  Fill(scale, seed + 1, 3.0f);
 
   EmbeddingArgs args;
+  args.scale = kCodes ? scale.data() : nullptr;
   args.table_dtype = kDtypeOf<In>;
   args.out_dtype = kDtypeOf<Out>;
   args.table = table.data();
@@ -52,6 +63,7 @@ void Run(const Case& test, uint64_t seed, Report& report) {
 
   const auto from = table.Read();
   const auto got = out.Read();
+  const auto scales = scale.Read();
   int64_t bad = 0;
   for (int64_t t = 0; t < tokens; ++t) {
     const int64_t id = test.ids[t];
@@ -65,7 +77,8 @@ void Run(const Case& test, uint64_t seed, Report& report) {
         }();
         bad += !std::isnan(static_cast<float>(value)) || std::memcmp(&value, &poison, sizeof(Out)) == 0;
       } else {
-        const Out expected = static_cast<Out>(static_cast<float>(from[id * test.channels + c]));
+        const float scaled = static_cast<float>(from[id * test.channels + c]) * (kCodes ? scales[id] : 1.0f);
+        const Out expected = static_cast<Out>(scaled);
         bad += std::memcmp(&value, &expected, sizeof(Out)) != 0;
       }
     }
@@ -100,6 +113,9 @@ void TestEmbedding(Report& report) {
       Run<float, Bf16>(test, seed + 7, report);
       Run<float, __half>(test, seed + 8, report);
       Run<Bf16, Bf16>(misaligned, seed + 9, report);
+      Run<int8_t, Bf16>(test, seed, report);
+      Run<int8_t, float>(test, seed, report);
+      Run<int8_t, __half>(misaligned, seed, report);
     }
   }
   // Ids that are in the table only if their upper halves are dropped.

@@ -154,10 +154,10 @@ cudaError_t Compute(const HostMemory& memory, const SoftmaxArgs& args) {
 
 cudaError_t Refuse(const EmbeddingArgs& args) {
   if (args.table == nullptr || args.ids == nullptr || args.out == nullptr || args.table_rows < 1 || args.tokens < 0 ||
-      args.channels < 1) {
+      args.channels < 1 || (args.table_dtype == Dtype::kS8) != (args.scale != nullptr)) {
     return cudaErrorInvalidValue;
   }
-  const bool taken = args.table_dtype != Dtype::kS8 && args.out_dtype != Dtype::kS8 &&
+  const bool taken = args.out_dtype != Dtype::kS8 && Aligned(args.scale, 4) &&
                      Aligned(args.table, ElementBytes(args.table_dtype)) &&
                      Aligned(args.out, ElementBytes(args.out_dtype)) && Aligned(args.ids, args.wide_ids ? 8 : 4);
   return taken ? cudaSuccess : cudaErrorNotSupported;
@@ -167,7 +167,8 @@ cudaError_t Compute(const HostMemory& memory, const EmbeddingArgs& args) {
   const int64_t channels = args.channels;
   if (!memory.HoldsRows(args.table, args.table_dtype, args.table_rows, channels, channels) ||
       !memory.HoldsRows(args.out, args.out_dtype, args.tokens, channels, channels) ||
-      !memory.Holds(args.ids, args.tokens * (args.wide_ids ? 8 : 4))) {
+      !memory.Holds(args.ids, args.tokens * (args.wide_ids ? 8 : 4)) ||
+      (args.scale != nullptr && !memory.Holds(args.scale, args.table_rows * 4))) {
     return cudaErrorIllegalAddress;
   }
   for (int64_t t = 0; t < args.tokens; ++t) {
@@ -175,8 +176,12 @@ cudaError_t Compute(const HostMemory& memory, const EmbeddingArgs& args) {
         args.wide_ids ? static_cast<const int64_t*>(args.ids)[t] : static_cast<const int32_t*>(args.ids)[t];
     const bool known = id >= 0 && id < args.table_rows;
     for (int64_t j = 0; j < channels; ++j) {
-      const float value =
-          known ? Load(args.table_dtype, args.table, id * channels + j) : std::numeric_limits<float>::quiet_NaN();
+      float value = std::numeric_limits<float>::quiet_NaN();
+      if (known && args.scale != nullptr) {
+        value = static_cast<float>(static_cast<const int8_t*>(args.table)[id * channels + j]) * args.scale[id];
+      } else if (known) {
+        value = Load(args.table_dtype, args.table, id * channels + j);
+      }
       Store(args.out_dtype, args.out, t * channels + j, value);
     }
   }
