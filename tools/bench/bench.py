@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from tools.bench import compile_suite, cpu_suite, engine_suite, kernels_suite
+from tools.bench import compile_suite, cpu_suite, engine_suite, kernels_suite, train_suite
 from tools.bench.commit import source_commit
 from tools.bench.report import Row, render
 
@@ -56,8 +56,8 @@ def main(
     suite: Annotated[
         str,
         typer.Option(
-            help="cpu, compile (seconds and memory of each stage), kernels (each kernel on an NVIDIA GPU), or some of "
-            "decode,prefill,cold (whole models on one)."
+            help="cpu, compile (seconds and memory of each stage), kernels (each kernel on an NVIDIA GPU), train "
+            "(training on one), or some of decode,prefill,cold (whole models on one)."
         ),
     ] = "cpu",
     model: Annotated[
@@ -92,8 +92,10 @@ def main(
     """Runs a suite and prints its tables."""
     suites = kernels_suite.words(suite)
     on_engines = bool(suites) and set(suites) <= set(engine_suite.SUITES)
-    if suite not in ("cpu", "compile", "kernels") and not on_engines:
-        raise typer.BadParameter(f"unknown suite {suite!r}: expected cpu, compile, kernels, or decode,prefill,cold")
+    if suite not in ("cpu", "compile", "kernels", "train") and not on_engines:
+        raise typer.BadParameter(
+            f"unknown suite {suite!r}: expected cpu, compile, kernels, train, or decode,prefill,cold"
+        )
     for path, option in ((json_out, "--json"), (markdown, "--markdown"), (charts and charts / "x", "--charts")):
         if path:
             make_output_folder(path.parent, option)
@@ -107,6 +109,13 @@ def main(
         )
         outputs = kernels_suite.Outputs(json_out, markdown, charts)
         raise typer.Exit(kernels_suite.run_command(options, outputs, from_json, only_list))
+    if suite == "train":
+        train_options = train_suite.Options(
+            repeats=repeats or train_suite.Options.repeats,
+            variants=[name for name in train_suite.VARIANTS if name not in kernels_suite.words(without)],
+            commit=source_commit(),
+        )
+        raise typer.Exit(train_suite.run_command(train_options, json_out))
     if on_engines:
         try:
             engine_options = engine_suite.Options(

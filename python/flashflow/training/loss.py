@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -32,23 +36,39 @@ class NextTokenLoss(nn.Module):
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
+        self._cross_entropy = _fused_cross_entropy()
 
     def forward(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss, f32 [], of targets i64 [B, S] after inputs i64 [B, S]."""
         positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
-        if not inputs.is_cuda:
-            logits = self.model(inputs, positions)
-        else:
-            with sdpa_kernel(_ATTENTION, set_priority=True):
-                logits = self._logits_with_aligned_rows(inputs, positions)
-        return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        model = self.model
+        if not inputs.is_cuda or not isinstance(model, GptSmall) or type(model.head) is not TiedHead:
+            logits: Tensor = model(inputs, positions)
+            return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+        vocab = model.config.vocab_size
+        logits = _logits_with_aligned_rows(model, inputs, positions).flatten(0, 1)
+        if self._cross_entropy is None:
+            return functional.cross_entropy(logits[:, :vocab].float(), targets.flatten())
+        return self._cross_entropy(logits, targets.flatten(), vocab)
 
-    def _logits_with_aligned_rows(self, inputs: Tensor, positions: Tensor) -> Tensor:
-        """The model's logits [B, S, V], of whose rows each starts at a multiple of 64 elements."""
-        if not isinstance(self.model, GptSmall) or type(self.model.head) is not TiedHead:  # a head that does more
-            logits: Tensor = self.model(inputs, positions)
-            return logits
-        weight = self.model.wte.weight
-        vocab = weight.shape[0]
-        padded = functional.pad(weight, (0, 0, 0, -vocab % _ALIGNED_VOCAB))
-        return functional.linear(self.model.hidden_states(inputs, positions), padded)[..., :vocab]
+
+def _logits_with_aligned_rows(model: GptSmall, inputs: Tensor, positions: Tensor) -> Tensor:
+    """The model's logits [B, S, P], where P is the vocabulary's size, rounded up, and the columns past it are zeros."""
+    weight = model.wte.weight
+    padded = functional.pad(weight, (0, 0, 0, -weight.shape[0] % _ALIGNED_VOCAB))
+    return functional.linear(model.hidden_states(inputs, positions), padded)
+
+
+def _fused_cross_entropy() -> Callable[[Tensor, Tensor, int], Tensor] | None:
+    """Of Triton, where there is a GPU and Triton is installed."""
+    if not torch.cuda.is_available() or importlib.util.find_spec("triton") is None:
+        return None
+    from flashflow.training.cross_entropy import cross_entropy
+
+    return cross_entropy
+
+
+def fastest_attention() -> contextlib.AbstractContextManager[None]:
+    """Orders the kernels of attention on a GPU. Backward passes belong in it too: they may run blocks again."""
+    order: contextlib.AbstractContextManager[None] = sdpa_kernel(_ATTENTION, set_priority=True)
+    return order

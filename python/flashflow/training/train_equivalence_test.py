@@ -60,7 +60,7 @@ def test_autocast_narrows_products_and_keeps_the_loss_wide(tmp_path):
     seen = {}
     trainer.model.blocks[0].mlp.up_proj.register_forward_hook(lambda module, x, y: seen.update(product=y.dtype))
     trainer.loss.register_forward_hook(lambda module, x, y: seen.update(loss=y.dtype))
-    trainer._train_step()
+    trainer.train_step()
     assert seen == {"product": torch.bfloat16, "loss": torch.float32}
     state = trainer.optimizer.state[trainer.model.wte.weight]
     assert {p.dtype for p in trainer.model.parameters()} == {state["exp_avg"].dtype} == {torch.float32}
@@ -71,7 +71,7 @@ def test_activation_checkpointing_changes_no_bit_and_runs_blocks_twice(tmp_path,
     calls = []
     trainer = make_trainer(tmp_path / "calls", activation_checkpointing=True)
     trainer.model.blocks[0].mlp.register_forward_hook(lambda module, x, y: calls.append(1))
-    trainer._train_step()
+    trainer.train_step()
     assert len(calls) == 2
     assert (losses(tmp_path / "run", activation_checkpointing=True) == fp32).all()
 

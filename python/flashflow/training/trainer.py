@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ from flashflow.training.config import TrainConfig
 from flashflow.training.data import Dataset
 from flashflow.training.distributed import World, gradient_sync, parallelize, whole
 from flashflow.training.early_stopping import BestLoss
-from flashflow.training.loss import NextTokenLoss
+from flashflow.training.loss import NextTokenLoss, fastest_attention
 from flashflow.training.metrics import Metrics, MetricsLog, drop_metrics_after
 from flashflow.training.optimizer import make_adamw
 from flashflow.training.precision import Precision
@@ -149,11 +151,11 @@ class Trainer:
         with self._open_log() as log:
             self._restart_clock()
             while self.step < config.steps and not interrupted and not self._hopeless():
-                self._train_step()
+                self.train_step()
                 last = self.step == config.steps
                 shown = last or self.step % config.log_every == 0
                 if shown:
-                    self._record(log, self._read_back())
+                    self._record(log, self.read_metrics())
                 interrupted = not last and self._asked_to_stop(shown)
                 evaluated = last or (bool(config.eval_every) and self.step % config.eval_every == 0)
                 better = False
@@ -164,7 +166,7 @@ class Trainer:
                     better = bool(config.patience) and self.best.see(self.step, validation_loss)
                 due = bool(config.save_every) and self.step % config.save_every == 0
                 if last or interrupted or better or due or self._hopeless():
-                    self._read_back()  # what has diverged is not saved
+                    self.read_metrics()  # what has diverged is not saved
                     self._record(log, {"step": self.step, "checkpoint": self.save().name})
                 if evaluated or due:
                     self._restart_clock()
@@ -185,7 +187,8 @@ class Trainer:
         self.model.eval()
         totals = torch.zeros(2, dtype=torch.float64, device=self.device)
         batches = list(self.dataset.validation_batches(self.config.batch_size, self.config.eval_batches))
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), self.precision.autocast():
+        eager = torch.compiler.set_stance("force_eager")
+        with torch.no_grad(), eager, fastest_attention(), self.precision.autocast():
             # As many passes in each process, since fsdp's are collective: what one has too many counts nothing.
             for first in range(0, len(batches), self.world.size):
                 mine = first + self.world.rank
@@ -215,7 +218,7 @@ class Trainer:
         self.world.barrier()
         return self.save_dir / checkpoint_name(self.step)
 
-    def _train_step(self) -> None:
+    def train_step(self) -> None:
         """One optimizer step. Nothing here waits for a GPU, so the next batch is made while it computes."""
         config = self.config
         for group in self.optimizer.param_groups:
@@ -226,7 +229,7 @@ class Trainer:
         scaler = self.precision.scaler
         for micro in range(config.grad_accum):
             inputs, targets = self._train_batch(self.step * config.grad_accum + micro)
-            with gradient_sync(self.loss, micro == config.grad_accum - 1):
+            with fastest_attention(), gradient_sync(self.loss, micro == config.grad_accum - 1):
                 with self.precision.autocast():
                     loss = self.loss(inputs, targets) / config.grad_accum
                 scaler.scale(loss).backward()
@@ -254,11 +257,12 @@ class Trainer:
         mine = slice(rank * rows, (rank + 1) * rows)
         return self._to_device(inputs[mine]), self._to_device(targets[mine])
 
-    def _to_device(self, rows: object) -> Tensor:
-        tensor = torch.from_numpy(rows)
+    def _to_device(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        # In one piece: a strided copy to a GPU would be made by way of pageable memory and wait for the GPU.
+        tensor = torch.from_numpy(np.ascontiguousarray(rows))
         return tensor if self.device.type == "cpu" else tensor.pin_memory().to(self.device, non_blocking=True)
 
-    def _read_back(self) -> Metrics:
+    def read_metrics(self) -> Metrics:
         """The figures of the last step, which waits for it.
 
         Raises:

@@ -83,7 +83,7 @@ def test_accumulation_equals_the_larger_batch(tmp_path):
         joined = tuple(np.concatenate(part) for part in zip(*batches, strict=True))
         table = [joined] if accumulate == 1 else batches
         object.__setattr__(trainer.dataset, "train_batch", lambda seed, index, size, table=table: table[index])
-        trainer._train_step()
+        trainer.train_step()
         grads.append(trainer.model.embed.weight.grad.clone())
     # Two sums of 24 fp32 terms in different order.
     assert torch.allclose(grads[0], grads[1], rtol=0, atol=24 * 2**-23 * grads[0].abs().max().item())
@@ -100,8 +100,8 @@ def test_each_pass_gets_the_next_batch(tmp_path):
 
 def test_gradient_is_clipped(tmp_path):
     trainer = make_trainer(tmp_path, steps=1, grad_clip=1e-3)
-    trainer._train_step()
-    assert trainer._read_back()["grad_norm"] > 1e-2  # reported before clipping
+    trainer.train_step()
+    assert trainer.read_metrics()["grad_norm"] > 1e-2  # reported before clipping
     norm = math.sqrt(sum(p.grad.square().sum().item() for p in trainer.model.parameters()))
     assert norm == pytest.approx(1e-3, rel=1e-3)
 
@@ -300,8 +300,8 @@ def test_overflow_in_fp16_skips_the_step_and_halves_the_scale(tmp_path):
     trainer = make_trainer(tmp_path, steps=3, amp_dtype="fp16", log_every=1)
     trainer.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**24)  # fp16 ends at 65504
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
-    trainer._train_step()
-    metrics = trainer._read_back()
+    trainer.train_step()
+    metrics = trainer.read_metrics()
     assert metrics["loss_scale"] == 2.0**23 and metrics["grad_norm"] is None and math.isfinite(metrics["loss"])
     assert all(torch.equal(before[name], value) for name, value in trainer.model.state_dict().items())
 
