@@ -1,5 +1,7 @@
 """SmolLM2-135M on a GPU: skipped where torch finds none. The oracle is transformers on the same GPU, without TF32."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
