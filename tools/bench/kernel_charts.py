@@ -10,7 +10,8 @@ class NoChartsError(RuntimeError):
     """matplotlib is not installed; the message says how to get it."""
 
 
-def _pyplot() -> Any:
+def load_pyplot() -> Any:
+    """matplotlib.pyplot, drawing into files. Raises NoChartsError where there is no matplotlib."""
     try:
         import matplotlib
 
@@ -32,7 +33,7 @@ def draw(report: Report, spec: DeviceSpec | None, folder: Path) -> list[Path]:
     drawn = [bars(report, "cold", folder / "bars.png")]
     if spec:
         measured = [result for result in report.results if result.best("ours", "cold")]
-        drawn.append(_roofline(_pyplot(), measured, spec, _title(report), folder / "roofline.png"))
+        drawn.append(_roofline(load_pyplot(), measured, spec, _title(report), folder / "roofline.png"))
     return drawn
 
 
@@ -46,7 +47,7 @@ def bars(report: Report, mode: str, path: Path) -> Path:
     Raises:
         NoChartsError: there is no matplotlib.
     """
-    pyplot = _pyplot()
+    pyplot = load_pyplot()
     results = [result for result in report.results if result.best("ours", mode)]
     path.parent.mkdir(parents=True, exist_ok=True)
     figure, (left, right) = pyplot.subplots(
