@@ -1,6 +1,6 @@
 """Draws the curves of training runs: loss of the batches and of the held-out text, over steps.
 
-    ./bazelw run //tools/bench:loss_curve -- RUN/metrics.jsonl ... -o curve.png
+./bazelw run //tools/bench:loss_curve -- RUN/metrics.jsonl ... -o curve.png
 """
 
 import argparse
