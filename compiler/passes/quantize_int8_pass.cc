@@ -25,30 +25,52 @@ using ir::Node;
 using ir::Op;
 using ir::Value;
 
-constexpr std::string_view kClipPrefix = "clip.";
+constexpr std::string_view kClipPrefix = "clip.", kPrecisionPrefix = "precision.";
 constexpr double kNoClip = std::numeric_limits<double>::infinity();
 
-using Clips = absl::flat_hash_map<const Value*, double>;  // by weight
+// What the metadata says of a weight.
+struct Setting {
+  double clip = kNoClip;
+  bool stays_float = false;
+};
+using Settings = absl::flat_hash_map<const Value*, Setting>;  // by weight
 
-absl::StatusOr<Clips> ReadClips(const Graph& graph) {
-  Clips clips;
+absl::StatusOr<Settings> ReadSettings(const Graph& graph) {
+  Settings settings;
   for (const auto& [key, attr] : graph.metadata()) {
-    if (!absl::StartsWith(key, kClipPrefix)) continue;
-    const std::string_view name = absl::StripPrefix(key, kClipPrefix);
+    std::string_view name = key;
+    const bool is_clip = absl::ConsumePrefix(&name, kClipPrefix);
+    if (!is_clip && !absl::ConsumePrefix(&name, kPrecisionPrefix)) continue;
     const Value* weight = graph.FindWeight(name);
     if (weight == nullptr) {
       std::vector<std::string> names;
       for (const Value* known : graph.weights()) names.push_back(known->name());
-      return UnknownName("weight in the metadata's clips", name, names);
+      return UnknownName(is_clip ? "weight in the metadata's clips" : "weight in the metadata's precisions", name,
+                         names);
     }
-    const auto* clip = std::get_if<double>(&attr);
-    if (clip == nullptr || !(*clip > 0)) {
+    const auto expected = [&](std::string_view what) {
       return absl::InvalidArgumentError(
-          absl::StrCat("metadata ", key, ": expected a float above 0, got ", AttrToString(attr)));
+          absl::StrCat("metadata ", key, ": expected ", what, ", got ", AttrToString(attr)));
+    };
+    Setting& setting = settings[weight];
+    if (is_clip) {
+      const auto* clip = std::get_if<double>(&attr);
+      if (clip == nullptr || !(*clip > 0)) return expected("a float above 0");
+      setting.clip = *clip;
+    } else {
+      const auto* precision = std::get_if<std::string>(&attr);
+      if (precision == nullptr || (*precision != "float" && *precision != "int8")) {
+        return expected("\"float\" or \"int8\"");
+      }
+      setting.stays_float = *precision == "float";
     }
-    clips[weight] = *clip;
   }
-  return clips;
+  return settings;
+}
+
+Setting SettingOf(const Settings& settings, const Value* weight) {
+  const auto it = settings.find(weight);
+  return it == settings.end() ? Setting{} : it->second;
 }
 
 bool IsLookupOfFloats(const Node& node) {
@@ -56,34 +78,41 @@ bool IsLookupOfFloats(const Node& node) {
          IsFloat(node.operand(0)->tensor().dtype);
 }
 
+constexpr std::string_view kStaysFloat = "the metadata keeps its weight in floats";
+
 // The clip of the layer's x, a layer with a stored weight; or why the layer stays as it is.
 struct Decision {
   double clip = kNoClip;
   std::string refusal = {};
 };
 
-Decision Decide(const LinearForm& layer, const Clips& clips) {
+Decision Decide(const LinearForm& layer, const Settings& settings) {
   const std::optional<analysis::LoadedWeight> loaded = analysis::AsLoadedWeight(*layer.weight);
   if (!loaded.has_value()) return {.refusal = "its weight is computed, not stored"};
   if (layer.norm != "none") return {.refusal = "the norm before it is fused into it already"};
   if (layer.has_epilogue()) return {.refusal = "what comes after it is fused into it already"};
   std::optional<double> clip;
   for (const Value* part : loaded->sources) {
-    const auto it = clips.find(part);
-    const double own = it == clips.end() ? kNoClip : it->second;
-    if (clip.has_value() && *clip != own) {
-      return {.refusal = absl::StrCat("the weights that it joins have different clips, ", *clip, " and ", own)};
+    const Setting own = SettingOf(settings, part);
+    if (own.stays_float) return {.refusal = std::string(kStaysFloat)};
+    if (clip.has_value() && *clip != own.clip) {
+      return {.refusal = absl::StrCat("the weights that it joins have different clips, ", *clip, " and ", own.clip)};
     }
-    clip = own;
+    clip = own.clip;
   }
   return {.clip = *clip};
+}
+
+Decision DecideLookup(const Node& lookup, const Settings& settings) {
+  if (SettingOf(settings, lookup.operand(0)).stays_float) return {.refusal = std::string(kStaysFloat)};
+  return {};
 }
 
 }  // namespace
 
 absl::StatusOr<bool> QuantizeInt8Pass::Run(Graph* graph, PassContext* context) const {
   if (context->options().quantize != "int8") return false;
-  FF_ASSIGN_OR_RETURN(const Clips clips, ReadClips(*graph));
+  FF_ASSIGN_OR_RETURN(const Settings settings, ReadSettings(*graph));
   std::vector<Node*> nodes;  // layers and lookups
   for (const auto& node : graph->nodes()) {
     if (IsLookupOfFloats(*node)) nodes.push_back(node.get());
@@ -107,7 +136,7 @@ absl::StatusOr<bool> QuantizeInt8Pass::Run(Graph* graph, PassContext* context) c
   for (Node* node : nodes) {
     const bool lookup = node->op() == Op::kEmbedding;
     std::optional<LinearForm> layer = LinearForm::Of(*node);
-    const Decision decision = lookup ? Decision{} : Decide(*layer, clips);
+    const Decision decision = lookup ? DecideLookup(*node, settings) : Decide(*layer, settings);
     if (!decision.refusal.empty()) {
       context->Refuse(*graph, node, decision.refusal);
       continue;

@@ -1,8 +1,9 @@
 // quantize-int8: products of layers by int8 codes, where the option `quantize` is int8. The weight of each linear or
 // fused_linear layer becomes symmetric codes with a scale a row, and the layer codes each row of x as it runs, clipped
 // at the constant that calibration or training found: the graph's metadata "clip.<weight>", a float above 0; none if
-// there is none. Tables of tokens become codes too: with a tied head they are those of its layer. docs/ir.md has the
-// arithmetic: quantize, fused_linear and embedding.
+// there is none. Tables of tokens become codes too: with a tied head they are those of its layer. A weight whose
+// metadata "precision.<weight>" is "float" stays one, with those that a layer joins to it; "int8" is what holds
+// without. docs/ir.md has the arithmetic: quantize, fused_linear and embedding.
 //
 // Runs before anything is fused into the layers: x, the row that is coded, and the sum in f32 are values of the graph
 // then, as the arithmetic has them.
@@ -21,7 +22,8 @@ class QuantizeInt8Pass : public Pass {
  public:
   std::string_view name() const override { return "quantize-int8"; }
   Relation relation() const override { return Relation::kNarrowed; }
-  // InvalidArgument for a clip in the metadata that is no float above 0, or that is of no weight.
+  // InvalidArgument for a clip in the metadata that is no float above 0, a precision that is neither of the two, and
+  // for those of no weight.
   absl::StatusOr<bool> Run(ir::Graph* graph, PassContext* context) const override;
 };
 

@@ -109,7 +109,34 @@ TEST(QuantizeInt8PassTest, RefusesWhatItCannotCode) {
   EXPECT_TRUE(refuses(layer("fused_linear(%x, %w, _, %x)"), "what comes after it is fused into it"));
 }
 
-TEST(QuantizeInt8PassTest, NamesAClipThatIsWrong) {
+TEST(QuantizeInt8PassTest, LeavesWeightsThatTheMetadataKeeps) {
+  constexpr std::string_view kReason = "the metadata keeps its weight in floats";
+  EXPECT_TRUE(CheckRefused<QuantizeInt8Pass>(
+      absl::StrReplaceAll(kMerged, {{"metadata \"clip.b\" = 2.0", "metadata \"precision.b\" = \"float\""}}), kReason,
+      kInt8));
+  // The head stays, the layer before it does not.
+  EXPECT_TRUE(CheckPass<QuantizeInt8Pass>(
+      absl::StrReplaceAll(kLayer, {{"metadata \"clip.w\" = 4.5",
+                                    "metadata \"precision.w\" = \"int8\"\nmetadata \"precision.head\" = \"float\""},
+                                   {"{clip = 4.5} ", ""},
+                                   {"// CHECK-NEXT: %7, %8 = quantize(%3) : i8[5, 32], f32[5]\n", ""},
+                                   {"%9 = fused_linear(%6, %7, _, _, _, _, %8)", "%7 = linear(%6, %3)"},
+                                   {"\"y\" %9", "\"y\" %7"}}),
+      kInt8));
+  // A table of tokens.
+  EXPECT_TRUE(CheckRefused<QuantizeInt8Pass>(R"ir(ffir 1
+    graph @g {
+      symbol T [1, 8]
+      metadata "precision.wte" = "float"
+      input %ids "token_ids" : i32[T]
+      weight %wte "wte" : f32[32, 8]
+      %1 = embedding(%wte, %ids) {dtype = f32} : f32[T, 8]
+      output "y" %1
+    })ir",
+                                             kReason, kInt8));
+}
+
+TEST(QuantizeInt8PassTest, NamesASettingThatIsWrong) {
   const auto error = [](std::string_view clip) {
     return RunPasses(MakePassList<QuantizeInt8Pass>(), absl::StrReplaceAll(kLayer, {{"\"clip.w\" = 4.5", clip}}), kInt8)
         .error;
@@ -119,6 +146,11 @@ TEST(QuantizeInt8PassTest, NamesAClipThatIsWrong) {
   EXPECT_THAT(error("\"clip.w\" = nan"), HasSubstr("metadata clip.w: expected a float above 0, got nan"));
   EXPECT_THAT(error("\"clip.w\" = 4"), HasSubstr("metadata clip.w: expected a float above 0, got 4"));
   EXPECT_THAT(error("\"clip.heap\" = 4.5"), HasSubstr("did you mean \"head\"?"));
+  EXPECT_THAT(error("\"precision.heap\" = \"int8\""), HasSubstr("did you mean \"head\"?"));
+  EXPECT_THAT(error("\"precision.w\" = \"bf16\""),
+              HasSubstr("metadata precision.w: expected \"float\" or \"int8\", got \"bf16\""));
+  EXPECT_THAT(error("\"precision.w\" = 4.5"),
+              HasSubstr("metadata precision.w: expected \"float\" or \"int8\", got 4.5"));
 }
 
 }  // namespace
