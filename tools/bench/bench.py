@@ -75,7 +75,10 @@ def main(
         typer.Option(min=1, max=100, help="Turns of A B A B ...; medians are reported. 7, for kernels 21."),
     ] = None,
     threads: Annotated[int, typer.Option(min=0, help="Threads of both sides; 0 = every usable core.")] = 0,
-    peer: Annotated[bool, typer.Option(help="Run the torch peer beside ours.")] = True,
+    peer: Annotated[bool, typer.Option(help="Run torch beside ours, and on the CPU what else is installed.")] = True,
+    peers_path: Annotated[
+        Path | None, typer.Option(help="cpu: a folder of packages of other engines (tools/bench/cpu_peers.py).")
+    ] = None,
     json_out: Annotated[Path | None, typer.Option("--json", help="Also write machine and rows to this file.")] = None,
     batches: Annotated[str, typer.Option(help="decode: requests at a time, with commas.")] = "1,8,64",
     contexts: Annotated[str, typer.Option(help="decode: tokens of each request, with commas.")] = "128,512,1000",
@@ -152,6 +155,7 @@ def main(
             threads=threads,
             with_peer=peer,
             log=log,
+            peers_path=peers_path,
         )
     print(" · ".join(f"{key} {value}" for key, value in info.items()))
     print(render(rows))

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tools.bench import torch_peer
+from tools.bench import cpu_peers, torch_peer
 from tools.bench.report import Row
 
 from flashflow import LLM, SamplingParams
@@ -22,6 +22,7 @@ class _Turn:
     prefill: float
     decode_peer: float | None
     prefill_peer: float | None
+    others: dict[str, tuple[float, float]]  # prefill and decode of other engines, by name
 
 
 def _rows(label: str, turns: list[_Turn], weight_bytes: int, prompt_tokens: int) -> list[Row]:
@@ -40,6 +41,26 @@ def _rows(label: str, turns: list[_Turn], weight_bytes: int, prompt_tokens: int)
             f"bandwidth bound: {weight_bytes / 1e6:.0f} MB of weights a token",
         ),
     ]
+    for name in turns[0].others:
+        theirs = [(turn, *turn.others[name]) for turn in turns]
+        rows += [
+            Row(
+                f"{label}: decode, batch 1",
+                1 / decode,
+                "tok/s",
+                1 / median(d for _, _, d in theirs),
+                median(d / turn.decode for turn, _, d in theirs),
+                name,
+            ),
+            Row(
+                f"{label}: prefill {prompt_tokens}",
+                1e3 * prefill,
+                "ms",
+                1e3 * median(p for _, p, _ in theirs),
+                median(p / turn.prefill for turn, p, _ in theirs),
+                name,
+            ),
+        ]
     peers = [(turn, turn.decode_peer, turn.prefill_peer) for turn in turns]
     if any(d is None or p is None for _, d, p in peers):
         return [*rows, Row(f"{label}: prefill {prompt_tokens}", 1e3 * prefill, "ms")]
@@ -76,8 +97,12 @@ def run(
     threads: int,
     with_peer: bool,
     log: Callable[[str], None],
+    peers_path: Path | None = None,
 ) -> list[Row]:
-    """Measures one model in each dtype; the peer is torch eager fp32 of transformers' class on the same weights."""
+    """Measures one model in each dtype; the peer is torch eager fp32 of transformers' class on the same weights.
+
+    Other engines run too where they are installed, in the environment or in the folder peers_path (cpu_peers.py).
+    """
     rows: list[Row] = []
     prompt = [(7 * i + 11) % 40000 + 100 for i in range(prompt_tokens)]
     with tempfile.TemporaryDirectory() as tmp:
@@ -89,8 +114,14 @@ def run(
             weight_bytes = llm.engine_info()["weight_bytes_per_token"]
             params = SamplingParams(temperature=0, max_tokens=decode_tokens, ignore_eos=True)
             llm.generate(prompt, params)  # warm-up: page in and settle the clocks
+            others: list[cpu_peers.Peer] = []
             if peer:
                 peer.prefill(prompt)
+                folder = Path(tmp) / dtype
+                folder.mkdir()
+                others = cpu_peers.find(peer.model, dtype, threads, folder, peers_path, log)
+                for other in others:
+                    other.run(prompt, 2)
             turns: list[_Turn] = []
             for number in range(repeats):
                 log(f"bench: {model} {dtype}: turn {number + 1} of {repeats}")
@@ -103,6 +134,7 @@ def run(
                         prefill=timing.prefill_s,
                         decode_peer=peer.decode(prompt, min(decode_tokens, 16)) if peer else None,
                         prefill_peer=peer.prefill(prompt) if peer else None,
+                        others={other.name: other.run(prompt, decode_tokens) for other in others},
                     )
                 )
             rows += _rows(f"{model} {dtype}", turns, weight_bytes, prompt_tokens)
