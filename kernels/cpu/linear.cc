@@ -167,6 +167,8 @@ HWY_EXPORT(Tiles);
 constexpr int64_t kGrain = int64_t{1} << 15;
 // Rows that a task has at least: two tiles'. With fewer, columns are handed out by the panel.
 constexpr int64_t kTaskRows = 16;
+// Of weights, where reading them is all the time: a thread that is held up keeps no more of them from the others.
+constexpr int64_t kStreamTaskBytes = int64_t{512} << 10;
 // Rows and columns of a gated layer that are computed before they are joined: gate and up fit a thread's scratch.
 constexpr int64_t kGatedRows = 128;
 constexpr int64_t kGatedColumns = 384;
@@ -268,7 +270,12 @@ void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& 
   if (m == 0 || n == 0) return;
   const int64_t threads = pool->num_threads();
   int64_t tasks = std::max<int64_t>(m * problem.n * problem.k / kGrain, 1);
-  if (tasks > threads) tasks = std::min(tasks / threads, config.tasks_per_thread) * threads;
+  int64_t most = config.tasks_per_thread;
+  if (m < kTaskRows) {
+    const int64_t weight_bytes = problem.n * problem.k * (problem.bf16_weight ? 2 : 4);
+    most = std::max(most, weight_bytes / threads / kStreamTaskBytes);
+  }
+  if (tasks > threads) tasks = std::min(tasks / threads, most) * threads;
   // Columns first: then each thread reads weights of its own.
   const int64_t columns = m < kTaskRows ? 16 : config.task_columns;
   const int64_t units = (n + columns - 1) / columns;

@@ -36,8 +36,9 @@ struct LinearConfig {
   int64_t block_rows = 128;       // rows and depth of x that meet all panels before the next: they are to stay in the
   int64_t block_k = 768;          // L2 cache. A gated layer has at most 128 rows in a block
   int64_t prefetch_bytes = 2048;  // of one panel: how far ahead a stream of weights is fetched
-  int64_t tasks_per_thread = 4;   // at most, so that one thread which is held up does not hold up all
-  int64_t task_columns = 48;      // that a task of many rows has at least; a multiple of 16
+  // At most, so that one thread which is held up does not hold up all; more of few rows and many weights.
+  int64_t tasks_per_thread = 4;
+  int64_t task_columns = 48;  // that a task of many rows has at least; a multiple of 16
 };
 // All of the config's values but the first two are at least 1.
 void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& config = {});

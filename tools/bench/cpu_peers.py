@@ -138,7 +138,9 @@ def find(
             own = folder / f"{module}_{dtype}"
             peers.append(engine(saved, dtype, threads, own))
         except Exception as error:  # whatever another project raises: a peer is no part of what is measured
-            log(f"bench: {name} {dtype} is left out: {type(error).__name__}: {str(error).strip().splitlines()[-1][:200]}")
+            told = error.stderr.decode() if isinstance(error, subprocess.CalledProcessError) else str(error)
+            reason = (told.strip().splitlines() or [""])[-1]
+            log(f"bench: {name} {dtype} is left out: {type(error).__name__}: {reason[:200]}")
     return peers
 
 
