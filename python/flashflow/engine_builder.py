@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flashflow.core import core
+from flashflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +29,7 @@ _OPTIONS = {
 }
 
 
-def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) -> None:
+def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress, keep_float: Sequence[str] = ()) -> None:
     """Exports and compiles a model.
 
     Args:
@@ -36,18 +38,22 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) 
         dtype: of weights and KV cache, "float32" or "bfloat16"; "int8": weights of layers are codes, and the KV cache
             is of bfloat16.
         report: told what is going on.
+        keep_float: of an int8 engine, shell patterns of weights that stay in bfloat16, such as "layers.0.*".
 
     Raises:
+        InvalidArgumentError: a pattern matches no weight of a layer, or the engine has no codes.
         UnsupportedError: the model has something that the compiler does not know; the node and its source are named.
         DataLossError: a weight is damaged.
         ResourceExhaustedError: the disk is full.
     """
+    kept = _kept_in_floats(keep_float, loaded.weights, dtype)
     report("exporting", None)
     from flashflow.frontend.export import export
     from flashflow.models.build import build_model
 
     exported = export(build_model(loaded.config), loaded.config, loaded.name)
     exported.graph["metadata"].update(loaded.graph_metadata())
+    exported.graph["metadata"].update({f"precision.{name}": "float" for name in kept})
     report("compiling", None)
     core().build_engine(
         str(path),
@@ -58,6 +64,19 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) 
         _OPTIONS[dtype],
         lambda done, total: report("writing", done / max(1, total)),
     )
+
+
+def _kept_in_floats(patterns: Sequence[str], weights: Mapping[str, LazyWeight], dtype: str) -> list[str]:
+    """The matrices that the patterns name."""
+    if patterns and dtype != "int8":
+        raise InvalidArgumentError(f"an engine of {dtype} has no codes: all of it stays in floats", op="keep_float")
+    matrices = [name for name, weight in weights.items() if len(weight.shape) == 2]
+    for pattern in patterns:
+        if not fnmatch.filter(matrices, pattern):
+            raise InvalidArgumentError(
+                f"no weight of a layer is named {pattern!r}", op="keep_float", hint=f"the first is {min(matrices)}"
+            )
+    return [name for name in matrices if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
 
 
 class _Weights:

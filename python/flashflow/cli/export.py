@@ -39,6 +39,14 @@ def export_checkpoint(
         Path | None, typer.Option(metavar="FILE.ff", help="Where the engine goes.", show_default=False)
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of weights and KV cache; auto is float32.")] = Dtype.AUTO,
+    keep_float: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Of --dtype int8: weights that stay in bfloat16, such as 'layers.0.*'. Can be given more than once.",
+            show_default=False,
+        ),
+    ] = None,
     debug: DebugOption = False,
 ) -> None:
     """Compile a model into an engine: one file with graph, plan, weights and tokenizer, that runs without torch."""
@@ -58,7 +66,7 @@ def export_checkpoint(
         raise InvalidArgumentError(f"{model} is an engine already", op="--model")
     path = out if out is not None else Path(out_dir or ".") / f"{_file_name(source.name)}.ff"
     make_output_folder(path.parent, "--out-dir" if out is None else "--out")
-    build_engine(source.load(), path, "float32" if dtype is Dtype.AUTO else dtype.value, progress)
+    build_engine(source.load(), path, "float32" if dtype is Dtype.AUTO else dtype.value, progress, keep_float or ())
     progress.done(f"{path.stat().st_size / 1e6:.1f} MB")
     typer.echo(path)
 
