@@ -2,7 +2,8 @@
 
 None is part of FlashFlow's environment. `pip install --target DIR` puts them into a folder, which --peers-path names:
 
-    pip install --target DIR --no-deps ctranslate2 onnxruntime onnxruntime-genai onnx onnx_ir ml_dtypes flatbuffers
+    pip install --target DIR --no-deps ctranslate2 onnxruntime onnxruntime-genai onnx onnx_ir ml_dtypes \
+        flatbuffers protobuf
 """
 
 import importlib
