@@ -9,7 +9,8 @@ from typing import Any
 
 from flashflow.errors import InvalidArgumentError
 
-# May differ between a run and its resumption: they change how far, how often and where, not what is computed.
+# May differ between a run and its resumption: they change how far, how often, where and by what code, not what is
+# computed (but for the last bits).
 _MAY_DIFFER = {
     "steps",
     "eval_every",
@@ -21,6 +22,8 @@ _MAY_DIFFER = {
     "tensorboard",
     "device",
     "parallel",
+    "compile",
+    "activation_checkpointing",
 }
 
 

@@ -138,6 +138,18 @@ def test_another_run_cannot_be_resumed(tmp_path, option):
         make_trainer(tmp_path, **{"steps": 4, **option}).resume()
 
 
+def test_how_it_is_computed_may_differ(tmp_path):
+    whole = make_trainer(tmp_path / "whole", steps=4).run()
+    make_trainer(tmp_path / "parts", steps=2).run()
+    changed = make_trainer(
+        tmp_path / "parts", steps=4, activation_checkpointing=True, log_every=2, keep_last=1, parallel="fsdp"
+    )
+    changed.config.check_resumes({**changed.config.to_json(), "compile": True})
+    changed.resume()
+    a, b = state_of(whole.checkpoint), state_of(changed.run().checkpoint)
+    assert a["w.embed.weight"].shape == b["w.embed.weight"].shape and changed.step == 4
+
+
 def test_other_data_cannot_be_resumed(tmp_path):
     make_trainer(tmp_path, steps=2).run()
     with pytest.raises(InvalidArgumentError, match="other data"):
