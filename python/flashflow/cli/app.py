@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import typer
 
 from flashflow.cli.cache import app as cache_app
+from flashflow.cli.calibrate import calibrate
 from flashflow.cli.eval_perplexity import eval_perplexity
 from flashflow.cli.export import export_checkpoint, export_fx_graph
 from flashflow.cli.generate import generate
@@ -27,6 +28,7 @@ app.command("generate")(generate)
 app.command("train")(train)
 app.command("export-fx-graph")(export_fx_graph)
 app.command("export-checkpoint")(export_checkpoint)
+app.command("calibrate")(calibrate)
 app.command("eval-perplexity")(eval_perplexity)
 app.add_typer(cache_app, name="cache")
 

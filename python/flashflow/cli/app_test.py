@@ -21,7 +21,7 @@ def run(*words, cwd, stdin=None, **env):
 def test_help_lists_the_verbs(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == b""
-    for verb in (b"generate", b"train", b"export-fx-graph", b"export-checkpoint", b"eval-perplexity", b"cache"):
+    for verb in (b"generate", b"train", b"export-fx-graph", b"export-checkpoint", b"calibrate", b"eval-perplexity", b"cache"):
         assert verb in done.stdout
 
 
@@ -36,10 +36,11 @@ def test_help_lists_the_verbs(tmp_path):
         (
             "train",
             "--data --save-dir --preset --steps --batch-size --seq-len --lr --warmup --weight-decay --grad-clip "
-            "--grad-accum --eval-every --save-every --seed --resume --keep-last --device",
+            "--grad-accum --eval-every --save-every --seed --resume --keep-last --device --qat",
         ),
         ("export_fx_graph", "--model-name --out"),
         ("export_checkpoint", "--model --out-dir --out --dtype"),
+        ("calibrate", "--model --data --out --method --percentile --smooth --context --tokens --sensitivity --report"),
         ("eval_perplexity", "--model --data --context --stride --max-tokens --dtype --device --threads --json"),
     ],
 )

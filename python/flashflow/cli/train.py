@@ -30,6 +30,12 @@ class AmpDtype(str, enum.Enum):
     FP16 = "fp16"
 
 
+class Qat(str, enum.Enum):
+    """--qat"""
+
+    INT8 = "int8"
+
+
 class Parallel(str, enum.Enum):
     """--parallel"""
 
@@ -67,6 +73,10 @@ def train(
     amp_dtype: Annotated[
         AmpDtype | None,
         typer.Option(help="Compute products in it, keep weights and loss in fp32.", show_default="fp32 throughout"),
+    ] = None,
+    qat: Annotated[
+        Qat | None,
+        typer.Option(help="Learn with the rounding of an int8 engine: codes and clips.", show_default="off"),
     ] = None,
     compile_: Annotated[bool, typer.Option("--compile", help="Compile the step with torch.compile.")] = False,
     activation_checkpointing: Annotated[
@@ -115,6 +125,7 @@ def train(
         grad_clip=grad_clip,
         grad_accum=grad_accum,
         amp_dtype=amp_dtype.value if amp_dtype else None,
+        qat=qat.value if qat else None,
         compile=compile_,
         activation_checkpointing=activation_checkpointing,
         eval_every=eval_every,

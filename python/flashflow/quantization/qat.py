@@ -7,7 +7,8 @@ activations are rounded to what their codes stand for, and gradients pass straig
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from flashflow.errors import InvalidArgumentError
 from flashflow.models.transformer_blocks import Attention, GatedMlp, TiedHead
 from flashflow.quantization.int8_contract import dequantize, int8_linear, quantize_rows
 
-__all__ = ["InputClip", "QatEmbedding", "QatLinear", "QatTiedHead", "clips_of", "prepare_qat", "quantized_modules"]
+__all__ = ["InputClip", "QatEmbedding", "QatLinear", "QatTiedHead", "clips_of", "kept_codes", "prepare_qat", "quantized_modules", "set_quantized"]
 
 _FORGET = 0.01  # what a batch weighs in the running maximum
 
@@ -76,7 +77,7 @@ def _linear(module: QatLinear | QatEmbedding, x: Tensor, bias: Tensor | None) ->
         if module.observes:
             module.input_clip.observe(x)
         return F.linear(_rounded_input(x, module.input_clip()), _rounded_weight(module.weight), bias)
-    codes, scales = quantize_rows(module.weight.detach())
+    codes, scales = module.kept_codes or quantize_rows(module.weight.detach())
     y = int8_linear(x, codes, scales, bias, module.input_clip())
     return y if x.dtype == torch.float32 else y.to(x.dtype)
 
@@ -88,9 +89,11 @@ class QatLinear(nn.Linear):
         input_clip: of its input; layers of one input share it.
         observes: whether this layer, of those that share the clip, is the one that reports the input.
         quantized: False computes as nn.Linear does.
+        kept_codes: of the weight, while `kept_codes` says that it does not change.
     """
 
     input_clip: InputClip
+    kept_codes: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, linear: nn.Linear, input_clip: InputClip, observes: bool = True) -> None:
         nn.Module.__init__(self)
@@ -109,10 +112,11 @@ class QatEmbedding(nn.Embedding):
 
     Attributes:
         input_clip: of the tied head's input; unused without one.
-        observes, quantized: as of QatLinear.
+        observes, quantized, kept_codes: as of QatLinear.
     """
 
     input_clip: InputClip
+    kept_codes: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, table: nn.Embedding, tied: bool) -> None:
         nn.Module.__init__(self)
@@ -199,7 +203,27 @@ def quantized_modules(model: nn.Module) -> dict[str, QatLinear | QatEmbedding]:
     }
 
 
+@contextlib.contextmanager
+def kept_codes(model: nn.Module) -> Iterator[None]:
+    """Makes a prepared model's codes once, for evaluations during which no weight changes."""
+    modules = quantized_modules(model).values()
+    try:
+        for module in modules:
+            module.kept_codes = quantize_rows(module.weight.detach())
+        yield
+    finally:
+        for module in modules:
+            module.kept_codes = None
+
+
 def clips_of(model: nn.Module) -> dict[str, float]:
     """The finite clips of a prepared model, by weight: what the compiler takes as the metadata "clip.<weight>"."""
     clips: dict[str, Any] = {name: module.input_clip().item() for name, module in quantized_modules(model).items()}
     return {name: clip for name, clip in clips.items() if clip != torch.inf}
+
+
+def set_quantized(model: nn.Module, quantized: bool) -> None:
+    """Lets all layers of a prepared model compute in codes, or in floats."""
+    for module in model.modules():
+        if isinstance(module, QatLinear | QatEmbedding):
+            module.quantized = quantized

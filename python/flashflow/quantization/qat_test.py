@@ -17,6 +17,7 @@ from flashflow.quantization.qat import (
     QatLinear,
     QatTiedHead,
     clips_of,
+    kept_codes,
     prepare_qat,
     quantized_modules,
 )
@@ -106,6 +107,17 @@ def test_training_and_eval_differ_by_rounding_alone(name):
         evaluated = model(*ids())
     # A rounding may move a code of a later layer by one step, of 1/127 of the row: rare, and small.
     assert (trained - evaluated).norm() < 0.01 * evaluated.norm()
+
+
+def test_kept_codes_change_nothing_and_end():
+    model = prepare_qat(make("gpt_small"))
+    with torch.no_grad():
+        logits = model(*ids())
+        with kept_codes(model):
+            assert torch.equal(model(*ids()), logits)
+            model.blocks[0].mlp.up_proj.weight.mul_(2)
+            assert torch.equal(model(*ids()), logits)
+        assert not torch.equal(model(*ids()), logits)
 
 
 def test_gradients_pass_straight_through():

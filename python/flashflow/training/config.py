@@ -42,6 +42,7 @@ class TrainConfig:
         weight_decay: AdamW's, decoupled; of matrices only.
         grad_clip: the gradient's largest norm; 0 does not clip.
         amp_dtype: of matrix products and attention under autocast: bf16 | fp16; None computes in fp32.
+        qat: learn with the rounding of int8 layers: int8; None learns in floats.
         compile: compile the step with torch.compile's default backend.
         activation_checkpointing: keep only each block's input, and compute the rest again in the backward pass.
         eval_every: steps between evaluations on held-out text; 0: only at the end.
@@ -67,6 +68,7 @@ class TrainConfig:
     weight_decay: float = 0.1
     grad_clip: float = 1.0
     amp_dtype: str | None = None
+    qat: str | None = None
     compile: bool = False
     activation_checkpointing: bool = False
     eval_every: int = 50
@@ -115,12 +117,20 @@ class TrainConfig:
                 self._refuse(name, "true or false")
         choices: dict[str, tuple[tuple[str | None, ...], str]] = {
             "amp_dtype": ((None, "bf16", "fp16"), "bf16 or fp16"),
+            "qat": ((None, "int8"), "int8"),
             "device": (("auto", "cpu", "cuda"), "auto, cpu or cuda"),
             "parallel": (("ddp", "fsdp"), "ddp or fsdp"),
         }
         for name, (known, expected) in choices.items():
             if getattr(self, name) not in known:
                 self._refuse(name, expected)
+
+        if self.qat and self.activation_checkpointing:
+            raise InvalidArgumentError(
+                "--activation-checkpointing runs blocks twice, and --qat would count their inputs twice",
+                op="--qat",
+                hint="leave one of them out",
+            )
 
     def _refuse(self, name: str, expected: str) -> None:
         flag = "--" + name.replace("_", "-")

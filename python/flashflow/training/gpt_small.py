@@ -16,6 +16,7 @@ from flashflow.loaders.loaded_model import GenerationInfo
 from flashflow.models.config import GptSmallConfig
 from flashflow.models.gpt_small import GptSmall
 from flashflow.output_folder import make_output_folder
+from flashflow.quantization.qat import prepare_qat
 from flashflow.tokenizers.gpt2 import VOCAB_SIZE, gpt2_tokenizer
 from flashflow.training.bpe import END_OF_TEXT, train_bpe
 from flashflow.training.checkpoint import checkpoints, newest_checkpoint
@@ -60,6 +61,8 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
     dataset = Dataset.split(tokens, config.seq_len)
     torch.manual_seed(config.seed)
     model = GptSmall(model_config)
+    if config.qat:
+        prepare_qat(model)
     tokenizer_json = tokenizer.to_str().encode()
     end = tokenizer.token_to_id(END_OF_TEXT)
     generation = GenerationInfo(bos_token_id=end, eos_token_ids=() if end is None else (end,))

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from flashflow.models.config import GptSmallConfig
 from flashflow.models.gpt_small import GptSmall
+from flashflow.quantization.qat import prepare_qat
 from flashflow.training.config import TrainConfig
 from flashflow.training.data import Dataset
 from flashflow.training.distributed import World
@@ -83,6 +84,9 @@ def make_gpt_trainer(save_dir: Path, model: GptSmallConfig, world: World | None 
         }
     )
     torch.manual_seed(config.seed)
+    module = GptSmall(model)
+    if config.qat:
+        prepare_qat(module)
     random = np.random.default_rng(5)
     tokens = np.cumsum(random.choice([1, 3, 7, 12], size=6000)) % model.vocab_size
     data = Dataset.split(tokens.astype(np.uint16), config.seq_len)
@@ -90,4 +94,4 @@ def make_gpt_trainer(save_dir: Path, model: GptSmallConfig, world: World | None 
     def write_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
         save_file(dict(weights), folder / "model.safetensors")
 
-    return Trainer(GptSmall(model), data, config, save_dir, write_model, "d", world or World())
+    return Trainer(module, data, config, save_dir, write_model, "d", world or World())

@@ -1,0 +1,123 @@
+"""flashflow calibrate: a model of floats made ready for int8."""
+
+from __future__ import annotations
+
+import enum
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from flashflow.cli.console import ProgressLine
+from flashflow.cli.verb import MODEL_HELP, DebugOption, verb
+from flashflow.errors import InvalidArgumentError, UnsupportedError
+from flashflow.output_folder import make_output_folder
+
+
+class Method(str, enum.Enum):
+    """--method"""
+
+    NONE = "none"
+    MIN_MAX = "min-max"
+    PERCENTILE = "percentile"
+    MSE = "mse"
+
+
+class SensitivityKind(str, enum.Enum):
+    """--sensitivity"""
+
+    NONE = "none"
+    OUTPUT = "output"
+    PERPLEXITY = "perplexity"
+
+
+@verb
+def calibrate(
+    model: Annotated[str, typer.Option(metavar="MODEL", help=MODEL_HELP)],
+    data: Annotated[Path, typer.Option(metavar="FILE", help="A text, UTF-8, of the kind that the model is for.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the model with its clips goes, as a checkpoint.")],
+    method: Annotated[
+        Method,
+        typer.Option(
+            help="Where a layer clips its input: nowhere, at the largest magnitude seen, at the one that --percentile "
+            "of the tokens stay within, or where the error is least."
+        ),
+    ] = Method.MSE,
+    percentile: Annotated[float, typer.Option(help="Of --method percentile.")] = 99.9,
+    smooth: Annotated[
+        float | None,
+        typer.Option(
+            metavar="ALPHA",
+            help="Move outliers of activations into weights, as SmoothQuant does; 0.5 shares evenly.",
+            show_default="off",
+        ),
+    ] = None,
+    context: Annotated[int, typer.Option(help="Tokens that the model sees at once.")] = 512,
+    tokens: Annotated[int, typer.Option(help="Tokens to calibrate on, from the text's beginning.", min=2)] = 4096,
+    eval_tokens: Annotated[int, typer.Option(help="Tokens to measure on, from its end.", min=2)] = 4096,
+    sensitivity: Annotated[
+        SensitivityKind,
+        typer.Option(help="Report what coding each layer does to its output, or, slow, to the perplexity too."),
+    ] = SensitivityKind.OUTPUT,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures there too, as JSON.", show_default=False)
+    ] = None,
+    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    debug: DebugOption = False,
+) -> None:
+    """Calibrate a model for int8 on a text, and say what int8 costs it on another part of that text.
+
+    DIR is a model then: export-checkpoint --model DIR --dtype int8 makes its engine.
+    """
+    from flashflow.evaluation.perplexity import EncodedText, read_text_file
+    from flashflow.loaders.resolve import resolve
+    from flashflow.quantization.calibrated_model import CalibrationOptions, calibrate_model, sensitivity_table
+    from flashflow.tokenizers.tokenizer import Tokenizer
+
+    text = read_text_file(data)
+    progress = ProgressLine()
+    progress(f"loading {model}")
+    source = resolve(model)
+    if source.kind == "engine":
+        raise InvalidArgumentError(f"{model} is an engine: its weights are compiled already", op="--model")
+    loaded = source.load()
+    if loaded.tokenizer_json is None:
+        raise UnsupportedError(f"{model} has no tokenizer, and its text cannot be read", op="--model")
+    tokenizer = Tokenizer(loaded.tokenizer_json, loaded.generation, loaded.config.vocab_size)
+    ids = tokenizer.encode(text)
+    if len(ids) < tokens + eval_tokens:
+        raise InvalidArgumentError(
+            f"{data} has {len(ids)} tokens: {tokens} to calibrate on and {eval_tokens} to measure on are more",
+            op="--data",
+            hint="give a longer text, or a smaller --tokens and --eval-tokens",
+        )
+    held_out = ids[-eval_tokens:]
+    make_output_folder(out, "--out")
+    result = calibrate_model(
+        loaded,
+        ids[:tokens],
+        EncodedText(held_out, len(held_out), len(tokenizer.decode(held_out).encode("utf-8"))),
+        out,
+        CalibrationOptions(
+            method=method.value,
+            percent=percentile,
+            alpha=smooth,
+            context=context,
+            sensitivity=sensitivity.value,
+        ),
+        progress,
+    )
+    progress.done(f"{len(result.clips)} layers clip; {out}")
+    figures = json.dumps({"model": model, "data": str(data), "method": method.value, **result.to_json()})
+    if report is not None:
+        report.write_text(figures + "\n", encoding="utf-8")
+    if json_output:
+        typer.echo(figures)
+        return
+    if result.sensitivity:
+        typer.echo(sensitivity_table(result.sensitivity))
+    typer.echo(
+        f"perplexity on {result.fp32.scored_tokens} held-out tokens: fp32 {result.fp32.perplexity:.4f}, "
+        f"int8 {result.int8.perplexity:.4f} ({result.growth:+.2%})"
+    )

@@ -1,0 +1,175 @@
+"""From a model of floats to a checkpoint whose layers know where to clip, with what int8 costs it on held-out text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from flashflow.errors import InvalidArgumentError
+from flashflow.evaluation.perplexity import EncodedText, Perplexity, text_perplexity
+from flashflow.loaders.checkpoint import save_checkpoint
+from flashflow.loaders.loaded_model import LoadedModel
+from flashflow.loaders.torch_weights import read_tensors
+from flashflow.models.build import build_model
+from flashflow.quantization.calibration import (
+    Sensitivity,
+    calibrate,
+    loss_sensitivity,
+    observe_inputs,
+    output_sensitivity,
+)
+from flashflow.quantization.qat import kept_codes, prepare_qat, set_quantized
+from flashflow.quantization.smoothing import smooth
+
+__all__ = ["Calibration", "CalibrationOptions", "calibrate_model", "sensitivity_table"]
+
+Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationOptions:
+    """How to calibrate.
+
+    Attributes:
+        method: of flashflow.quantization.calibration.METHODS.
+        percent: of the method "percentile".
+        alpha: of smoothing, 0 to 1; None does not smooth.
+        context: tokens that the model sees at once.
+        sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
+            as well, a whole evaluation for each layer.
+    """
+
+    method: str = "mse"
+    percent: float = 99.9
+    alpha: float | None = None
+    context: int = 512
+    sensitivity: str = "output"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What came out.
+
+    Attributes:
+        clips: by weight, of the layers that clip.
+        smoothed: weights that took over outliers of their input.
+        fp32: on the held-out text, before.
+        int8: after, all layers and the token table being codes.
+        sensitivity: a row for the layers of each input, the largest first; empty where it was not asked for.
+    """
+
+    clips: dict[str, float]
+    smoothed: list[str]
+    fp32: Perplexity
+    int8: Perplexity
+    sensitivity: list[Sensitivity]
+
+    @property
+    def growth(self) -> float:
+        """Of the perplexity: 0.01 is one percent."""
+        return self.int8.perplexity / self.fp32.perplexity - 1
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**dataclasses.asdict(self), "perplexity_growth": self.growth}
+
+
+def calibrate_model(
+    loaded: LoadedModel,
+    calibration_ids: Sequence[int],
+    held_out: EncodedText,
+    out: Path,
+    options: CalibrationOptions,
+    report: Progress,
+) -> Calibration:
+    """Calibrates a model and writes its checkpoint.
+
+    Args:
+        loaded: the model.
+        calibration_ids: the text to calibrate on.
+        held_out: another text, to measure on.
+        out: the checkpoint's folder.
+        options: how.
+        report: told what is going on.
+
+    Raises:
+        InvalidArgumentError: an option is out of range, or a text too short.
+    """
+    context = options.context
+    if not 2 <= context <= loaded.config.context_length:
+        raise InvalidArgumentError(
+            f"--context is {context}: expected 2..{loaded.config.context_length}", op="--context"
+        )
+    batches = [
+        torch.tensor(calibration_ids[first : first + context])[None]
+        for first in range(0, len(calibration_ids), context)
+    ]
+    report("reading the weights", None)
+    model = prepare_qat(build_model(loaded.config, read_tensors(loaded.weights)))
+    set_quantized(model, False)
+
+    def measure(stage: str) -> Perplexity:
+        def show(window: Any, nats_per_token: float) -> None:
+            report(stage, window.end / len(held_out.token_ids))
+
+        report(stage, 0.0)
+        return text_perplexity(logits_of(model), held_out, context=context, on_window=show)
+
+    def of(stage: str) -> Callable[[int, int], None]:
+        return lambda done, total: report(stage, done / total)
+
+    fp32 = measure("measuring fp32")
+    smoothed: list[str] = []
+    if options.alpha is not None:
+        smoothed = smooth(model, observe_inputs(model, batches, of("smoothing")), options.alpha)
+    clips = calibrate(model, batches, options.method, percent=options.percent, progress=of("calibrating"))
+    set_quantized(model, True)
+    sensitivity: list[Sensitivity] = []
+    with kept_codes(model):
+        int8 = measure("measuring int8")
+        if options.sensitivity != "none":
+            sensitivity = output_sensitivity(model, batches, of("measuring each layer's output"))
+        if options.sensitivity == "perplexity":
+
+            def loss() -> float:
+                return text_perplexity(logits_of(model), held_out, context=context).nats_per_token
+
+            sensitivity = loss_sensitivity(model, sensitivity, loss, of("measuring each layer's loss"))
+    report("writing", None)
+    save_checkpoint(
+        out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, loaded.metadata
+    )
+    return Calibration(clips, smoothed, fp32, int8, sensitivity)
+
+
+def logits_of(model: nn.Module) -> Callable[[Sequence[int]], npt.NDArray[np.float32]]:
+    """What follows each of T token ids, [T, vocabulary], by a module."""
+
+    def logits(ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        tokens = torch.tensor(ids)[None]
+        with torch.no_grad():
+            result: Tensor = model(tokens, torch.arange(len(ids))[None])
+        array: npt.NDArray[np.float32] = result[0].numpy()
+        return array
+
+    return logits
+
+
+def sensitivity_table(rows: Sequence[Sensitivity]) -> str:
+    """One line a row, under a heading; layers of one input by the first's name and what the others' end in."""
+    lines = [f"{'output error':>12} {'nats/token':>11} {'clip':>9}  layers"]
+    for row in rows:
+        nats = "-" if row.nats_per_token is None else f"{row.nats_per_token:+.6f}"
+        clip = "-" if row.clip is None else f"{row.clip:.4g}"
+        first, *others = (name.removesuffix(".weight") for name in row.weights)
+        names = ", ".join([first, *(name.rpartition(".")[2] for name in others)])
+        lines.append(f"{row.output_error:12.3e} {nats:>11} {clip:>9}  {names}")
+    return "\n".join(lines)
