@@ -21,7 +21,15 @@ def run(*words, cwd, stdin=None, **env):
 def test_help_lists_the_verbs(tmp_path):
     done = run("--help", cwd=tmp_path)
     assert done.returncode == 0 and done.stderr == b""
-    for verb in (b"generate", b"train", b"export-fx-graph", b"export-checkpoint", b"calibrate", b"eval-perplexity", b"cache"):
+    for verb in (
+        b"generate",
+        b"train",
+        b"export-fx-graph",
+        b"export-checkpoint",
+        b"calibrate",
+        b"eval-perplexity",
+        b"cache",
+    ):
         assert verb in done.stdout
 
 

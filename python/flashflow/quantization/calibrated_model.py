@@ -144,9 +144,7 @@ def calibrate_model(
 
             sensitivity = loss_sensitivity(model, sensitivity, loss, of("measuring each layer's loss"))
     report("writing", None)
-    save_checkpoint(
-        out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, loaded.metadata
-    )
+    save_checkpoint(out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, loaded.metadata)
     return Calibration(clips, smoothed, fp32, int8, sensitivity)
 
 

@@ -15,9 +15,17 @@ from torch import Tensor, nn
 
 from flashflow.errors import FailedPreconditionError, InvalidArgumentError
 from flashflow.quantization.int8_contract import dequantize, int8_linear, quantize_rows
-from flashflow.quantization.qat import QatEmbedding, QatLinear, prepare_qat, quantized_modules
+from flashflow.quantization.qat import QatEmbedding, QatLinear, quantized_modules
 
-__all__ = ["METHODS", "LayerInput", "Sensitivity", "calibrate", "loss_sensitivity", "observe_inputs", "output_sensitivity"]
+__all__ = [
+    "METHODS",
+    "LayerInput",
+    "Sensitivity",
+    "calibrate",
+    "loss_sensitivity",
+    "observe_inputs",
+    "output_sensitivity",
+]
 
 METHODS = ("none", "min-max", "percentile", "mse")
 

@@ -20,7 +20,17 @@ from flashflow.errors import InvalidArgumentError
 from flashflow.models.transformer_blocks import Attention, GatedMlp, TiedHead
 from flashflow.quantization.int8_contract import dequantize, int8_linear, quantize_rows
 
-__all__ = ["InputClip", "QatEmbedding", "QatLinear", "QatTiedHead", "clips_of", "kept_codes", "prepare_qat", "quantized_modules", "set_quantized"]
+__all__ = [
+    "InputClip",
+    "QatEmbedding",
+    "QatLinear",
+    "QatTiedHead",
+    "clips_of",
+    "kept_codes",
+    "prepare_qat",
+    "quantized_modules",
+    "set_quantized",
+]
 
 _FORGET = 0.01  # what a batch weighs in the running maximum
 

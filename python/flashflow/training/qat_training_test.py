@@ -66,7 +66,9 @@ def data(tmp_path_factory):
     return path
 
 
-CONFIG = TrainConfig(steps=2, batch_size=2, seq_len=16, warmup=0, eval_batches=1, save_every=1, device="cpu", qat="int8")
+CONFIG = TrainConfig(
+    steps=2, batch_size=2, seq_len=16, warmup=0, eval_batches=1, save_every=1, device="cpu", qat="int8"
+)
 
 
 def test_resumed_run_is_bit_identical(data, tmp_path):
@@ -94,7 +96,9 @@ def test_checkpoint_becomes_the_int8_graph_that_was_trained(tmp_path):
     graph["metadata"].update(loaded.graph_metadata())
     weights = {name: weight.read() for name, weight in loaded.weights.items()}
     text = core().run_passes(core().import_graph(graph_text(graph)), ["quantize-int8"], {"quantize": "int8"})
-    products = re.findall(r"(%\w+) = fused_linear\((%\w+), (%\w+), (%\w+|_), _, _, _, (%\w+)\) \{clip = ([^}]+)\}", text)
+    products = re.findall(
+        r"(%\w+) = fused_linear\((%\w+), (%\w+), (%\w+|_), _, _, _, (%\w+)\) \{clip = ([^}]+)\}", text
+    )
     assert len(products) == 4 * LAYERS + 1
     assert {float(p[5]) for p in products} == set(loaded.clips.values())
     names = {p[0]: f"{p[0]}/y {p[1]}/x {p[2]}/w {p[4]}/s" + ("" if p[3] == "_" else f" {p[3]}/b") for p in products}
