@@ -46,13 +46,13 @@ def calibrate(
     ] = Method.MSE,
     percentile: Annotated[float, typer.Option(help="Of --method percentile.")] = 99.9,
     smooth: Annotated[
-        float | None,
+        str,
         typer.Option(
-            metavar="ALPHA",
-            help="Move outliers of activations into weights, as SmoothQuant does; 0.5 shares evenly.",
-            show_default="off",
+            metavar="auto|off|ALPHA",
+            help="Move outliers of activations into weights, as SmoothQuant does: a share of 0 to 1, or for each layer "
+            "the best of several.",
         ),
-    ] = None,
+    ] = "auto",
     context: Annotated[int, typer.Option(help="Tokens that the model sees at once.")] = 512,
     tokens: Annotated[int, typer.Option(help="Tokens to calibrate on, from the text's beginning.", min=2)] = 4096,
     eval_tokens: Annotated[int, typer.Option(help="Tokens to measure on, from its end.", min=2)] = 4096,
@@ -75,6 +75,7 @@ def calibrate(
     from flashflow.quantization.calibrated_model import CalibrationOptions, calibrate_model, sensitivity_table
     from flashflow.tokenizers.tokenizer import Tokenizer
 
+    alpha = _alpha(smooth)
     text = read_text_file(data)
     progress = ProgressLine()
     progress(f"loading {model}")
@@ -102,13 +103,14 @@ def calibrate(
         CalibrationOptions(
             method=method.value,
             percent=percentile,
-            alpha=smooth,
+            smooth=smooth != "off",
+            alpha=alpha,
             context=context,
             sensitivity=sensitivity.value,
         ),
         progress,
     )
-    progress.done(f"{len(result.clips)} layers clip; {out}")
+    progress.done(f"{len(result.clips)} layers clip, {len(result.smoothed)} are smoothed; {out}")
     figures = json.dumps({"model": model, "data": str(data), "method": method.value, **result.to_json()})
     if report is not None:
         report.write_text(figures + "\n", encoding="utf-8")
@@ -121,3 +123,13 @@ def calibrate(
         f"perplexity on {result.fp32.scored_tokens} held-out tokens: fp32 {result.fp32.perplexity:.4f}, "
         f"int8 {result.int8.perplexity:.4f} ({result.growth:+.2%})"
     )
+
+
+def _alpha(text: str) -> float | None:
+    """The share that --smooth names; None where it names none."""
+    if text in ("auto", "off"):
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidArgumentError(f"--smooth is {text!r}: expected auto, off or a number", op="--smooth") from None

@@ -48,7 +48,7 @@ def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
     lines = text.splitlines()
     assert len(lines) == 1 + 9 + 1 and "layers" in lines[0]
     assert re.search(r"fp32 \d+\.\d{4}, int8 \d+\.\d{4} \([+-]\d+\.\d\d%\)$", lines[-1])
-    assert "calibrating" in said and "9 layers clip" in said
+    assert "calibrating" in said and "9 layers clip, 6 are smoothed" in said
 
     run(home, "export_fx_graph", "--model", "int8", "--out", "graph.json")
     ir = core().import_graph((home / "graph.json").read_text())
@@ -59,11 +59,11 @@ def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
 
 def test_no_clips(home):
     text, _ = run(
-        home, "calibrate", "--model", "model", *WORDS, "--out", "plain", "--method", "none", "--sensitivity", "none",
+        home, "calibrate", "--model", "model", *WORDS, "--out", "plain", "--method", "none", "--smooth", "off", "--sensitivity", "none",
         "--json",
     )  # fmt: skip
     result = json.loads(text)
-    assert result["clips"] == {} == load_checkpoint(home / "plain").clips and result["sensitivity"] == []
+    assert result["smoothed"] == result["clips"] == {} == load_checkpoint(home / "plain").clips and result["sensitivity"] == []
 
 
 @pytest.mark.parametrize(
@@ -73,6 +73,7 @@ def test_no_clips(home):
         (("--data", "no.txt"), "there is no file no.txt"),
         ((*WORDS, "--context", "65"), "--context is 65: expected 2..64"),
         ((*WORDS, "--smooth", "2"), "alpha is 2.0"),
+        ((*WORDS, "--smooth", "some"), "--smooth is 'some': expected auto, off or a number"),
         ((*WORDS, "--method", "percentile", "--percentile", "0"), "percent is 0.0"),
     ],
 )

@@ -41,7 +41,8 @@ class CalibrationOptions:
     Attributes:
         method: of flashflow.quantization.calibration.METHODS.
         percent: of the method "percentile".
-        alpha: of smoothing, 0 to 1; None does not smooth.
+        smooth: moves outliers of activations into weights.
+        alpha: of smoothing, 0 to 1; None tries several for each input.
         context: tokens that the model sees at once.
         sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
             as well, a whole evaluation for each layer.
@@ -49,6 +50,7 @@ class CalibrationOptions:
 
     method: str = "mse"
     percent: float = 99.9
+    smooth: bool = True
     alpha: float | None = None
     context: int = 512
     sensitivity: str = "output"
@@ -60,14 +62,14 @@ class Calibration:
 
     Attributes:
         clips: by weight, of the layers that clip.
-        smoothed: weights that took over outliers of their input.
+        smoothed: the alpha of the weights that took over outliers of their input.
         fp32: on the held-out text, before.
         int8: after, all layers and the token table being codes.
         sensitivity: a row for the layers of each input, the largest first; empty where it was not asked for.
     """
 
     clips: dict[str, float]
-    smoothed: list[str]
+    smoothed: dict[str, float]
     fp32: Perplexity
     int8: Perplexity
     sensitivity: list[Sensitivity]
@@ -127,8 +129,8 @@ def calibrate_model(
         return lambda done, total: report(stage, done / total)
 
     fp32 = measure("measuring fp32")
-    smoothed: list[str] = []
-    if options.alpha is not None:
+    smoothed: dict[str, float] = {}
+    if options.smooth:
         smoothed = smooth(model, observe_inputs(model, batches, of("smoothing")), options.alpha)
     clips = calibrate(model, batches, options.method, percent=options.percent, progress=of("calibrating"))
     set_quantized(model, True)

@@ -32,6 +32,8 @@ METHODS = ("none", "min-max", "percentile", "mse")
 # Candidates of "mse", as shares of the largest magnitude seen.
 _SHARES = (0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1)
 
+_KEPT_ROWS = 64  # of each batch, about
+
 Module = QatLinear | QatEmbedding
 Batches = Sequence[Tensor]  # token ids, i64 [B, S] each
 Progress = Callable[[int, int], None]  # batches done, of how many
@@ -49,17 +51,27 @@ class LayerInput:
         weights: of those layers, by name.
         row_max: max|x| of each token's row.
         channel_max: max|x| of each of the K elements, f32 [K].
+        kept: some of the rows, of each batch.
     """
 
     weights: tuple[str, ...]
     row_max: list[Tensor] = field(default_factory=list)
     channel_max: Tensor = field(default_factory=lambda: torch.zeros(()))
+    kept: list[Tensor] = field(default_factory=list)
 
     def see(self, x: Tensor) -> None:
         """Takes a batch's input [..., K]."""
-        magnitudes = x.detach().float().abs().reshape(-1, x.shape[-1])
+        rows = x.detach().float().reshape(-1, x.shape[-1])
+        magnitudes = rows.abs()
         self.row_max.append(magnitudes.amax(1))
         self.channel_max = torch.maximum(self.channel_max, magnitudes.amax(0))
+        # The first row is of a text's first token, unlike all others in many models; the rest at even distances.
+        self.kept.append(rows[:: max(1, rows.shape[0] // _KEPT_ROWS)].clone())
+
+    def sample(self) -> Tensor:
+        """Some of the rows, f32 [rows, K], at most 256 in all or one a batch."""
+        rows = torch.cat(self.kept)
+        return rows[:: max(1, rows.shape[0] // 256)]
 
     @property
     def max_abs(self) -> float:

@@ -1,75 +1,157 @@
 """Moves outliers from activations into weights, which have a scale for each row (Xiao et al., SmoothQuant, 2023).
 
-Where a norm feeds linear layers, channel k of the norm's output is divided by s[k] and column k of the layers'
+Where the input of linear layers can be scaled for free, its channel k is divided by s[k] and column k of the layers'
 weights multiplied by it, with s[k] = max|x[k]|^alpha / max|w[:, k]|^(1 - alpha). Up to f32's rounding the model
-computes the same; the division is folded into the norm's gain and bias, so it costs nothing at run time.
+computes the same, and it costs nothing at run time, since the division goes
+
+- behind a norm, into its gain and bias;
+- before a gated MLP's down projection, into the rows of the up projection: down(f(gate(x)) * up(x));
+- before attention's output projection, into the rows that make values, which attention only averages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from flashflow.errors import InvalidArgumentError
-from flashflow.models.transformer_blocks import TiedHead, TransformerBlock
+from flashflow.models.transformer_blocks import Attention, GatedMlp, TiedHead, TransformerBlock
 from flashflow.quantization.calibration import LayerInput
+from flashflow.quantization.int8_contract import int8_linear, quantize_rows
 from flashflow.quantization.qat import quantized_modules
 
 __all__ = ["smooth"]
 
 _LEAST = 1e-5  # of magnitudes; a channel that is never used is left alone
+_ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+
+Divide = Callable[[Tensor], None]  # of what makes the input, by s[K]
 
 
-def _norms(model: nn.Module) -> Iterator[tuple[nn.Module, str]]:
-    """The norms that only linear layers read, each with the prefix of those layers' weights."""
+@dataclass(frozen=True)
+class _Seam:
+    """An input that can be scaled.
+
+    Attributes:
+        layer: the prefix of the name of a layer that reads it.
+        divide: where the division goes.
+        heads: for values of attention, (query heads, heads of values): those of one value head are scaled as one.
+    """
+
+    layer: str
+    divide: Divide
+    heads: tuple[int, int] | None = None
+
+
+def _seams(model: nn.Module) -> Iterator[_Seam]:
     for name, block in model.named_modules():
-        if isinstance(block, TransformerBlock):
-            yield block.attn_norm, f"{name}.attn."
-            yield block.mlp_norm, f"{name}.mlp."
+        if not isinstance(block, TransformerBlock):
+            continue
+        attn, mlp = block.attn, block.mlp
+        yield _Seam(f"{name}.attn.{'qkv' if attn.fused_qkv else 'q'}_proj", _rows_of(block.attn_norm))
+        yield _Seam(f"{name}.attn.out_proj", _values_of(attn), (attn.n_heads, attn.n_kv_heads))
+        gated = isinstance(mlp, GatedMlp)
+        yield _Seam(f"{name}.mlp.{'gate' if gated else 'up'}_proj", _rows_of(block.mlp_norm))
+        if gated:
+            yield _Seam(f"{name}.mlp.down_proj", _rows_of(mlp.up_proj))
+    # A tied head's weight is the token table too.
     if isinstance(getattr(model, "norm", None), nn.Module) and not isinstance(model.head, TiedHead):
-        yield model.norm, "head."  # type: ignore[misc]
+        yield _Seam("head", _rows_of(model.norm))  # type: ignore[arg-type]
 
 
-def smooth(model: nn.Module, inputs: Mapping[str, LayerInput], alpha: float) -> list[str]:
-    """Smooths what can be, in place. A tied head cannot: its weight is the token table too.
+def _rows_of(module: nn.Module) -> Divide:
+    """Into a norm, or the rows of a linear layer."""
+
+    def divide(scale: Tensor) -> None:
+        for parameter in (module.weight, getattr(module, "bias", None)):
+            if isinstance(parameter, Tensor):
+                parameter.div_(scale.reshape(-1, *[1] * (parameter.dim() - 1)))
+
+    return divide
+
+
+def _values_of(attn: Attention) -> Divide:
+    """Into the rows that make values; the scale of the query heads that read one value head is the same."""
+
+    def divide(scale: Tensor) -> None:
+        per_value = scale.view(attn.n_kv_heads, -1, attn.head_dim)[:, 0].reshape(-1)
+        layer = attn.qkv_proj if attn.fused_qkv else attn.v_proj
+        for parameter in (layer.weight, layer.bias):
+            if parameter is not None:
+                rows = parameter[-per_value.numel() :]  # queries and keys come first
+                rows.div_(per_value.reshape(-1, *[1] * (rows.dim() - 1)))
+
+    return divide
+
+
+@torch.no_grad()
+def smooth(model: nn.Module, inputs: Mapping[str, LayerInput], alpha: float | None = None) -> dict[str, float]:
+    """Smooths what can be, in place.
 
     Args:
         model: of prepare_qat, of flashflow.models.
         inputs: of observe_inputs.
-        alpha: how much of the activations' unevenness goes into the weights, 0 to 1.
+        alpha: how much of the activations' unevenness goes into the weights, 0 to 1. None tries several for each
+            input, and takes the one whose int8 output is nearest to that of floats on the rows that `inputs` kept;
+            none where nothing is won.
 
     Returns:
-        The weights that were changed, those of norms left aside. Inputs are others now: observe them again.
+        The alpha of each weight whose input was smoothed. Inputs are others now: observe them again.
 
     Raises:
         InvalidArgumentError: alpha is out of range.
     """
-    if not 0 <= alpha <= 1:
+    if alpha is not None and not 0 <= alpha <= 1:
         raise InvalidArgumentError(f"alpha is {alpha}: expected 0 to 1", op="--smooth")
     modules = quantized_modules(model)
-    changed: list[str] = []
-    for norm, prefix in _norms(model):
-        for seen in inputs.values():
-            # Beside the layers that read the norm, attn and mlp have one that reads their inner product.
-            if not seen.weights[0].startswith(prefix) or seen.weights[0].endswith(
-                ("out_proj.weight", "down_proj.weight")
-            ):
-                continue
-            weights = [modules[name].weight for name in seen.weights]
-            with torch.no_grad():
-                scale = _scale(seen.channel_max, torch.stack([w.abs().amax(0) for w in weights]).amax(0), alpha)
-                for weight in weights:
-                    weight.mul_(scale)
-                for name in ("weight", "bias"):
-                    parameter = getattr(norm, name, None)
-                    if parameter is not None:
-                        parameter.div_(scale)
-            changed.extend(seen.weights)
-    return changed
+    # What is found does not depend on what is changed before: rows have scales of their own, and norms no codes.
+    chosen: dict[str, float] = {}
+    for seam in _seams(model):
+        seen = inputs[f"{seam.layer}.weight"]
+        weights = [modules[name].weight for name in seen.weights]
+        largest = torch.stack([weight.abs().amax(0) for weight in weights]).amax(0)
+        best, scale = alpha, None
+        if alpha is None:
+            best, scale = _search(seam, seen, torch.cat(weights), largest)
+        else:
+            scale = _scale(seam, seen.channel_max, largest, alpha)
+        if best is None or scale is None:
+            continue
+        for weight in weights:
+            weight.mul_(scale)
+        seam.divide(scale)
+        chosen.update(dict.fromkeys(seen.weights, best))
+    return chosen
 
 
-def _scale(activations: Tensor, weights: Tensor, alpha: float) -> Tensor:
+def _scale(seam: _Seam, activations: Tensor, weights: Tensor, alpha: float) -> Tensor:
+    if seam.heads is not None:
+        activations, weights = _shared(activations, seam.heads), _shared(weights, seam.heads)
     scale = activations.clamp(min=_LEAST) ** alpha / weights.clamp(min=_LEAST) ** (1 - alpha)
     return torch.where((activations < _LEAST) | (weights < _LEAST), 1.0, scale)
+
+
+def _shared(channels: Tensor, heads: tuple[int, int]) -> Tensor:
+    """The largest of each element over the query heads that share a value head, for all of them."""
+    grouped = channels.view(heads[1], heads[0] // heads[1], -1)
+    return grouped.amax(1, keepdim=True).expand_as(grouped).reshape(-1)
+
+
+def _search(seam: _Seam, seen: LayerInput, weight: Tensor, largest: Tensor) -> tuple[float | None, Tensor | None]:
+    """The best alpha and its scale; None where floats are nearer as they are."""
+    rows = seen.sample()
+    exact = F.linear(rows, weight)
+
+    def error(scale: Tensor | float) -> float:
+        return (int8_linear(rows / scale, *quantize_rows(weight * scale)) - exact).square().sum().item()
+
+    best, chosen, least = None, None, error(1.0)
+    for alpha in _ALPHAS:
+        scale = _scale(seam, seen.channel_max, largest, alpha)
+        if (found := error(scale)) < least:
+            best, chosen, least = alpha, scale, found
+    return best, chosen
