@@ -63,7 +63,10 @@ def test_no_clips(home):
         "--json",
     )  # fmt: skip
     result = json.loads(text)
-    assert result["smoothed"] == result["clips"] == {} == load_checkpoint(home / "plain").clips and result["sensitivity"] == []
+    assert (
+        result["smoothed"] == result["clips"] == {} == load_checkpoint(home / "plain").clips
+        and result["sensitivity"] == []
+    )
 
 
 @pytest.mark.parametrize(
