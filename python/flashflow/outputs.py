@@ -13,11 +13,13 @@ class RequestTiming:
         prefill_s: from its submission to its first token, waiting behind other requests included.
         decode_s: from its first token to its last.
         decode_tok_s: tokens a second after the first one; 0 where there was only one.
+        token_s: when each token came, in seconds after the submission.
     """
 
     prefill_s: float
     decode_s: float
     decode_tok_s: float
+    token_s: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

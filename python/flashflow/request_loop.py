@@ -68,7 +68,8 @@ class Request:
         self._token_ids: list[int] = []
         self._logprobs: list[float] = []
         self._top_logprobs: list[list[tuple[int, float]]] = []
-        self._submitted = self._first = self._last = time.monotonic()
+        self._submitted = time.monotonic()
+        self._times: list[float] = []
 
     @property
     def done(self) -> bool:
@@ -89,12 +90,13 @@ class Request:
     def output(self) -> RequestOutput:
         """The result; only when done."""
         assert self.done
-        decode_s = self._last - self._first
-        count = len(self._token_ids)
+        times = [moment - self._submitted for moment in self._times]
+        decode_s = times[-1] - times[0] if times else 0.0
         timing = RequestTiming(
-            prefill_s=self._first - self._submitted,
+            prefill_s=times[0] if times else 0.0,
             decode_s=decode_s,
-            decode_tok_s=(count - 1) / decode_s if count > 1 and decode_s > 0 else 0.0,
+            decode_tok_s=(len(times) - 1) / decode_s if decode_s > 0 else 0.0,
+            token_s=tuple(times),
         )
         return RequestOutput(
             prompt=self.prompt,
@@ -108,9 +110,7 @@ class Request:
         )
 
     def _take(self, event: TokenEvent) -> None:
-        self._last = time.monotonic()
-        if not self._token_ids:
-            self._first = self._last
+        self._times.append(time.monotonic())
         self._token_ids.append(event.token)
         self._logprobs.append(event.logprob)
         self._top_logprobs.append(list(event.top_logprobs))

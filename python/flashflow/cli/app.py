@@ -11,6 +11,7 @@ import typer
 
 from flashflow.cli.cache import app as cache_app
 from flashflow.cli.calibrate import calibrate
+from flashflow.cli.eval_latency import eval_latency
 from flashflow.cli.eval_perplexity import eval_perplexity
 from flashflow.cli.export import export_checkpoint, export_fx_graph
 from flashflow.cli.generate import generate
@@ -29,6 +30,7 @@ app.command("train")(train)
 app.command("export-fx-graph")(export_fx_graph)
 app.command("export-checkpoint")(export_checkpoint)
 app.command("calibrate")(calibrate)
+app.command("eval-latency")(eval_latency)
 app.command("eval-perplexity")(eval_perplexity)
 app.add_typer(cache_app, name="cache")
 

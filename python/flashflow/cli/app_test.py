@@ -49,6 +49,7 @@ def test_help_lists_the_verbs(tmp_path):
         ("export_fx_graph", "--model-name --out"),
         ("export_checkpoint", "--model --out-dir --out --dtype"),
         ("calibrate", "--model --data --out --method --percentile --smooth --context --tokens --sensitivity --report"),
+        ("eval_latency", "--engine --model --batch --prompt-len --new-tokens --repeats --dtype --device --json"),
         ("eval_perplexity", "--model --data --context --stride --max-tokens --dtype --device --threads --json"),
     ],
 )
@@ -66,6 +67,7 @@ def test_every_flag_is_there(tmp_path, verb, flags):
         (["generate", "--max-tokens", "many"], "--max-tokens"),
         (["generate", "--dtype", "int3"], "--dtype"),
         (["generate", "--device", "tpu"], "--device"),
+        (["eval-latency"], "--engine or --model"),
         (["generate", "--prompt", "a", "--prompt-file", "b"], "--prompt-file"),
         (["generate", "--prompt", "a", "--system", "b"], "--system"),
         (["generat"], "generate"),

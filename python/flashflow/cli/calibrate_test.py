@@ -35,9 +35,24 @@ WORDS = ("--data", "text.txt", "--context", "48", "--tokens", "192", "--eval-tok
 
 def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
     text, said = run(
-        home, "calibrate", "--model", "model", *WORDS, "--out", "int8", "--method", "percentile", "--percentile", "90",
-        "--smooth", "0.5", "--sensitivity", "perplexity", "--report", "report.json",
-    )  # fmt: skip
+        home,
+        "calibrate",
+        "--model",
+        "model",
+        *WORDS,
+        "--out",
+        "int8",
+        "--method",
+        "percentile",
+        "--percentile",
+        "90",
+        "--smooth",
+        "0.5",
+        "--sensitivity",
+        "perplexity",
+        "--report",
+        "report.json",
+    )
     report = json.loads((home / "report.json").read_text())
     clips = load_checkpoint(home / "int8").clips
     assert clips == report["clips"] and len(clips) == 9 and "wte.weight" in clips
@@ -59,9 +74,21 @@ def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
 
 def test_no_clips(home):
     text, _ = run(
-        home, "calibrate", "--model", "model", *WORDS, "--out", "plain", "--method", "none", "--smooth", "off", "--sensitivity", "none",
+        home,
+        "calibrate",
+        "--model",
+        "model",
+        *WORDS,
+        "--out",
+        "plain",
+        "--method",
+        "none",
+        "--smooth",
+        "off",
+        "--sensitivity",
+        "none",
         "--json",
-    )  # fmt: skip
+    )
     result = json.loads(text)
     assert (
         result["smoothed"] == result["clips"] == {} == load_checkpoint(home / "plain").clips

@@ -27,7 +27,7 @@ from flashflow.quantization.qat import quantized_modules
 __all__ = ["smooth"]
 
 _LEAST = 1e-5  # of magnitudes; a channel that is never used is left alone
-_ALPHAS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+_ALPHAS = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 Divide = Callable[[Tensor], None]  # of what makes the input, by s[K]
 
@@ -54,9 +54,9 @@ def _seams(model: nn.Module) -> Iterator[_Seam]:
         attn, mlp = block.attn, block.mlp
         yield _Seam(f"{name}.attn.{'qkv' if attn.fused_qkv else 'q'}_proj", _rows_of(block.attn_norm))
         yield _Seam(f"{name}.attn.out_proj", _values_of(attn), (attn.n_heads, attn.n_kv_heads))
-        gated = isinstance(mlp, GatedMlp)
-        yield _Seam(f"{name}.mlp.{'gate' if gated else 'up'}_proj", _rows_of(block.mlp_norm))
-        if gated:
+        first = "gate" if isinstance(mlp, GatedMlp) else "up"
+        yield _Seam(f"{name}.mlp.{first}_proj", _rows_of(block.mlp_norm))
+        if isinstance(mlp, GatedMlp):
             yield _Seam(f"{name}.mlp.down_proj", _rows_of(mlp.up_proj))
     # A tied head's weight is the token table too.
     if isinstance(getattr(model, "norm", None), nn.Module) and not isinstance(model.head, TiedHead):
@@ -142,16 +142,23 @@ def _shared(channels: Tensor, heads: tuple[int, int]) -> Tensor:
 
 
 def _search(seam: _Seam, seen: LayerInput, weight: Tensor, largest: Tensor) -> tuple[float | None, Tensor | None]:
-    """The best alpha and its scale; None where floats are nearer as they are."""
+    """The best alpha and its scale; None where floats are nearer as they are.
+
+    Each row is taken at its own length, and so is its error: a row is coded by its own largest element, and a few rows
+    of many models are a hundred times the others.
+    """
     rows = seen.sample()
+    rows = rows / rows.norm(dim=1, keepdim=True).clamp(min=_LEAST)
     exact = F.linear(rows, weight)
+    lengths = exact.square().sum(1).clamp(min=_LEAST**2)
 
     def error(scale: Tensor | float) -> float:
-        return (int8_linear(rows / scale, *quantize_rows(weight * scale)) - exact).square().sum().item()
+        coded = int8_linear(rows / scale, *quantize_rows(weight * scale))
+        return ((coded - exact).square().sum(1) / lengths).mean().item()
 
     best, chosen, least = None, None, error(1.0)
     for alpha in _ALPHAS:
-        scale = _scale(seam, seen.channel_max, largest, alpha)
+        scale = _scale(seam, rows.abs().amax(0), largest, alpha)
         if (found := error(scale)) < least:
             best, chosen, least = alpha, scale, found
     return best, chosen
