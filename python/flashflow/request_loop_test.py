@@ -155,6 +155,7 @@ def test_timing_counts_the_tokens_after_the_first():
     loop = make_loop(ScriptedEngine(), b"abc")
     request = loop.submit(None, [1], SamplingParams())
     finish(loop, request)
-    request._submitted, request._first, request._last = 10.0, 10.5, 12.5
+    request._submitted, request._times = 10.0, [10.5, 11.0, 12.5]
     timing = request.output().timing
     assert (timing.prefill_s, timing.decode_s, timing.decode_tok_s) == (0.5, 2.0, 1.0)
+    assert timing.token_s == (0.5, 1.0, 2.5)

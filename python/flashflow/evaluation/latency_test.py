@@ -30,7 +30,7 @@ def test_figures_add_up(llm, batch, new_tokens):
     assert calls == [(0, 3), (1, 3), (2, 3), (3, 3)]
     assert (found.batch, found.prompt_tokens, found.new_tokens, found.repeats) == (batch, 20, new_tokens, 2)
     assert 0 < found.first_token_ms <= found.first_token_p95_ms
-    assert found.total_tokens_per_s > 0 and 0 < found.first_token_percent_of_floor
+    assert found.total_tokens_per_s > 0 and found.first_token_percent_of_floor > 0
     info = llm.engine_info()
     assert found.device_memory_bytes == info["weight_bytes"] + info["kv_cache_bytes"] + info["arena_bytes"]
     assert found.peak_memory_bytes > 1 << 20
