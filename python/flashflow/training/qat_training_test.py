@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from flashflow import LLM
 from flashflow.core import core
 from flashflow.errors import InvalidArgumentError
+from flashflow.evaluation.perplexity import negative_log_likelihood
 from flashflow.frontend.export import export, graph_text
 from flashflow.loaders.checkpoint import load_checkpoint, save_checkpoint
 from flashflow.loaders.torch_weights import read_tensors
@@ -128,6 +130,20 @@ def test_checkpoint_becomes_the_int8_graph_that_was_trained(tmp_path):
         floats = build_model(loaded.config, state)(torch.from_numpy(ids), torch.arange(20).expand(2, 20)).numpy()
     apart = np.abs(ours - found["logits"]).max()
     assert apart < 0.2 * np.abs(ours - floats).max()
+
+
+def test_checkpoint_becomes_an_int8_engine(tmp_path):
+    """Of the quality that training saw: position tables and the KV cache are bf16 there, f32 here."""
+    _, _, trainer = losses(tmp_path / "run", qat="int8")
+    save_checkpoint(tmp_path / "model", MODEL, trainer.model.state_dict())
+    llm = LLM(tmp_path / "model", dtype="int8", device="cpu", cache_dir=tmp_path / "cache", max_batch=1)
+    ids = trainer.dataset.validation[: MODEL.context_length].astype(np.int64)
+    logits = llm.logits(ids.tolist())
+    with torch.no_grad():
+        expected = trainer.model.eval()(torch.from_numpy(ids)[None], torch.arange(len(ids))[None])[0].numpy()
+    ours, theirs = (negative_log_likelihood(part[:-1], ids[1:]) / (len(ids) - 1) for part in (logits, expected))
+    assert theirs < 0.75 * math.log(MODEL.vocab_size)
+    assert ours == pytest.approx(theirs, rel=0.01)
 
 
 def test_checkpointing_is_refused_with_it():
