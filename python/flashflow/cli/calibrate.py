@@ -53,6 +53,14 @@ def calibrate(
             "layer's error is least.",
         ),
     ] = "auto",
+    untie_head: Annotated[
+        bool,
+        typer.Option(
+            "--untie-head",
+            help="Give a tied head weights of its own, which can be smoothed: the file grows by a token table of "
+            "codes, a step reads no more.",
+        ),
+    ] = False,
     context: Annotated[int, typer.Option(help="Tokens that the model sees at once.")] = 512,
     tokens: Annotated[int, typer.Option(help="Tokens to calibrate on, from the text's beginning.", min=2)] = 4096,
     eval_tokens: Annotated[int, typer.Option(help="Tokens to measure on, from its end.", min=2)] = 4096,
@@ -105,6 +113,7 @@ def calibrate(
             percent=percentile,
             smooth=smooth != "off",
             alpha=alpha,
+            untie_head=untie_head,
             context=context,
             sensitivity=sensitivity.value,
         ),

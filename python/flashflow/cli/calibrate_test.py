@@ -101,11 +101,8 @@ def test_no_clips(home):
     ("words", "message"),
     [
         (("--data", "text.txt", "--tokens", "9999"), "text.txt has 640 tokens: 9999 to calibrate on and 4096"),
-        (("--data", "no.txt"), "there is no file no.txt"),
         ((*WORDS, "--context", "65"), "--context is 65: expected 2..64"),
-        ((*WORDS, "--smooth", "2"), "alpha is 2.0"),
         ((*WORDS, "--smooth", "some"), "--smooth is 'some': expected auto, off or a number"),
-        ((*WORDS, "--method", "percentile", "--percentile", "0"), "percent is 0.0"),
     ],
 )
 def test_what_is_wrong_is_said(home, words, message):

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from flashflow.errors import InvalidArgumentError
+from flashflow.errors import InvalidArgumentError, UnsupportedError
 from flashflow.evaluation.perplexity import EncodedText, Perplexity, text_perplexity
 from flashflow.loaders.checkpoint import save_checkpoint
 from flashflow.loaders.loaded_model import LoadedModel
@@ -29,7 +29,7 @@ from flashflow.quantization.calibration import (
 from flashflow.quantization.qat import kept_codes, prepare_qat, set_quantized
 from flashflow.quantization.smoothing import smooth
 
-__all__ = ["Calibration", "CalibrationOptions", "calibrate_model", "sensitivity_table"]
+__all__ = ["Calibration", "CalibrationOptions", "calibrate_model", "sensitivity_table", "with_untied_head"]
 
 Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
 
@@ -43,6 +43,7 @@ class CalibrationOptions:
         percent: of the method "percentile".
         smooth: moves outliers of activations into weights.
         alpha: of smoothing, 0 to 1; None looks for the best of each input.
+        untie_head: gives a tied head weights of its own, which can be smoothed.
         context: tokens that the model sees at once.
         sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
             as well, a whole evaluation for each layer.
@@ -52,6 +53,7 @@ class CalibrationOptions:
     percent: float = 99.9
     smooth: bool = True
     alpha: float | None = None
+    untie_head: bool = False
     context: int = 512
     sensitivity: str = "output"
 
@@ -104,7 +106,10 @@ def calibrate_model(
 
     Raises:
         InvalidArgumentError: an option is out of range, or a text too short.
+        UnsupportedError: the head is to be untied, and the model has none that is tied and could be.
     """
+    if options.untie_head:
+        loaded = with_untied_head(loaded)
     context = options.context
     if not 2 <= context <= loaded.config.context_length:
         raise InvalidArgumentError(
@@ -149,6 +154,21 @@ def calibrate_model(
     report("writing", None)
     save_checkpoint(out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, loaded.metadata)
     return Calibration(clips, smoothed, fp32, int8, sensitivity)
+
+
+def with_untied_head(loaded: LoadedModel) -> LoadedModel:
+    """The same model with a head of its own weights, at first those of the token table.
+
+    Raises:
+        UnsupportedError: the head is not tied, or the architecture has no other.
+    """
+    config = loaded.config
+    if not getattr(config, "tied_head", False):
+        raise UnsupportedError(f"{config.architecture} has no tied head that could have weights of its own", op="head")
+    config = dataclasses.replace(config, tied_head=False)  # type: ignore[call-arg]
+    table = next(iter(config.weight_shapes()))  # a model begins with it
+    weights = {**loaded.weights, "head.weight": loaded.weights[table]}
+    return dataclasses.replace(loaded, config=config, weights=weights)
 
 
 def logits_of(model: nn.Module) -> Callable[[Sequence[int]], npt.NDArray[np.float32]]:
