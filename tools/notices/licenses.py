@@ -31,6 +31,7 @@ FILES = {
 }
 
 PYTHON = {
+    "absl-py": "Apache-2.0",
     "accelerate": "Apache-2.0",
     "annotated-doc": "MIT",
     "annotated-types": "MIT",
@@ -47,6 +48,7 @@ PYTHON = {
     "fonttools": "MIT",
     "fsspec": "BSD-3-Clause",
     "gguf": "MIT",
+    "grpcio": "Apache-2.0",
     "h11": "MIT",
     "hf-xet": "Apache-2.0",
     "httpcore2": "BSD-3-Clause",
@@ -59,6 +61,7 @@ PYTHON = {
     "jinja2": "BSD-3-Clause",
     "kiwisolver": "BSD-3-Clause",
     "librt": "MIT",
+    "markdown": "BSD-3-Clause",
     "markdown-it-py": "MIT",
     "markupsafe": "BSD-3-Clause",
     "matplotlib": "Matplotlib License (based on PSF-2.0)",
@@ -72,6 +75,7 @@ PYTHON = {
     "pathspec": "MPL-2.0",
     "pillow": "MIT-CMU",
     "pluggy": "MIT",
+    "protobuf": "BSD-3-Clause",
     "psutil": "BSD-3-Clause",
     "pybind11": "BSD-3-Clause",
     "pydantic": "MIT",
@@ -90,6 +94,8 @@ PYTHON = {
     "six": "MIT",
     "sortedcontainers": "Apache-2.0",
     "sympy": "BSD-3-Clause",
+    "tensorboard": "Apache-2.0",
+    "tensorboard-data-server": "Apache-2.0",
     "tokenizers": "Apache-2.0",
     "tomli": "MIT",
     "torch": "Apache-2.0 AND Apache-2.0 WITH LLVM-exception AND BSD-2-Clause AND BSD-3-Clause AND BSL-1.0 AND MIT",
@@ -102,6 +108,7 @@ PYTHON = {
     "typing-inspection": "MIT",
     "tzdata": "Apache-2.0",
     "urllib3": "MIT",
+    "werkzeug": "BSD-3-Clause",
 }
 
 # NVIDIA's packages come under its own licenses, whatever their number and names.
