@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import MODEL_HELP, DebugOption, verb
+from flashflow.cli.verb import MODEL_HELP, DebugOption, JsonOption, verb
 from flashflow.errors import InvalidArgumentError, UnsupportedError
 from flashflow.output_folder import make_output_folder
 
@@ -71,7 +71,7 @@ def calibrate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures there too, as JSON.", show_default=False)
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    json_output: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
     """Calibrate a model for int8 on a text, and say what int8 costs it on another part of that text.

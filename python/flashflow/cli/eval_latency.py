@@ -10,7 +10,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import MODEL_HELP, CacheDirOption, DebugOption, Device, Dtype, verb
+from flashflow.cli.verb import (
+    MODEL_HELP,
+    CacheDirOption,
+    DebugOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    QuietOption,
+    ThreadsOption,
+    verb,
+)
 from flashflow.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -29,17 +41,11 @@ def eval_latency(
     prompt_len: Annotated[int, typer.Option(help="Tokens of each prompt, which are random.")] = 128,
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate for each.")] = 64,
     repeats: Annotated[int, typer.Option(help="Measured runs, after one to warm up.")] = 3,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
-    ] = Dtype.AUTO,
-    device: Annotated[
-        Device, typer.Option(help="auto: the GPU where there is one that this build can use.")
-    ] = Device.AUTO,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="as many as the process may use")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    dtype: DtypeOption = Dtype.AUTO,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
     cache_dir: CacheDirOption = None,
     debug: DebugOption = False,
 ) -> None:

@@ -12,7 +12,19 @@ from typing import Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import MODEL_HELP, CacheDirOption, DebugOption, Device, Dtype, verb
+from flashflow.cli.verb import (
+    MODEL_HELP,
+    CacheDirOption,
+    DebugOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    QuietOption,
+    ThreadsOption,
+    verb,
+)
 
 
 @verb
@@ -27,17 +39,11 @@ def eval_perplexity(
     max_tokens: Annotated[
         int | None, typer.Option(help="Take only so many of the text's tokens.", show_default="all", min=1)
     ] = None,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
-    ] = Dtype.AUTO,
-    device: Annotated[
-        Device, typer.Option(help="auto: the GPU where there is one that this build can use.")
-    ] = Device.AUTO,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="as many as the process may use")
-    ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")] = False,
+    dtype: DtypeOption = Dtype.AUTO,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = None,
+    json_output: JsonOption = False,
+    quiet: QuietOption = False,
     cache_dir: CacheDirOption = None,
     debug: DebugOption = False,
 ) -> None:

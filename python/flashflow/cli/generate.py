@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import MODEL_HELP, CacheDirOption, DebugOption, Device, Dtype, verb
+from flashflow.cli.verb import (
+    MODEL_HELP,
+    CacheDirOption,
+    DebugOption,
+    Device,
+    DeviceOption,
+    Dtype,
+    DtypeOption,
+    JsonOption,
+    ThreadsOption,
+    verb,
+)
 from flashflow.errors import InvalidArgumentError
 from flashflow.sampling import SamplingParams
 
@@ -43,15 +54,9 @@ def generate(
         list[str] | None, typer.Option(metavar="TEXT", help="End before this text; may be given several times.")
     ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")] = False,
-    dtype: Annotated[
-        Dtype, typer.Option(help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
-    ] = Dtype.AUTO,
-    device: Annotated[
-        Device, typer.Option(help="auto: the GPU where there is one that this build can use.")
-    ] = Device.AUTO,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads.", show_default="as many as the process may use")
-    ] = None,
+    dtype: DtypeOption = Dtype.AUTO,
+    device: DeviceOption = Device.AUTO,
+    threads: ThreadsOption = None,
     tuning: Annotated[
         Path | None,
         typer.Option(
@@ -60,7 +65,7 @@ def generate(
             show_default="the one in the cache folder",
         ),
     ] = None,
-    json_output: Annotated[bool, typer.Option("--json", help="Print one JSON object, when done.")] = False,
+    json_output: JsonOption = False,
     profile: Annotated[
         bool,
         typer.Option("--profile", help="When done, say on stderr what each operation takes and costs at least."),

@@ -36,6 +36,17 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the log's detai
 CacheDirOption = Annotated[
     Path | None, typer.Option("--cache-dir", metavar="DIR", help="Where built engines are kept.", show_default=False)
 ]
+DtypeOption = Annotated[
+    Dtype, typer.Option("--dtype", help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
+]
+DeviceOption = Annotated[
+    Device, typer.Option("--device", help="auto: the GPU where there is one that this build can use.")
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--threads", help="CPU threads.", show_default="as many as the process may use")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object, when done.")]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 MODEL_HELP = "A name (smollm2-135m), a folder with config.json and *.safetensors, a .gguf or a .ff file."
 
 
