@@ -21,6 +21,16 @@ namespace attention_sm90 {
 
 // Defined a head_dim a file, fused_attention_sm90_d*.cu; args.head_dim is at most kHeadDim.
 template <int kHeadDim>
+cudaError_t LaunchPaged(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <>
+cudaError_t LaunchPaged<64>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <>
+cudaError_t LaunchPaged<80>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <>
+cudaError_t LaunchPaged<96>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <>
+cudaError_t LaunchPaged<128>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <int kHeadDim>
 cudaError_t Launch(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
 template <>
 cudaError_t Launch<64>(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
@@ -96,21 +106,48 @@ cudaError_t LaunchSm80(AttentionParams params, Dtype dtype, bool paged, cudaStre
                                : attention_sm80::Launch<__half>(params, paged, stream);
 }
 
-}  // namespace
-
-cudaError_t FusedAttentionSm90(const AttentionArgs& args, cudaStream_t stream) {
-  if (cudaError_t error = Check(args, 128)) return error;
-  if (args.dtype != Dtype::kBf16 || args.q_start != nullptr) return cudaErrorNotSupported;
+// Launches what `launch` has for head_dim 64, 80, 96 and 128.
+template <class Args>
+cudaError_t LaunchSm90(cudaError_t (*const (&launch)[4])(const Args&, int, int64_t, cudaStream_t), const Args& args,
+                       cudaStream_t stream) {
   int major = 0, sms = 0, l2_bytes = 0;
   if (cudaError_t error = Attribute(cudaDevAttrComputeCapabilityMajor, &major)) return error;
   if (cudaError_t error = Attribute(cudaDevAttrMultiProcessorCount, &sms)) return error;
   if (cudaError_t error = Attribute(cudaDevAttrL2CacheSize, &l2_bytes)) return error;
-  if (major != 9) return cudaErrorNotSupported;
-  const auto launch = args.head_dim <= 64   ? attention_sm90::Launch<64>
-                      : args.head_dim <= 80 ? attention_sm90::Launch<80>
-                      : args.head_dim <= 96 ? attention_sm90::Launch<96>
-                                            : attention_sm90::Launch<128>;
-  return launch(args, sms, l2_bytes, stream);
+  if (major != 9 || args.dtype != Dtype::kBf16) return cudaErrorNotSupported;
+  const int d = args.head_dim;
+  return launch[d <= 64 ? 0 : d <= 80 ? 1 : d <= 96 ? 2 : 3](args, sms, l2_bytes, stream);
+}
+
+// What prefill over pages needs; cudaSuccess if it is there. Then `whole` has all but the cache and the rows.
+cudaError_t CheckPaged(const PagedAttentionArgs& args, AttentionArgs* whole) {
+  const int64_t o_stride = int64_t{args.heads} * args.head_dim;
+  whole->dtype = args.dtype;
+  whole->q = {const_cast<void*>(args.q), 0, args.q_stride, args.head_dim};
+  whole->o = {args.o, 0, o_stride, args.head_dim};
+  whole->k = whole->v = {const_cast<void*>(args.cache), 0, 0, 0};  // for the checks
+  whole->batch = args.rows.rows;
+  whole->heads = args.heads;
+  whole->kv_heads = args.kv_heads;
+  whole->q_tokens = whole->kv_tokens = args.max_row_tokens;
+  whole->head_dim = args.head_dim;
+  whole->scale = args.scale;
+  whole->window = args.window;
+  if (cudaError_t error = Check(*whole, 128)) return error;
+  if (args.page_size < 1 || args.tokens < 0 || args.rows.pages_per_row < 1 || args.rows.row_start == nullptr ||
+      args.rows.kv_len == nullptr || args.rows.block_table == nullptr) {
+    return cudaErrorInvalidValue;
+  }
+  return args.dtype == Dtype::kF32 ? cudaErrorNotSupported : cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t FusedAttentionSm90(const AttentionArgs& args, cudaStream_t stream) {
+  using namespace attention_sm90;
+  if (cudaError_t error = Check(args, 128)) return error;
+  if (args.q_start != nullptr) return cudaErrorNotSupported;
+  return LaunchSm90({Launch<64>, Launch<80>, Launch<96>, Launch<128>}, args, stream);
 }
 
 cudaError_t FusedAttentionSm80(const AttentionArgs& args, cudaStream_t stream) {
@@ -131,31 +168,32 @@ cudaError_t FusedAttention(const AttentionArgs& args, cudaStream_t stream) {
   return cudaErrorNotSupported;
 }
 
-cudaError_t PagedPrefill(const PagedAttentionArgs& args, cudaStream_t stream) {
+cudaError_t PagedPrefillSm90(const PagedAttentionArgs& args, cudaStream_t stream) {
+  using namespace attention_sm90;
   AttentionArgs whole;
-  const int64_t o_stride = int64_t{args.heads} * args.head_dim;
-  whole.dtype = args.dtype;
-  whole.q = {const_cast<void*>(args.q), 0, args.q_stride, args.head_dim};
-  whole.o = {args.o, 0, o_stride, args.head_dim};
-  whole.k = whole.v = {const_cast<void*>(args.cache), 0, 0, 0};  // for the checks
-  whole.batch = args.rows.rows;
-  whole.heads = args.heads;
-  whole.kv_heads = args.kv_heads;
-  whole.q_tokens = whole.kv_tokens = args.max_row_tokens;
-  whole.head_dim = args.head_dim;
-  whole.scale = args.scale;
-  whole.window = args.window;
-  if (cudaError_t error = Check(whole, 128)) return error;
-  if (args.page_size < 1 || args.rows.pages_per_row < 1 || args.rows.row_start == nullptr ||
-      args.rows.kv_len == nullptr || args.rows.block_table == nullptr) {
-    return cudaErrorInvalidValue;
-  }
-  if (args.dtype == Dtype::kF32) return cudaErrorNotSupported;
+  if (cudaError_t error = CheckPaged(args, &whole)) return error;
+  if (args.tokens == 0) return cudaErrorNotSupported;
+  return LaunchSm90({LaunchPaged<64>, LaunchPaged<80>, LaunchPaged<96>, LaunchPaged<128>}, args, stream);
+}
+
+cudaError_t PagedPrefillSm80(const PagedAttentionArgs& args, cudaStream_t stream) {
+  AttentionArgs whole;
+  if (cudaError_t error = CheckPaged(args, &whole)) return error;
   AttentionParams params = ParamsOf(whole);
   params.cache = args.cache;
   params.rows = args.rows;
   params.page_size = args.page_size;
   return LaunchSm80(params, args.dtype, /*paged=*/true, stream);
+}
+
+cudaError_t PagedPrefill(const PagedAttentionArgs& args, cudaStream_t stream) {
+  // A multiprocessor has one tile of the Hopper kernel at a time, and six of the other: where tiles have few queries,
+  // as of rows that decode, most of it would wait.
+  constexpr int kFewTokens = 64;
+  if (args.tokens >= int64_t{kFewTokens} * args.rows.rows) {
+    if (cudaError_t error = PagedPrefillSm90(args, stream); error != cudaErrorNotSupported) return error;
+  }
+  return PagedPrefillSm80(args, stream);
 }
 
 }  // namespace flashflow::cuda

@@ -1,4 +1,5 @@
-// The kernel behind FusedAttentionSm90. See fused_attention.h for what it computes.
+// The kernel behind FusedAttentionSm90 and PagedPrefillSm90. See fused_attention.h and paged_attention.h for what they
+// compute.
 //
 // A CTA is persistent and works on tiles of kWarpgroups * 64 queries of one head. One thread of the first warpgroup
 // streams keys and values, kBlockKeys at a time, through rings in shared memory. Each other warpgroup owns 64 queries:
@@ -9,6 +10,11 @@
 // The warpgroups take turns at issuing products, one block a turn, so that while one's run the others' softmaxes do.
 // Under a causal mask each stops at its own diagonal and only passes its turn on. Tiles are handed out longest first,
 // in a snake over the CTAs, which levels the triangle's unequal rows without a counter in device memory.
+//
+// Over the paged cache rows have lengths of their own, in device memory: every CTA sorts them by their tiles, so that
+// only tiles with work are numbered. A block of keys is then several copies, none of which crosses a page. Blocks of
+// keys are counted from slot 0, and each warpgroup's queries from the row's first, so that what a query adds up does
+// not depend on its neighbors.
 #ifndef KERNELS_CUDA_FUSED_ATTENTION_SM90_CUH_
 #define KERNELS_CUDA_FUSED_ATTENTION_SM90_CUH_
 
@@ -17,6 +23,7 @@
 #include <cuda_runtime.h>
 
 #include <algorithm>
+#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -25,6 +32,8 @@
 #include "kernels/cuda/hopper_barrier.cuh"
 #include "kernels/cuda/hopper_wgmma.cuh"
 #include "kernels/cuda/launch.cuh"
+#include "kernels/cuda/paged_attention.h"
+#include "kernels/cuda/paged_rows.h"
 #include "kernels/cuda/tensor_map.h"
 
 namespace flashflow::cuda::attention_sm90 {
@@ -33,19 +42,32 @@ inline constexpr int kBlockKeys = 128;
 inline constexpr int kWarpgroupQueries = 64;
 inline constexpr int kBlockColumns = 64;  // of a tile in shared memory: 128 bytes
 
+// What a block finds out about the rows of the paged cache, in shared memory.
+inline constexpr int kMostRows = 512;
+inline constexpr int kMostBands = 1024;
+struct RowTable {
+  int start[kMostRows + 1];  // as PagedRows has them
+  int slots[kMostRows];
+  int tiles[kMostRows];   // of a head
+  int order[kMostRows];   // the rows, those of most tiles first
+  int alive[kMostBands];  // how many rows have a tile in a band: they are the first of `order`
+};
+
 enum class MaskKind { kNone, kCausal, kWindow };  // kWindow: causal, and the last keys only
 
-template <int kHeadDim_, int kWarpgroups_, int kStages_, MaskKind kMask>
+template <int kHeadDim_, int kWarpgroups_, int kStages_, MaskKind kMask, bool kPaged_>
 struct Traits {
   static constexpr int kHeadDim = kHeadDim_;        // a multiple of 16
   static constexpr int kWarpgroups = kWarpgroups_;  // that compute
   static constexpr int kStages = kStages_;          // of each ring
   static constexpr bool kCausal = kMask != MaskKind::kNone;
   static constexpr bool kWindow = kMask == MaskKind::kWindow;
+  static constexpr bool kPaged = kPaged_;
 
   static constexpr int kThreads = (1 + kWarpgroups) * 128;
-  static constexpr int kProducerRegisters = kWarpgroups == 2 ? 24 : 32;
-  static constexpr int kConsumerRegisters = kWarpgroups == 2 ? 240 : 160;
+  // To find pages takes more than to find tiles of tensors.
+  static constexpr int kProducerRegisters = kWarpgroups == 2 ? (kPaged ? 72 : 24) : 32;
+  static constexpr int kConsumerRegisters = kWarpgroups == 2 ? (kPaged ? 216 : 240) : 160;
   static constexpr int kTileQueries = kWarpgroups * kWarpgroupQueries;
   // Columns past head_dim are zeros that the copy engine makes up. No product reads whole 16 of them.
   static constexpr int kColumnBlocks = (kHeadDim + kBlockColumns - 1) / kBlockColumns;
@@ -55,9 +77,14 @@ struct Traits {
   static constexpr int kQuerySlots = 2;  // the next tile's queries arrive while this tile's are in use
   static constexpr int kRingBytes = kStages * kKeyBytes;
   static constexpr int kBarriers = 4 * kStages + 2 * kQuerySlots * kWarpgroups;
-  static constexpr int kSharedBytes = kWarpgroups * kQuerySlots * kQueryBytes + 2 * kRingBytes + 8 * kBarriers;
+  static constexpr int kRowTableBytes = kPaged ? sizeof(RowTable) : 0;
+  static constexpr int kSharedBytes =
+      kWarpgroups * kQuerySlots * kQueryBytes + 2 * kRingBytes + 8 * kBarriers + kRowTableBytes;
   static_assert(kHeadDim % 16 == 0);
   static_assert(kSharedBytes <= 227 * 1024);
+  // Warpgroups that take more registers than the launch gave the block would wait for ever.
+  static_assert(kProducerRegisters + kWarpgroups * kConsumerRegisters <=
+                (1 + kWarpgroups) * (64 * 1024 / kThreads / 8 * 8));
 };
 
 struct Params {
@@ -65,44 +92,133 @@ struct Params {
   int window;       // of Traits with one
   int query_tiles;  // a head
   int band_tiles;   // neighboring tiles of a head that are handed out one after another and share keys in L2
+  int bands;        // of a head
   int all_heads;    // batch * heads
   float scale_log2;
+
+  // Of Traits with pages. q_tokens is then the most that a row has, and query_tiles follow from it.
+  PagedRows rows;
+  const __nv_bfloat16* cache;
+  __nv_bfloat16* o;
+  int64_t o_stride;  // between tokens
+  int kv_heads, head_dim;
+  int page_shift;  // page_size is 1 << page_shift
+  int box_slots;   // that one copy moves: a divisor of page_size and of kBlockKeys
 };
 
 struct Tile {
   int query;  // the first; below zero where the tile's first warpgroups have nothing to do
   int head, batch;
+  int q_tokens, kv_tokens;  // of its row
+  int first_token;          // of its row in q and o
 };
 
-// Tile `index` of the order in which they are handed out: bands of all heads, the longest first.
+// Tiles of queries end at the row's last query: if one is incomplete, it is the shortest. `tile` counts from there.
 template <class T>
-__device__ __forceinline__ Tile Locate(const Params& params, int index) {
-  const int tiles_a_band = params.band_tiles * params.all_heads;
-  const int band = index / tiles_a_band;
-  const int rest = index - band * tiles_a_band;
-  const int first = band * params.band_tiles;
-  const int height = min(params.band_tiles, params.query_tiles - first);
-  const int head = rest / height;
-  const int tile = first + rest - head * height;
-  const int batch = head / params.heads;
-  // Tiles end at the last query's warpgroup: if one is incomplete, it is the shortest.
-  const int warpgroups = (params.q_tokens + kWarpgroupQueries - 1) / kWarpgroupQueries;
-  return {(warpgroups - (tile + 1) * T::kWarpgroups) * kWarpgroupQueries, head - batch * params.heads, batch};
+__device__ __forceinline__ int FirstQuery(int q_tokens, int tile) {
+  const int warpgroups = (q_tokens + kWarpgroupQueries - 1) / kWarpgroupQueries;
+  return (warpgroups - (tile + 1) * T::kWarpgroups) * kWarpgroupQueries;
+}
+
+// The tiles of this block, in order. They are numbered in bands of all heads, the longest first.
+template <class T>
+class TileWalk {
+ public:
+  __device__ __forceinline__ TileWalk(const Params& params, const RowTable* rows) : params_(params), rows_(rows) {}
+
+  // The next one; false past the last.
+  __device__ __forceinline__ bool Next(Tile& tile) {
+    const int block = static_cast<int>(blockIdx.x), grid = static_cast<int>(gridDim.x);
+    while (true) {
+      const int index = round_ * grid + (round_ % 2 == 0 ? block : grid - 1 - block);
+      ++round_;
+      if constexpr (T::kPaged) {
+        while (index >= band_end_) {
+          if (++band_ == params_.bands) return false;
+          band_begin_ = band_end_;
+          band_end_ += Height() * params_.heads * rows_->alive[band_];
+        }
+      } else {
+        if (index >= params_.query_tiles * params_.all_heads) return false;
+        band_ = index / (params_.band_tiles * params_.all_heads);
+        band_begin_ = band_ * params_.band_tiles * params_.all_heads;
+      }
+      const int rest = index - band_begin_;
+      const int head = rest / Height();
+      const int in_band = rest - head * Height();
+      tile.batch = head / params_.heads;
+      tile.head = head - tile.batch * params_.heads;
+      if constexpr (T::kPaged) {
+        tile.batch = rows_->order[tile.batch];
+        // The longest row's tiles are numbered from 0 on; a shorter one's are the last of them.
+        const int tile_of_row = band_ * params_.band_tiles + in_band - (params_.query_tiles - rows_->tiles[tile.batch]);
+        if (tile_of_row < 0) continue;
+        tile.first_token = rows_->start[tile.batch];
+        tile.q_tokens = rows_->start[tile.batch + 1] - tile.first_token;
+        tile.kv_tokens = rows_->slots[tile.batch];
+        tile.query = FirstQuery<T>(tile.q_tokens, tile_of_row);
+      } else {
+        tile.first_token = 0;
+        tile.q_tokens = params_.q_tokens;
+        tile.kv_tokens = params_.kv_tokens;
+        tile.query = FirstQuery<T>(tile.q_tokens, band_ * params_.band_tiles + in_band);
+      }
+      return true;
+    }
+  }
+
+ private:
+  __device__ __forceinline__ int Height() const {
+    return min(params_.band_tiles, params_.query_tiles - band_ * params_.band_tiles);
+  }
+
+  const Params& params_;
+  const RowTable* rows_;
+  int round_ = 0, band_ = -1;
+  int band_begin_ = 0, band_end_ = 0;  // numbers of the band's tiles
+};
+
+// By all threads of a block. What it writes is visible after a __syncthreads.
+template <class T>
+__device__ __forceinline__ void FillRowTable(const Params& params, RowTable& table) {
+  const int rows = params.rows.rows;
+  for (int row = threadIdx.x; row <= rows; row += T::kThreads) table.start[row] = params.rows.row_start[row];
+  for (int row = threadIdx.x; row < rows; row += T::kThreads) table.slots[row] = params.rows.kv_len[row];
+  __syncthreads();
+  for (int row = threadIdx.x; row < rows; row += T::kThreads) {
+    table.tiles[row] = (table.start[row + 1] - table.start[row] + T::kTileQueries - 1) / T::kTileQueries;
+  }
+  __syncthreads();
+  for (int row = threadIdx.x; row < rows; row += T::kThreads) {
+    int before = 0;
+    for (int other = 0; other < rows; ++other) {
+      const int more = table.tiles[other] - table.tiles[row];
+      before += more > 0 || (more == 0 && other < row);
+    }
+    table.order[before] = row;
+  }
+  for (int band = threadIdx.x; band < params.bands; band += T::kThreads) {
+    // With so many tiles a row has one in the band.
+    const int least = params.query_tiles - min((band + 1) * params.band_tiles, params.query_tiles) + 1;
+    int alive = 0;
+    for (int row = 0; row < rows; ++row) alive += table.tiles[row] >= least;
+    table.alive[band] = alive;
+  }
 }
 
 // Blocks of keys that queries [0, end) may see.
 template <class T>
-__device__ __forceinline__ int KeyBlocks(const Params& params, int end) {
-  const int all = (params.kv_tokens + kBlockKeys - 1) / kBlockKeys;
+__device__ __forceinline__ int KeyBlocks(const Tile& tile, int end) {
+  const int all = (tile.kv_tokens + kBlockKeys - 1) / kBlockKeys;
   if (!T::kCausal) return all;
-  return min(all, (end + params.kv_tokens - params.q_tokens + kBlockKeys - 1) / kBlockKeys);
+  return min(all, (end + tile.kv_tokens - tile.q_tokens + kBlockKeys - 1) / kBlockKeys);
 }
 
-// The first block of keys that queries from `query` on may see.
+// The first key that queries from `query` on may see.
 template <class T>
-__device__ __forceinline__ int FirstKeyBlock(const Params& params, int query) {
+__device__ __forceinline__ int FirstKey(const Params& params, const Tile& tile, int query) {
   if (!T::kWindow) return 0;
-  return max(0, max(0, query) + 1 + params.kv_tokens - params.q_tokens - params.window) / kBlockKeys;
+  return max(0, max(0, query) + 1 + tile.kv_tokens - tile.q_tokens - params.window);
 }
 
 // The maximum that probabilities are relative to follows the true one only when that has grown by more than a factor of
@@ -160,6 +276,34 @@ __device__ __forceinline__ void Mask(float (&s)[kBlockKeys / 2], const int (&lim
   }
 }
 
+// Of a slot of a row.
+__device__ __forceinline__ int InPage(const Params& params, int slot) { return slot & ((1 << params.page_shift) - 1); }
+
+// Zeros for the values of a box of slots beyond those that the row has, and its values in the others: no copy tells
+// them apart within a page. What else may lie there, NaN too, would reach a sum in spite of a probability of zero. By a
+// warp; `page` < 0: no slot is seen.
+template <class T>
+__device__ __forceinline__ void FillValues(const Params& params, const Tile& tile, int kv_head, int page,
+                                           int first_slot, uint32_t block_of_values) {
+  constexpr int kChunks = T::kHeadDim / 8;  // of 16 bytes
+  const int64_t row = (int64_t{page} * 2 + 1) * params.kv_heads + kv_head;
+  const __nv_bfloat16* from =
+      params.cache + ((row << params.page_shift) + InPage(params, first_slot)) * params.head_dim;
+#pragma unroll 1
+  for (int i = threadIdx.x % 32; i < params.box_slots * kChunks; i += 32) {
+    const int slot = i / kChunks, chunk = i % kChunks;
+    uint4 value = {};
+    if (page >= 0 && first_slot + slot < tile.kv_tokens && chunk * 8 < params.head_dim) {
+      value = *reinterpret_cast<const uint4*>(from + slot * params.head_dim + chunk * 8);
+    }
+    const uint32_t to = block_of_values + chunk / 8 * (kBlockKeys * 128) +
+                        hopper::Swizzle128((first_slot % kBlockKeys + slot) * 128 + chunk % 8 * 16);
+    asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(to), "r"(value.x), "r"(value.y), "r"(value.z),
+                 "r"(value.w)
+                 : "memory");
+  }
+}
+
 template <class T>
 __global__ void __launch_bounds__(T::kThreads, 1)
     FusedAttentionKernel(const __grid_constant__ CUtensorMap map_q, const __grid_constant__ CUtensorMap map_k,
@@ -172,6 +316,8 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   const uint32_t ring_v = ring_k + T::kRingBytes;
   const uint32_t queries = ring_v + T::kRingBytes;
   const uint32_t barriers = queries + T::kWarpgroups * T::kQuerySlots * T::kQueryBytes;
+  RowTable* rows_table = nullptr;
+  if constexpr (T::kPaged) rows_table = reinterpret_cast<RowTable*>(shared + T::kSharedBytes - T::kRowTableBytes);
   const auto k_full = [&](uint32_t stage) { return barriers + 8 * stage; };
   const auto k_empty = [&](uint32_t stage) { return barriers + 8 * (T::kStages + stage); };
   const auto v_full = [&](uint32_t stage) { return barriers + 8 * (2 * T::kStages + stage); };
@@ -204,46 +350,100 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     PrefetchTensorMap(&map_v);
     PrefetchTensorMap(&map_o);
   }
+  if constexpr (T::kPaged) FillRowTable<T>(params, *rows_table);
   __syncthreads();
   LetNextKernelStart();
   AwaitPreviousKernel();
 
-  const int tiles = params.query_tiles * params.all_heads;
-  const int grid = gridDim.x;
-  const auto tile_of_round = [&](int round) {
-    return round * grid + (round % 2 == 0 ? static_cast<int>(blockIdx.x) : grid - 1 - static_cast<int>(blockIdx.x));
-  };
+  TileWalk<T> walk(params, rows_table);
+  Tile tile;
 
   if (role == 0) {
     GiveRegisters<T::kProducerRegisters>();
-    if (threadIdx.x == 0) {
-      RingPosition<T::kStages> ring;
-      RingPosition<T::kQuerySlots> slot;
-      for (int round = 0; round * grid < tiles; ++round) {
-        const int index = tile_of_round(round);
-        if (index >= tiles) continue;
-        const Tile tile = Locate<T>(params, index);
-        const int kv_head = tile.head / params.queries_per_kv_head;
-        const auto load = [&](uint32_t to, const CUtensorMap* map, uint32_t barrier, int rows, int token, int head) {
-          BarrierArriveExpect(barrier, rows * T::kRowBytes);
+    RingPosition<T::kStages> ring;
+    RingPosition<T::kQuerySlots> slot;
+    const auto load = [&](uint32_t to, int block_stride, const CUtensorMap* map, uint32_t barrier, int c1, int c2,
+                          int c3) {
 #pragma unroll
-          for (int block = 0; block < T::kColumnBlocks; ++block) {
-            TensorLoad4d(to + block * rows * kBlockColumns * 2, map, barrier, block * kBlockColumns, token, head,
-                         tile.batch);
-          }
-        };
-        for (int w = 0; w < T::kWarpgroups; ++w) {
-          BarrierWait(q_empty(w, slot.stage), slot.parity ^ 1);
-          load(query_slot(w, slot.stage), &map_q, q_full(w, slot.stage), kWarpgroupQueries,
-               tile.query + w * kWarpgroupQueries, tile.head);
-        }
+      for (int block = 0; block < T::kColumnBlocks; ++block) {
+        TensorLoad4d(to + block * block_stride, map, barrier, block * kBlockColumns, c1, c2, c3);
+      }
+    };
+    const auto load_queries = [&] {
+      for (int w = 0; w < T::kWarpgroups; ++w) {
+        BarrierWait(q_empty(w, slot.stage), slot.parity ^ 1);
+        BarrierArriveExpect(q_full(w, slot.stage), T::kQueryBytes);
+        load(query_slot(w, slot.stage), kWarpgroupQueries * 128, &map_q, q_full(w, slot.stage),
+             tile.first_token + tile.query + w * kWarpgroupQueries, tile.head, T::kPaged ? 0 : tile.batch);
+      }
+    };
+    if constexpr (T::kPaged) {
+      // A lane has a box of each block.
+      const int lane = threadIdx.x;
+      while (threadIdx.x < 32 && walk.Next(tile)) {
+        if (lane == 0) load_queries();
         slot.Next();
-        const int blocks = KeyBlocks<T>(params, tile.query + T::kTileQueries);
-        for (int block = FirstKeyBlock<T>(params, tile.query); block < blocks; ++block) {
+        const int kv_head = tile.head / params.queries_per_kv_head;
+        const int32_t* pages = params.rows.block_table + int64_t{tile.batch} * params.rows.pages_per_row;
+        const int first_key = FirstKey<T>(params, tile, tile.query);
+        const int blocks = KeyBlocks<T>(tile, tile.query + T::kTileQueries);
+        const int box_bytes = params.box_slots * T::kRowBytes;
+        const auto page_of = [&](int block) {
+          const int first_slot = block * kBlockKeys + lane * params.box_slots;
+          const bool seen = block < blocks && lane * params.box_slots < kBlockKeys && first_slot < tile.kv_tokens &&
+                            first_slot + params.box_slots > first_key;
+          return seen ? pages[first_slot >> params.page_shift] : -1;
+        };
+        int block = first_key / kBlockKeys;
+#pragma unroll 1
+        for (int next_page = page_of(block); block < blocks; ++block) {
+          const int page = next_page;
+          next_page = page_of(block + 1);
+          const int first_slot = block * kBlockKeys + lane * params.box_slots;
+          const int in_page = InPage(params, first_slot);
+          const uint32_t to = ring.stage * T::kKeyBytes + lane * params.box_slots * 128;
+          const int seen = __popc(__ballot_sync(~0u, page >= 0));
           BarrierWait(k_empty(ring.stage), ring.parity ^ 1);
-          load(ring_k + ring.stage * T::kKeyBytes, &map_k, k_full(ring.stage), kBlockKeys, block * kBlockKeys, kv_head);
+          if (lane == 0) BarrierArriveExpect(k_full(ring.stage), seen * box_bytes);
+          __syncwarp();
+          if (page >= 0) load(ring_k + to, kBlockKeys * 128, &map_k, k_full(ring.stage), in_page, kv_head, page);
+
+          const bool whole = page >= 0 && first_slot + params.box_slots <= tile.kv_tokens;
+          const int copied = __popc(__ballot_sync(~0u, whole));
           BarrierWait(v_empty(ring.stage), ring.parity ^ 1);
-          load(ring_v + ring.stage * T::kKeyBytes, &map_v, v_full(ring.stage), kBlockKeys, block * kBlockKeys, kv_head);
+          uint32_t rest = __ballot_sync(~0u, lane * params.box_slots < kBlockKeys && !whole);
+          if (rest != 0) {
+            for (; rest != 0; rest &= rest - 1) {
+              const int box = __ffs(static_cast<int>(rest)) - 1;
+              FillValues<T>(params, tile, kv_head, __shfl_sync(~0u, page, box),
+                            block * kBlockKeys + box * params.box_slots, ring_v + ring.stage * T::kKeyBytes);
+            }
+            AsyncProxyFence();
+          }
+          __syncwarp();
+          if (lane == 0) BarrierArriveExpect(v_full(ring.stage), copied * box_bytes);
+          __syncwarp();
+          if (whole) {
+            load(ring_v + to, kBlockKeys * 128, &map_k, v_full(ring.stage), in_page, params.kv_heads + kv_head, page);
+          }
+          ring.Next();
+        }
+      }
+    } else {
+      while (threadIdx.x == 0 && walk.Next(tile)) {
+        load_queries();
+        slot.Next();
+        const int kv_head = tile.head / params.queries_per_kv_head;
+        const int blocks = KeyBlocks<T>(tile, tile.query + T::kTileQueries);
+        for (int block = FirstKey<T>(params, tile, tile.query) / kBlockKeys; block < blocks; ++block) {
+          const auto load_block = [&](uint32_t to, const CUtensorMap* map, uint32_t barrier) {
+            BarrierArriveExpect(barrier, T::kKeyBytes);
+            load(to, kBlockKeys * 128, map, barrier, block * kBlockKeys, kv_head, tile.batch);
+          };
+          BarrierWait(k_empty(ring.stage), ring.parity ^ 1);
+          load_block(ring_k + ring.stage * T::kKeyBytes, &map_k, k_full(ring.stage));
+          BarrierWait(v_empty(ring.stage), ring.parity ^ 1);
+          load_block(ring_v + ring.stage * T::kKeyBytes, &map_v, v_full(ring.stage));
           ring.Next();
         }
       }
@@ -266,22 +466,17 @@ __global__ void __launch_bounds__(T::kThreads, 1)
     RingPosition<T::kStages> ring;  // of the block whose scores are next
     RingPosition<T::kQuerySlots> slot;
     uint32_t storing = 0;  // the barrier to arrive on once the last tile's output has left its query slot; 0 for none
-    for (int round = 0; round * grid < tiles; ++round) {
-      const int index = tile_of_round(round);
-      if (index >= tiles) continue;
-      const Tile tile = Locate<T>(params, index);
-      const int first_query = tile.query + warpgroup * kWarpgroupQueries;
-      const int all_blocks = KeyBlocks<T>(params, tile.query + T::kTileQueries);
-      const int first_block = FirstKeyBlock<T>(params, tile.query);
-      const int blocks = first_query >= 0 ? KeyBlocks<T>(params, first_query + kWarpgroupQueries) : first_block;
+    while (walk.Next(tile)) {
+      const int first_query = tile.query + static_cast<int>(warpgroup) * kWarpgroupQueries;
+      const int past = tile.kv_tokens - tile.q_tokens;
+      const int all_blocks = KeyBlocks<T>(tile, tile.query + T::kTileQueries);
+      const int first_block = FirstKey<T>(params, tile, tile.query) / kBlockKeys;
+      const int blocks = first_query >= 0 ? KeyBlocks<T>(tile, first_query + kWarpgroupQueries) : first_block;
       // Blocks that every one of the warpgroup's queries sees whole.
-      const int open_keys =
-          T::kCausal ? min(params.kv_tokens, first_query + 1 + params.kv_tokens - params.q_tokens) : params.kv_tokens;
+      const int open_keys = T::kCausal ? min(tile.kv_tokens, first_query + 1 + past) : tile.kv_tokens;
       const int open_blocks = min(blocks, open_keys / kBlockKeys);
       const int first_open_block =
-          T::kWindow ? (max(0, first_query + kWarpgroupQueries + params.kv_tokens - params.q_tokens - params.window) +
-                        kBlockKeys - 1) /
-                           kBlockKeys
+          T::kWindow ? (max(0, first_query + kWarpgroupQueries + past - params.window) + kBlockKeys - 1) / kBlockKeys
                      : 0;
 
       const uint32_t q_shared = query_slot(warpgroup, slot.stage);
@@ -327,8 +522,7 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         int limit[2];
 #pragma unroll
         for (int i = 0; i < 2; ++i) {
-          const int visible = T::kCausal ? min(params.kv_tokens, row + 8 * i + 1 + params.kv_tokens - params.q_tokens)
-                                         : params.kv_tokens;
+          const int visible = T::kCausal ? min(tile.kv_tokens, row + 8 * i + 1 + past) : tile.kv_tokens;
           limit[i] = visible - block * kBlockKeys - 2 * (lane % 4);
         }
         Mask<T>(s, limit, params.window);
@@ -411,8 +605,10 @@ __global__ void __launch_bounds__(T::kThreads, 1)
         ring.Next();
       }
 
-      // The queries are no longer needed: their slot takes the output, in the same layout.
+      // The queries are no longer needed: their slot takes the output, in the same layout. In a batch of rows of many
+      // lengths the copy engine would write over the next row where this one ends within the tile.
       if (blocks > first_block) {
+        const bool whole = !T::kPaged || first_query + kWarpgroupQueries <= tile.q_tokens;
         float inverse[2];
 #pragma unroll
         for (int row = 0; row < 2; ++row) {
@@ -421,22 +617,35 @@ __global__ void __launch_bounds__(T::kThreads, 1)
           sum += __shfl_xor_sync(~0u, sum, 2);
           inverse[row] = 1.0f / sum;
         }
+        if (whole) {
 #pragma unroll
-        for (int i = 0; i < T::kHeadDim / 16; ++i) {
-          const float* x = o + 8 * i;
-          const uint32_t at = q_shared + i / 4 * (kWarpgroupQueries * 128) +
-                              Swizzle128((warp * 16 + lane % 16) * 128 + i % 4 * 32 + lane / 16 * 16);
-          StoreMatrix4(at, PackBf16(x[0] * inverse[0], x[1] * inverse[0]),
-                       PackBf16(x[2] * inverse[1], x[3] * inverse[1]), PackBf16(x[4] * inverse[0], x[5] * inverse[0]),
-                       PackBf16(x[6] * inverse[1], x[7] * inverse[1]));
+          for (int i = 0; i < T::kHeadDim / 16; ++i) {
+            const float* x = o + 8 * i;
+            const uint32_t at = q_shared + i / 4 * (kWarpgroupQueries * 128) +
+                                Swizzle128((warp * 16 + lane % 16) * 128 + i % 4 * 32 + lane / 16 * 16);
+            StoreMatrix4(at, PackBf16(x[0] * inverse[0], x[1] * inverse[0]),
+                         PackBf16(x[2] * inverse[1], x[3] * inverse[1]), PackBf16(x[4] * inverse[0], x[5] * inverse[0]),
+                         PackBf16(x[6] * inverse[1], x[7] * inverse[1]));
+          }
+        } else if constexpr (T::kPaged) {
+          const int query = first_query + warp * 16 + lane / 4;
+          __nv_bfloat16* to = params.o + (tile.first_token + query) * params.o_stride + tile.head * params.head_dim;
+#pragma unroll
+          for (int i = 0; i < T::kHeadDim / 4; ++i) {
+            const int half = i % 2, column = i / 2 * 8 + 2 * (lane % 4);
+            if (query + 8 * half < tile.q_tokens && column < params.head_dim) {
+              *reinterpret_cast<uint32_t*>(to + half * 8 * params.o_stride + column) =
+                  PackBf16(o[2 * i] * inverse[half], o[2 * i + 1] * inverse[half]);
+            }
+          }
         }
         AsyncProxyFence();
         NamedBarrierSync(1 + warpgroup, 128);
-        if (leader) {
+        if (leader && whole) {
 #pragma unroll
           for (int block = 0; block < T::kColumnBlocks; ++block) {
-            TensorStore4d(&map_o, q_shared + block * (kWarpgroupQueries * 128), block * kBlockColumns, first_query,
-                          tile.head, tile.batch);
+            TensorStore4d(&map_o, q_shared + block * (kWarpgroupQueries * 128), block * kBlockColumns,
+                          tile.first_token + first_query, tile.head, T::kPaged ? 0 : tile.batch);
           }
           StoreCommit();
         }
@@ -454,15 +663,15 @@ __global__ void __launch_bounds__(T::kThreads, 1)
 #endif
 }
 
-inline cudaError_t Encode(const AttentionTensor& tensor, const AttentionArgs& args, int tokens, int heads,
-                          int box_tokens, CUtensorMap* map) {
+inline cudaError_t Encode(const AttentionTensor& tensor, int head_dim, int tokens, int heads, int batch, int box_tokens,
+                          CUtensorMap* map) {
   TensorMapDesc desc;
   desc.data = tensor.data;
   desc.rank = 4;
-  desc.extents[0] = args.head_dim;
+  desc.extents[0] = head_dim;
   desc.extents[1] = tokens;
   desc.extents[2] = heads;
-  desc.extents[3] = args.batch;
+  desc.extents[3] = batch;
   desc.strides[0] = 1;
   desc.strides[1] = tensor.token_stride;
   desc.strides[2] = tensor.head_stride;
@@ -476,13 +685,16 @@ inline cudaError_t Encode(const AttentionTensor& tensor, const AttentionArgs& ar
 
 template <class T>
 cudaError_t LaunchTraits(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  const auto encode = [&](const AttentionTensor& tensor, int tokens, int heads, int box_tokens, CUtensorMap* map) {
+    return Encode(tensor, args.head_dim, tokens, heads, args.batch, box_tokens, map);
+  };
   CUtensorMap map_q, map_k, map_v, map_o;
-  if (cudaError_t error = Encode(args.q, args, args.q_tokens, args.heads, kWarpgroupQueries, &map_q)) return error;
-  if (cudaError_t error = Encode(args.k, args, args.kv_tokens, args.kv_heads, kBlockKeys, &map_k)) return error;
-  if (cudaError_t error = Encode(args.v, args, args.kv_tokens, args.kv_heads, kBlockKeys, &map_v)) return error;
-  if (cudaError_t error = Encode(args.o, args, args.q_tokens, args.heads, kWarpgroupQueries, &map_o)) return error;
+  if (cudaError_t error = encode(args.q, args.q_tokens, args.heads, kWarpgroupQueries, &map_q)) return error;
+  if (cudaError_t error = encode(args.k, args.kv_tokens, args.kv_heads, kBlockKeys, &map_k)) return error;
+  if (cudaError_t error = encode(args.v, args.kv_tokens, args.kv_heads, kBlockKeys, &map_v)) return error;
+  if (cudaError_t error = encode(args.o, args.q_tokens, args.heads, kWarpgroupQueries, &map_o)) return error;
 
-  Params params;
+  Params params = {};
   params.heads = args.heads;
   params.queries_per_kv_head = args.heads / args.kv_heads;
   params.q_tokens = args.q_tokens;
@@ -503,17 +715,80 @@ cudaError_t LaunchTraits(const AttentionArgs& args, int sms, int64_t l2_bytes, c
 
 template <int kHeadDim, int kWarpgroups, int kStages>
 cudaError_t LaunchShape(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
-  if (args.window > 0) {
-    return LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kWindow>>(args, sms, l2_bytes, stream);
+  const auto launch = [&]<MaskKind kMask>() {
+    return LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, kMask, /*kPaged=*/false>>(args, sms, l2_bytes, stream);
+  };
+  if (args.window > 0) return launch.template operator()<MaskKind::kWindow>();
+  return args.causal ? launch.template operator()<MaskKind::kCausal>() : launch.template operator()<MaskKind::kNone>();
+}
+
+template <class T>
+cudaError_t LaunchPagedTraits(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  // Groups of eight rows are what the swizzle repeats over.
+  const auto page_size = static_cast<unsigned>(args.page_size);
+  if (!std::has_single_bit(page_size) || page_size < 8 || args.rows.rows > kMostRows) return cudaErrorNotSupported;
+  const int box_slots = std::min(args.page_size, kBlockKeys);
+  const int64_t o_stride = int64_t{args.heads} * args.head_dim, head_elements = int64_t{args.page_size} * args.head_dim;
+  CUtensorMap map_q, map_cache, map_o;
+  if (cudaError_t error = Encode({const_cast<void*>(args.q), 0, args.q_stride, args.head_dim}, args.head_dim,
+                                 args.tokens, args.heads, 1, kWarpgroupQueries, &map_q)) {
+    return error;
   }
-  return args.causal
-             ? LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kCausal>>(args, sms, l2_bytes, stream)
-             : LaunchTraits<Traits<kHeadDim, kWarpgroups, kStages, MaskKind::kNone>>(args, sms, l2_bytes, stream);
+  if (cudaError_t error = Encode({args.o, 0, o_stride, args.head_dim}, args.head_dim, args.tokens, args.heads, 1,
+                                 kWarpgroupQueries, &map_o)) {
+    return error;
+  }
+  // Keys' heads and then values' are a page's. How many pages there are only the block table says.
+  constexpr int kManyPages = 1 << 30;
+  const AttentionTensor cache = {const_cast<void*>(args.cache), 2 * args.kv_heads * head_elements, args.head_dim,
+                                 head_elements};
+  if (cudaError_t error =
+          Encode(cache, args.head_dim, args.page_size, 2 * args.kv_heads, kManyPages, box_slots, &map_cache)) {
+    return error;
+  }
+
+  Params params = {};
+  params.heads = args.heads;
+  params.queries_per_kv_head = args.heads / args.kv_heads;
+  params.q_tokens = args.max_row_tokens;
+  params.window = args.window;
+  params.query_tiles = (args.max_row_tokens + T::kTileQueries - 1) / T::kTileQueries;
+  params.all_heads = args.rows.rows * args.heads;
+  params.scale_log2 = args.scale * kLog2E;
+  params.rows = args.rows;
+  params.cache = static_cast<const __nv_bfloat16*>(args.cache);
+  params.o = static_cast<__nv_bfloat16*>(args.o);
+  params.o_stride = o_stride;
+  params.kv_heads = args.kv_heads;
+  params.head_dim = args.head_dim;
+  params.page_shift = std::countr_zero(page_size);
+  params.box_slots = box_slots;
+  // As above, but of rows whose slots are this step's. Heads of 64 gain nothing by it.
+  const int64_t kv_bytes = int64_t{4} * args.tokens * args.kv_heads * args.head_dim;
+  params.band_tiles = T::kHeadDim <= 64 || kv_bytes <= l2_bytes / 2 ? 1 : 8 / T::kWarpgroups;
+  params.bands = (params.query_tiles + params.band_tiles - 1) / params.band_tiles;
+  if (params.bands > kMostBands) return cudaErrorNotSupported;
+
+  const int64_t most_tiles = (args.tokens / T::kTileQueries + int64_t{args.rows.rows}) * args.heads;
+  return LaunchOverlapped(FusedAttentionKernel<T>, static_cast<int>(std::min<int64_t>(most_tiles, sms)), 1, T::kThreads,
+                          T::kSharedBytes, stream, map_q, map_cache, map_cache, map_o, params);
+}
+
+template <int kHeadDim, int kWarpgroups, int kStages>
+cudaError_t LaunchPagedShape(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  const auto launch = [&]<MaskKind kMask>() {
+    return LaunchPagedTraits<Traits<kHeadDim, kWarpgroups, kStages, kMask, /*kPaged=*/true>>(args, sms, l2_bytes,
+                                                                                             stream);
+  };
+  return args.window > 0 ? launch.template operator()<MaskKind::kWindow>()
+                         : launch.template operator()<MaskKind::kCausal>();
 }
 
 // Defined a head_dim a file, fused_attention_sm90_*.cu; args.head_dim is at most kHeadDim.
 template <int kHeadDim>
 cudaError_t Launch(const AttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
+template <int kHeadDim>
+cudaError_t LaunchPaged(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream);
 
 }  // namespace flashflow::cuda::attention_sm90
 

@@ -10,4 +10,12 @@ cudaError_t Launch<64>(const AttentionArgs& args, int sms, int64_t l2_bytes, cud
                                                                : LaunchShape<64, 2, 4>(args, sms, l2_bytes, stream);
 }
 
+template <>
+cudaError_t LaunchPaged<64>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  // Likewise: what rows there are only the device knows, but not how many tokens.
+  return int64_t{args.tokens} * args.heads / (3 * kWarpgroupQueries) >= sms
+             ? LaunchPagedShape<64, 3, 4>(args, sms, l2_bytes, stream)
+             : LaunchPagedShape<64, 2, 4>(args, sms, l2_bytes, stream);
+}
+
 }  // namespace flashflow::cuda::attention_sm90

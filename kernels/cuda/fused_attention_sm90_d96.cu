@@ -7,4 +7,9 @@ cudaError_t Launch<96>(const AttentionArgs& args, int sms, int64_t l2_bytes, cud
   return LaunchShape<96, 2, 2>(args, sms, l2_bytes, stream);
 }
 
+template <>
+cudaError_t LaunchPaged<96>(const PagedAttentionArgs& args, int sms, int64_t l2_bytes, cudaStream_t stream) {
+  return LaunchPagedShape<96, 2, 2>(args, sms, l2_bytes, stream);
+}
+
 }  // namespace flashflow::cuda::attention_sm90

@@ -22,6 +22,7 @@ struct PagedAttentionArgs {
   const void* cache = nullptr;  // one layer: [pages][2 (k, v)][kv_heads][page_size][head_dim]
   PagedRows rows;               // pages that hold no visible slot are not looked at
   int max_row_tokens = 1;       // no row has more tokens
+  int tokens = 0;               // that q and o have, all rows'; 0: not known, and prefill is slower
   int heads = 0, kv_heads = 0, head_dim = 0, page_size = 0;
   float scale = 0;  // positive; usually 1 / sqrt(head_dim)
   int window = 0;
@@ -45,12 +46,22 @@ struct PagedAttentionArgs {
 // allocates nothing and does not wait.
 cudaError_t PagedAttention(const PagedAttentionArgs& args, cudaStream_t stream);
 
-// The same for rows of many tokens, chunks of prompts: keys are read once for 64 queries of a head. A token's bits
-// again depend on its q and its slots only, but are not those of PagedAttention. blocks_per_row is not used.
+// The same for rows of many tokens, chunks of prompts: keys are read once for 64 queries of a head, or for more. By the
+// faster of the kernels below, which `tokens`, the number of rows and the GPU decide. blocks_per_row is not used.
 //
-// Supports (else cudaErrorNotSupported): bf16 and f16; head_dim a multiple of 8 up to 128; q and the cache 16-byte
-// aligned, q_stride a multiple of 8; compute capability 8.0 and up.
+// With either kernel a token's bits again depend on its q and its slots only, but are not those of PagedAttention nor
+// those of the other kernel.
 cudaError_t PagedPrefill(const PagedAttentionArgs& args, cudaStream_t stream);
+
+// The Hopper kernel. It reads `rows` before the kernels ahead of it in the stream have ended: those must not write what
+// it points to. Supports (else cudaErrorNotSupported):
+//   bf16; head_dim a multiple of 8 up to 128; page_size a multiple of 8
+//   q, o and the cache 16-byte aligned, q_stride a multiple of 8
+//   `tokens` known; at most 512 rows
+cudaError_t PagedPrefillSm90(const PagedAttentionArgs& args, cudaStream_t stream);
+
+// For compute capability 8.0 and up. bf16 and f16; head_dim, alignments and q_stride as above.
+cudaError_t PagedPrefillSm80(const PagedAttentionArgs& args, cudaStream_t stream);
 
 // Rows of one new token, or none.
 struct PagedDecodeArgs {

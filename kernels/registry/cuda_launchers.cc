@@ -466,10 +466,11 @@ absl::StatusOr<AttentionAttrs> AttentionAttrsOf(const AttrMap& attrs) {
   return decoded;
 }
 
-// Queries of `heads` heads that lie `stride` elements apart, over the cache that holds their keys and values already.
+// Queries of `tokens` and `heads`, tokens `stride` elements apart, over the cache that holds their keys and values
+// already.
 template <bool invariant>
 absl::Status Attend(const cuda::Api& api, const LaunchContext& context, const AttentionAttrs& attrs, DType dtype,
-                    const void* q, int64_t stride, int64_t heads, const cuda::PagedRows& rows) {
+                    const void* q, int64_t stride, int64_t tokens, int64_t heads, const cuda::PagedRows& rows) {
   FF_RETURN_IF_ERROR(CheckCacheDtype(context, dtype));
   const CacheView& cache = *context.cache;
   cuda::PagedAttentionArgs args;
@@ -480,6 +481,7 @@ absl::Status Attend(const cuda::Api& api, const LaunchContext& context, const At
   FF_ASSIGN_OR_RETURN(args.cache, LayerOf(cache, attrs.layer));
   args.rows = rows;
   FF_ASSIGN_OR_RETURN(args.max_row_tokens, Int(std::max<int64_t>(context.rows.max_row_tokens, 1)));
+  FF_ASSIGN_OR_RETURN(args.tokens, Int(tokens));
   FF_ASSIGN_OR_RETURN(args.heads, Int(heads));
   FF_ASSIGN_OR_RETURN(args.kv_heads, Int(cache.kv_heads));
   FF_ASSIGN_OR_RETURN(args.head_dim, Int(cache.head_dim));
@@ -508,7 +510,7 @@ absl::StatusOr<CheckedLaunchFn> BindPagedAttention(const cuda::Api& api, const B
     FF_RETURN_IF_ERROR(CheckDims("result", context.outputs[0], DimsOf(q)));
     FF_ASSIGN_OR_RETURN(const cuda::PagedRows rows, PagedRowsOf(context, 1));
     if (q.NumElements() == 0) return absl::OkStatus();
-    return Attend<invariant>(api, context, attrs, q.dtype, q.data, q.dims[1] * q.dims[2], q.dims[1], rows);
+    return Attend<invariant>(api, context, attrs, q.dtype, q.data, q.dims[1] * q.dims[2], q.dims[0], q.dims[1], rows);
   };
 }
 
@@ -572,7 +574,7 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
       if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
     }
     FF_RETURN_IF_ERROR(ToStatus(api, context, api.rope_append(append, StreamOf(context))));
-    return Attend<invariant>(api, context, attrs, qkv.dtype, queries, stride, heads, rows);
+    return Attend<invariant>(api, context, attrs, qkv.dtype, queries, stride, tokens, heads, rows);
   };
 }
 

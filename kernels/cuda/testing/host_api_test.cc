@@ -418,6 +418,11 @@ TEST_F(HostApiTest, PagedAttentionIsAttention) {
             std::vector<float>(qkv.begin() + (kHeads + 1) * kDim, qkv.begin() + kWidth))
       << "a token alone sees its own value";
 
+  paged.tokens = kTokens;
+  EXPECT_EQ(api().paged_attention(paged, stream_), cudaSuccess);
+  paged.tokens = -1;
+  EXPECT_EQ(api().paged_attention(paged, stream_), cudaErrorInvalidValue);
+  paged.tokens = 0;
   paged.max_row_tokens = 1;
   EXPECT_EQ(api().paged_attention(paged, stream_), cudaErrorInvalidValue) << "a row has two";
 }

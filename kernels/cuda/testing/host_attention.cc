@@ -137,7 +137,7 @@ cudaError_t Compute(const HostMemory& memory, const RopeAppendArgs& args) {
 cudaError_t Refuse(const PagedAttentionArgs& args) {
   if (args.q == nullptr || args.o == nullptr || args.cache == nullptr || !Present(args.rows) ||
       args.max_row_tokens < 1 || args.kv_heads < 1 || args.heads < 1 || args.heads % args.kv_heads != 0 ||
-      args.page_size < 1 || args.head_dim < 1 || !(args.scale > 0) || args.window < 0) {
+      args.tokens < 0 || args.page_size < 1 || args.head_dim < 1 || !(args.scale > 0) || args.window < 0) {
     return cudaErrorInvalidValue;
   }
   const bool taken = args.dtype != Dtype::kS8 && args.head_dim % 8 == 0 && args.head_dim <= 256 &&
@@ -153,7 +153,7 @@ cudaError_t RefusePagedPrefill(const PagedAttentionArgs& args) {
 
 cudaError_t Compute(const HostMemory& memory, const PagedAttentionArgs& args) {
   if (!Holds(memory, args.rows)) return cudaErrorIllegalAddress;
-  const int64_t tokens = args.rows.row_start[args.rows.rows];
+  const int64_t tokens = args.tokens != 0 ? args.tokens : args.rows.row_start[args.rows.rows];
   const int64_t width = int64_t{args.heads} * args.head_dim;
   if (!memory.HoldsRows(args.q, args.dtype, tokens, width, args.q_stride) ||
       !memory.HoldsRows(args.o, args.dtype, tokens, width, width)) {

@@ -79,6 +79,9 @@ __global__ void OracleKernel(PagedAttentionArgs p, double* expected, double* tol
   }
 }
 
+using Kernel = cudaError_t (*)(const PagedAttentionArgs&, cudaStream_t);
+constexpr int kMostPrefillRows = 512;  // that the Hopper kernel takes
+
 struct Case {
   std::vector<RowSize> rows;
   int heads, kv_heads, head_dim;
@@ -180,22 +183,76 @@ void Run(const Case& test, uint64_t seed, Report& report) {
   args.max_row_tokens = 1;
   same_bits("bits depend on how tokens are put together into rows");
 
-  // The kernel for many tokens: right, and with bits of its own that depend on nothing beside a token either.
-  if (!std::is_same_v<E, float> && d <= 128) {
+  // The kernels for many tokens: right, and with bits of their own that depend on nothing beside a token either.
+  PagedAttentionArgs prefill = args;
+  prefill.tokens = tokens;
+  prefill.rows = rows.Args();
+  prefill.max_row_tokens = most_tokens;
+  const auto prefill_by = [&](Kernel kernel, const char* name) {
+    const auto launch = [&](E* to) {
+      prefill.o = to;
+      const cudaError_t status = kernel(prefill, nullptr);
+      report.Expect(status == cudaSuccess, (std::string(name) + ": " + cudaGetErrorString(status)).c_str(), where);
+      FF_CUDA_OK(cudaDeviceSynchronize());
+    };
     o.Poison();
-    PagedAttentionArgs prefill = args;
-    prefill.o = o.data();
-    report.Expect(PagedPrefill(prefill, nullptr) == cudaSuccess, "prefill of single tokens is refused", where);
-    prefill.o = again.data();
+    launch(o.data());
+    const Mismatch wrong = Compare(o.data(), expected, tolerance, size);
+    std::snprintf(what, sizeof(what), "%s: %llu elements outside the tolerance, first %lld, worst ratio %g", name,
+                  wrong.bad, static_cast<long long>(wrong.first), wrong.worst);
+    report.Expect(wrong.bad == 0, what, where);
+
+    if (tokens <= kMostPrefillRows) {
+      prefill.rows = args.rows;
+      prefill.max_row_tokens = 1;
+      launch(again.data());
+      report.Expect(SameBytes(o.data(), again.data(), size * sizeof(E)), "prefill's bits depend on the rows", where);
+      again.Poison();
+    }
+    for (int row = 0; row < rows.rows(); ++row) {
+      const PagedRows all = rows.Args();
+      prefill.rows = {all.row_start + row, all.kv_len + row, all.block_table + int64_t{row} * all.pages_per_row, 1,
+                      all.pages_per_row};
+      prefill.max_row_tokens = std::max(1, test.rows[row].tokens);
+      prefill.tokens = std::max(1, rows.start()[row + 1]);  // few enough for smaller tiles, too
+      launch(again.data());
+    }
+    prefill.tokens = tokens;
+    report.Expect(SameBytes(o.data(), again.data(), size * sizeof(E)), "prefill's bits depend on other rows", where);
+    again.Poison();
     prefill.rows = rows.Args();
     prefill.max_row_tokens = most_tokens;
+  };
+  if (!std::is_same_v<E, float> && d <= 128) {
+    prefill_by(PagedPrefillSm80, "sm80 prefill");
+    const bool taken = report.hopper && std::is_same_v<E, Bf16> && test.page_size % 8 == 0;
+    if (taken) prefill_by(PagedPrefillSm90, "sm90 prefill");
+    // What is chosen: o has the result of the kernel that ran last.
+    const bool long_rows = tokens >= 64 * rows.rows();
+    prefill.o = o.data();
+    (taken && long_rows ? PagedPrefillSm90 : PagedPrefillSm80)(prefill, nullptr);
+    prefill.o = again.data();
     report.Expect(PagedPrefill(prefill, nullptr) == cudaSuccess, "prefill is refused", where);
     FF_CUDA_OK(cudaDeviceSynchronize());
-    const Mismatch wrong = Compare(again.data(), expected, tolerance, size);
-    std::snprintf(what, sizeof(what), "prefill: %llu elements outside the tolerance, worst ratio %g", wrong.bad,
-                  wrong.worst);
-    report.Expect(wrong.bad == 0, what, where);
-    report.Expect(SameBytes(o.data(), again.data(), size * sizeof(E)), "prefill's bits depend on the rows", where);
+    report.Expect(SameBytes(o.data(), again.data(), size * sizeof(E)), "prefill is by another kernel", where);
+    if (taken) {
+      // A neighbor of NaN: what a tile reads of it beside its own row may reach nothing.
+      const int64_t first = rows.start()[1], end = rows.start()[2];
+      PagedPrefillSm90(prefill, nullptr);
+      FF_CUDA_OK(cudaMemset(q.data() + first * q_stride, 0xff, (end - first) * q_stride * sizeof(E)));
+      prefill.o = o.data();
+      PagedPrefillSm90(prefill, nullptr);
+      FF_CUDA_OK(cudaDeviceSynchronize());
+      const int64_t width = int64_t{test.heads} * d;
+      report.Expect(
+          SameBytes(o.data(), again.data(), first * width * sizeof(E)) &&
+              SameBytes(o.data() + end * width, again.data() + end * width, (tokens - end) * width * sizeof(E)),
+          "a row's NaN reach its neighbors", where);
+    } else if (report.hopper) {
+      report.Expect(PagedPrefillSm90(prefill, nullptr) == cudaErrorNotSupported, "the Hopper kernel takes it", where);
+    }
+    prefill.tokens = 0;
+    report.Expect(PagedPrefillSm90(prefill, nullptr) == cudaErrorNotSupported, "an unknown number of tokens", where);
   }
 
   report.Expect(o.GuardsIntact() && again.GuardsIntact() && q.GuardsIntact() && cache.GuardsIntact(),
@@ -368,6 +425,25 @@ void TestPagedAttention(Report& report) {
   // What the plain kernel takes.
   all_types({.rows = {{3, 90}, {1, 20}}, .heads = 4, .kv_heads = 2, .head_dim = 64, .page_size = 7});
   for (int d : {8, 16, 72, 256}) all_types({.rows = odd, .heads = 4, .kv_heads = 2, .head_dim = d, .window = 200});
+  // Prompts whose ends lie on both sides of blocks, tiles and pages, some of them continued.
+  const std::vector<RowSize> prompts = {{300, 300}, {1, 1},     {7, 7},    {0, 0},   {63, 63},  {65, 65},
+                                        {127, 127}, {128, 128}, {64, 192}, {40, 41}, {193, 450}};
+  for (int d : {64, 80, 96, 128, 72, 8}) {
+    run.operator()<Bf16>({.rows = prompts, .heads = 3, .kv_heads = 3, .head_dim = d});
+    run.operator()<Bf16>({.rows = prompts, .heads = 6, .kv_heads = 2, .head_dim = d, .window = 1});
+    run.operator()<Bf16>({.rows = prompts, .heads = 4, .kv_heads = 1, .head_dim = d, .window = 100, .magnitude = 4.0f});
+  }
+  for (int page_size : {8, 32, 128, 256}) {
+    run.operator()<Bf16>({.rows = prompts, .heads = 2, .kv_heads = 1, .head_dim = 64, .page_size = page_size});
+    run.operator()<Bf16>(
+        {.rows = prompts, .heads = 2, .kv_heads = 1, .head_dim = 128, .window = 17, .page_size = page_size});
+  }
+  // Many tiles: three warpgroups a tile of 64 channels, two bands of 128, more rounds than one.
+  const std::vector<RowSize> many = {{500, 500}, {1, 30}, {700, 700}, {65, 65}, {180, 380}, {700, 1000}};
+  for (int window : {0, 130}) {
+    run.operator()<Bf16>({.rows = many, .heads = 24, .kv_heads = 8, .head_dim = 64, .window = window});
+  }
+  run.operator()<Bf16>({.rows = many, .heads = 24, .kv_heads = 24, .head_dim = 128});
   // More rows than fit on the GPU at once.
   run.operator()<Bf16>({.rows = std::vector<RowSize>(200, {1, 400}), .heads = 12, .kv_heads = 12, .head_dim = 64});
 
