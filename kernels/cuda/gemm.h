@@ -63,7 +63,7 @@ struct GemmArgs {
 
 // How one launch of the sm_90a kernel is tiled; the default lets GemmSm90 choose from the shape.
 struct GemmSm90Config {
-  int tile_n = 0;  // 128, 160 (bf16 alone) or 192; 0 to choose
+  int tile_n = 0;  // 64, 128, 160 (bf16 alone) or 192; 0 to choose
 };
 
 // The Hopper kernel: wgmma fed by the copy engine, tiles of 128 x tile_n. The order of each sum depends on k alone: an

@@ -13,11 +13,14 @@ cudaError_t LaunchTile(const GemmArgs& args, int sms, cudaStream_t stream);
 #define FF_DECLARE(DTYPE, TILE_N) \
   template <>                     \
   cudaError_t LaunchTile<DTYPE, TILE_N>(const GemmArgs& args, int sms, cudaStream_t stream);
+FF_DECLARE(Dtype::kBf16, 64)
 FF_DECLARE(Dtype::kBf16, 128)
 FF_DECLARE(Dtype::kBf16, 160)
 FF_DECLARE(Dtype::kBf16, 192)
+FF_DECLARE(Dtype::kF16, 64)
 FF_DECLARE(Dtype::kF16, 128)
 FF_DECLARE(Dtype::kF16, 192)
+FF_DECLARE(Dtype::kS8, 64)
 FF_DECLARE(Dtype::kS8, 128)
 FF_DECLARE(Dtype::kS8, 192)
 #undef FF_DECLARE
@@ -33,7 +36,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int ChooseTileN(const GemmArgs& args, int sms) {
   int best = 0;
   int64_t best_cost = 0;
-  for (int tile_n : {192, 160, 128}) {
+  for (int tile_n : {192, 160, 128, 64}) {
     if (tile_n == 160 && (args.gated || args.dtype != Dtype::kBf16)) continue;
     const int64_t columns = args.gated ? tile_n / 2 : tile_n;
     const int64_t tiles = CeilDiv(args.m, 256) * CeilDiv(args.n, columns);
@@ -65,6 +68,8 @@ cudaError_t GemmSm90(const GemmArgs& args, const GemmSm90Config& config, cudaStr
   const int tile_n = config.tile_n != 0 ? config.tile_n : ChooseTileN(args, sms);
   const auto launch = [&]<Dtype kDtype>() {
     switch (tile_n) {
+      case 64:
+        return gemm_sm90::LaunchTile<kDtype, 64>(args, sms, stream);
       case 128:
         return gemm_sm90::LaunchTile<kDtype, 128>(args, sms, stream);
       case 192:

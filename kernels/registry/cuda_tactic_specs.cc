@@ -192,7 +192,7 @@ std::vector<TacticSpec> CudaTacticSpecs() {
        .dtypes = kTensorCores,
        .min_capability = 90,
        .this_arch = true,
-       .parameters = {{"tile_n", 128, {128, 160, 192}, "columns of a tile; its rows are 128"}},
+       .parameters = {{"tile_n", 128, {64, 128, 160, 192}, "columns of a tile; its rows are 128"}},
        .refuse_problem = RefuseGemmSm90,
        .refuse_config = RefuseGemmSm90Config,
        .footprint = GemmSm90Footprint,

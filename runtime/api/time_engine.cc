@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <iostream>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -49,7 +50,9 @@ double Median(std::vector<double> values) {
 
 struct Times {
   double prefill_ms = 0;  // from the first request to the last of the first tokens
-  double decode_us = 0;   // of a step after that
+  // Of a step after that, up to the first that finishes a request: in these steps, and in no other, every request gets
+  // a token and no prompt is read. (Long prompts take several steps, in which those before them are decoded already.)
+  double decode_us = 0;  // 0 if there is no such step
 };
 
 // Answers one request for each place of the batch.
@@ -72,14 +75,25 @@ absl::StatusOr<Times> Generate(Engine& engine, int64_t prompt_tokens, int tokens
     }
     FF_RETURN_IF_ERROR(engine.Submit(prompt, params).status());
   }
-  size_t read_tokens = 0;
-  Clock::time_point read;
+  std::set<int64_t> read_requests;
+  bool finished = false;
+  int steps = 0;
+  Clock::time_point read, last;
   while (engine.HasWork()) {
     FF_ASSIGN_OR_RETURN(const std::vector<TokenEvent> events, engine.Step());
-    if (read_tokens < static_cast<size_t>(batch)) read = Clock::now();
-    read_tokens += events.size();
+    const auto now = Clock::now();
+    const bool all_read = read_requests.size() == static_cast<size_t>(batch);
+    if (all_read && !finished) {
+      last = now;
+      ++steps;
+    }
+    for (const TokenEvent& event : events) {
+      finished = finished || event.finish_reason != FinishReason::kNone;
+      if (!all_read) read_requests.insert(event.request);
+    }
+    if (!all_read) read = now;
   }
-  return Times{.prefill_ms = Ms(begin, read), .decode_us = 1e3 * Ms(read, Clock::now()) / std::max(1, tokens - 1)};
+  return Times{.prefill_ms = Ms(begin, read), .decode_us = steps == 0 ? 0 : 1e3 * Ms(read, last) / steps};
 }
 
 void Print(const nlohmann::json& json) {

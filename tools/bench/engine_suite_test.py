@@ -75,7 +75,7 @@ def test_a_run_asks_our_engines_in_turn(programs, tmp_path):
         "--device=cpu --batch=1 --interactive --batch_invariant",
     ]
     assert asked[2:8] == ["496 33"] * 6, "a warm-up and two rounds of each"
-    assert asked.count("100 1") == 6
+    assert asked.count("100 1") == 12, "each twice, the second counts"
 
 
 def test_engines_are_kept_where_a_folder_is_named(programs, tmp_path):

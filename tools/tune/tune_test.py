@@ -46,9 +46,10 @@ def test_the_space_is_printed_with_reasons(home: Path) -> None:
                 home=home)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
-        "linear/bf16/m=64,n=3072,k=768: 6 to run, 3 refused",
+        "linear/bf16/m=64,n=3072,k=768: 7 to run, 3 refused",
         "  cuda.gemm_rows_sm90",
         "  cuda.gemm_skinny",
+        "  cuda.gemm_sm90[tile_n=64]",
         "  cuda.gemm_sm90[tile_n=128]",
         "  cuda.gemm_sm90[tile_n=160]",
         "  cuda.gemm_sm90[tile_n=192]",

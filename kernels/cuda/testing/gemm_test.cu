@@ -166,7 +166,7 @@ void TestElement(Report& report, uint64_t seed) {
   const auto run = [&](const Case& test) {
     seed += 10;
     std::vector<Kernel> kernels;
-    for (int tile_n : {0, 128, 160, 192}) {
+    for (int tile_n : {0, 64, 128, 160, 192}) {
       if (tile_n == 160 && (test.gated || kDtype<Element> != Dtype::kBf16)) continue;
       kernels.push_back([=](const GemmArgs& args) { return GemmSm90(args, {tile_n}, nullptr); });
     }
