@@ -165,7 +165,7 @@ struct Engine::Impl {
   std::deque<Flight> flights;
 
   absl::StatusOr<absl::Span<const float>> Run(const StepBatch& batch);
-  absl::Status Start(StepBatch batch, bool tokens_from_previous);
+  absl::Status Start(StepBatch batch);
   absl::Status FetchTokens(Flight* flight);
   absl::StatusOr<std::vector<TokenEvent>> StepOnHost(const StepBatch& batch);
   absl::StatusOr<std::vector<TokenEvent>> StepOnDevice();
@@ -359,7 +359,7 @@ bool Engine::Impl::DeviceDraws(int64_t request) const {
 
 // Starts a step that draws a token from every row of logits. Of a request whose tokens the host draws, that is of no
 // use and does no harm.
-absl::Status Engine::Impl::Start(StepBatch batch, bool tokens_from_previous) {
+absl::Status Engine::Impl::Start(StepBatch batch) {
   std::vector<Draw> draws;
   for (const int64_t request : batch.logit_requests) {
     const Generation& generation = generations.find(request)->second;
@@ -367,7 +367,7 @@ absl::Status Engine::Impl::Start(StepBatch batch, bool tokens_from_previous) {
   }
   StepInputs inputs = InputsOf(batch);
   inputs.draws = draws;
-  inputs.tokens_from_previous = tokens_from_previous;
+  inputs.tokens_from_previous = batch.tokens_from_previous;
   Flight flight;
   if (draws.empty()) {  // prompts alone, that go on: nothing comes of it but keys and values
     FF_RETURN_IF_ERROR(executor->Run(inputs).status());
@@ -393,7 +393,7 @@ absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnDevice() {
   if (flights.empty()) {
     std::optional<StepBatch> batch = scheduler->Next();
     if (!batch) return std::vector<TokenEvent>();
-    FF_RETURN_IF_ERROR(Start(*std::move(batch), /*tokens_from_previous=*/false));
+    FF_RETURN_IF_ERROR(Start(*std::move(batch)));
   }
   const auto alive = [this](int64_t request) { return generations.contains(request); };
   const std::vector<int64_t>& requests = flights.front().batch.logit_requests;
@@ -402,7 +402,7 @@ absl::StatusOr<std::vector<TokenEvent>> Engine::Impl::StepOnDevice() {
   // The next step goes to the device before this one's tokens are looked at, so that it never waits for the host.
   if (flights.size() == 1 && all_on_device && !flights.front().tokens.has_value()) {
     std::optional<StepBatch> next = scheduler->NextAfter(flights.front().batch);
-    if (next) FF_RETURN_IF_ERROR(Start(*std::move(next), /*tokens_from_previous=*/true));
+    if (next) FF_RETURN_IF_ERROR(Start(*std::move(next)));
   }
   const absl::Status fetched = FetchTokens(&flights.front());
   const Flight flight = std::move(flights.front());

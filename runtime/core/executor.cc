@@ -173,7 +173,9 @@ absl::Status Executor::CheckInputs(const StepInputs& in) const {
     return std::all_of(values.begin(), values.end(), [limit](int32_t v) { return v >= 0 && v < limit; });
   };
   valid = valid && within(in.logit_rows, tokens) && within(in.block_table, usable_pages_) &&
-          within(in.positions, limits.context_length) && (in.tokens_from_previous || within(in.token_ids, vocab_size_));
+          within(in.positions, limits.context_length) && in.tokens_from_previous >= 0 &&
+          in.tokens_from_previous <= tokens &&
+          within(in.token_ids.subspan(static_cast<size_t>(in.tokens_from_previous)), vocab_size_);
   if (!valid) return absl::InvalidArgumentError("a step's inputs hold an index that is out of range");
   return absl::OkStatus();
 }
@@ -367,7 +369,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
     char* staged = static_cast<char*>(slot.inputs->data());
     Pack(inputs, size, layout, staged);
     // What the step before drew lies where this one reads its tokens.
-    const int64_t begin = inputs.tokens_from_previous ? layout.offsets[kPositions] : 0;
+    const int64_t begin = layout.offsets[kTokenIds] + inputs.tokens_from_previous * int64_t{sizeof(int32_t)};
     const int64_t end = inputs.draws.empty() ? layout.draws : layout.bytes;
     FF_RETURN_IF_ERROR(device_->CopyToDevice(block + begin, staged + begin, static_cast<size_t>(end - begin)));
   }
@@ -412,9 +414,9 @@ absl::StatusOr<int64_t> Executor::Start(const StepInputs& inputs) {
   if (inputs.draws.empty() || inputs.draws.size() != inputs.logit_rows.size()) {
     return absl::InvalidArgumentError("a step wants one draw for each of its rows of logits, and at least one");
   }
-  if (inputs.tokens_from_previous) {
+  if (inputs.tokens_from_previous > 0) {
     const Slot& previous = slots_[static_cast<size_t>(steps_ + kInFlight - 1) % kInFlight];
-    if (steps_ == 0 || previous.step != steps_ - 1 || previous.drawn != static_cast<int64_t>(inputs.token_ids.size())) {
+    if (steps_ == 0 || previous.step != steps_ - 1 || previous.drawn != inputs.tokens_from_previous) {
       return absl::InvalidArgumentError("the step before drew another number of tokens than this one takes");
     }
   }

@@ -41,7 +41,8 @@ struct StepInputs {
   absl::Span<const int32_t> logit_rows;   // [L], indices of tokens
   int64_t pages_per_row = 0;
   absl::Span<const Draw> draws = {};  // [L]: the device draws a token from each row of logits; or empty
-  bool tokens_from_previous = false;  // token t is what the step before drew t'th; token_ids' values are not read
+  // The first tokens are what the step before drew, in order; their token_ids are not read. All that it drew, or 0.
+  int64_t tokens_from_previous = 0;
 };
 
 // Kernels are bound and memory is allocated once; a step allocates nothing. Where the device can record launches, a

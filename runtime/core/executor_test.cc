@@ -293,7 +293,7 @@ TEST_F(RecordingTest, DrawsTokensAndReadsThemInTheNextStep) {
   ASSERT_TRUE(first.ok()) << first.status();
   params.top_k = 1;
   inputs.token_ids = {2};  // not read
-  step.tokens_from_previous = true;
+  step.tokens_from_previous = 1;
   const auto second = (*executor)->Start(step);
   ASSERT_TRUE(second.ok()) << second.status();
   auto tokens = (*executor)->Tokens(*first);
@@ -309,12 +309,38 @@ TEST_F(RecordingTest, DrawsTokensAndReadsThemInTheNextStep) {
   ASSERT_TRUE(logits.ok());
   EXPECT_THAT(*logits, ElementsAre(10, 11, 12));
   EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);  // Run drew nothing
-  step.tokens_from_previous = false;
+  step.tokens_from_previous = 0;
   EXPECT_TRUE((*executor)->Start(step).ok());
   EXPECT_EQ((*executor)->Tokens(*first).status().code(), absl::StatusCode::kInvalidArgument);  // too long ago
   EXPECT_EQ((*executor)->Run(step).status().code(), absl::StatusCode::kInvalidArgument);
   step.draws = {};
   EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(RecordingTest, ReadsDrawnTokensBeforeThoseOfAPrompt) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  SamplingParams params;
+  params.top_k = 2;
+  const Draw zeroth[] = {{&params, 0}};
+  Inputs inputs = Decode({1});
+  StepInputs step = inputs.view();
+  step.draws = zeroth;
+  ASSERT_TRUE((*executor)->Start(step).ok());
+  inputs = Decode({2, 2});
+  step = inputs.view();
+  step.tokens_from_previous = 1;  // a row that goes on, and one that was not there before
+  const Draw both[] = {{&params, 0}, {&params, 0}};
+  step.draws = both;
+  const auto second = (*executor)->Start(step);
+  ASSERT_TRUE(second.ok()) << second.status();
+  const auto tokens = (*executor)->Tokens(*second);
+  ASSERT_TRUE(tokens.ok()) << tokens.status();
+  EXPECT_THAT(*tokens, ElementsAre(2, 1));  // 0 + 2 and 2 + 2, of a vocabulary of 3
+  for (const int64_t count : {-1, 1, 3}) {
+    step.tokens_from_previous = count;  // the step before drew two
+    EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument) << count;
+  }
 }
 
 TEST_F(ExecutorTest, ADeviceWithoutASamplerDrawsNothing) {

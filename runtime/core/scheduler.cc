@@ -86,52 +86,59 @@ void Scheduler::Admit() {
   }
 }
 
+int64_t Scheduler::AddKnown(int64_t id, int64_t room, StepBatch* batch) const {
+  const Request& request = all_.at(id);
+  const int64_t left = static_cast<int64_t>(request.tokens.size()) - request.computed;
+  const int64_t count = std::min(left, room);
+  if (count == 0) return 0;
+  const auto tokens = absl::MakeConstSpan(request.tokens).subspan(request.computed, count);
+  batch->AddRow(id, tokens, request.computed, request.pages);
+  if (count == left) {
+    batch->logit_rows.push_back(batch->row_start.back() - 1);
+    batch->logit_requests.push_back(id);
+  }
+  return count;
+}
+
 std::optional<StepBatch> Scheduler::Next() {
   Admit();
   if (running_.empty()) return std::nullopt;
   StepBatch batch;
   batch.pages_per_row = PagesFor(limits_.context_length);
   int64_t room = limits_.max_tokens;
-  const auto add = [&](int64_t id, int64_t count) {
-    const Request& request = all_[id];
-    const auto tokens = absl::MakeConstSpan(request.tokens).subspan(request.computed, count);
-    batch.AddRow(id, tokens, request.computed, request.pages);
-    if (request.computed + count == static_cast<int64_t>(request.tokens.size())) {
-      batch.logit_rows.push_back(batch.row_start.back() - 1);
-      batch.logit_requests.push_back(id);
-    }
-    room -= count;
-  };
   const auto left = [&](int64_t id) {
     const Request& request = all_[id];
     return static_cast<int64_t>(request.tokens.size()) - request.computed;
   };
   for (const int64_t id : running_) {
-    if (left(id) == 1) add(id, 1);  // decoding, or the last token of a prompt
+    if (left(id) == 1) room -= AddKnown(id, 1, &batch);  // decoding, or the last token of a prompt
   }
   for (const int64_t id : running_) {
-    if (left(id) > 1 && room > 0) add(id, std::min(left(id), room));
+    if (left(id) > 1) room -= AddKnown(id, room, &batch);
   }
   return batch;
 }
 
 std::optional<StepBatch> Scheduler::NextAfter(const StepBatch& last) {
-  if (last.logit_requests != last.requests || last.requests.size() != running_.size() || CanAdmit()) {
-    return std::nullopt;
-  }
+  if (CanAdmit()) return std::nullopt;
   StepBatch batch;
   batch.pages_per_row = PagesFor(limits_.context_length);
-  for (const int64_t id : last.requests) {
+  for (const int64_t id : last.logit_requests) {
     const auto it = all_.find(id);
     if (it == all_.end()) return std::nullopt;
     const Request& request = it->second;
     const auto known = static_cast<int64_t>(request.tokens.size());
-    if (request.computed != known || known + 1 >= request.max_length) return std::nullopt;
+    if (request.computed != known) return std::nullopt;
+    if (known + 1 >= request.max_length) continue;
     batch.AddRow(id, {0}, request.computed, request.pages);
     batch.logit_rows.push_back(batch.row_start.back() - 1);
     batch.logit_requests.push_back(id);
   }
-  return batch;
+  batch.tokens_from_previous = static_cast<int64_t>(batch.requests.size());
+  if (batch.tokens_from_previous != 0 && batch.requests.size() != last.logit_requests.size()) return std::nullopt;
+  int64_t room = limits_.max_tokens - batch.tokens_from_previous;
+  for (const int64_t id : running_) room -= AddKnown(id, room, &batch);  // none of those that wait for their token
+  return batch.requests.empty() ? std::nullopt : std::optional(std::move(batch));
 }
 
 void Scheduler::Commit(const StepBatch& batch) {

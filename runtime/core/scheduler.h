@@ -27,6 +27,7 @@ struct StepBatch {
   std::vector<int32_t> block_table;  // [R, pages_per_row]; unused entries are 0
   std::vector<int32_t> logit_rows;   // [L], ascending
   int64_t pages_per_row = 0;
+  int64_t tokens_from_previous = 0;  // the first so many tokens are what the step before draws, in order: ids of 0 here
 
   std::vector<int64_t> requests;        // [R]
   std::vector<int64_t> logit_requests;  // [L]: the request that a row of logits is for
@@ -59,10 +60,11 @@ class Scheduler {
   std::optional<StepBatch> Next();
   void Commit(const StepBatch& batch);
 
-  // The step after `last`, which is committed and whose tokens are not known yet: each request's next one, in the same
-  // order. nullopt unless that is certain to be the next step as far as the requests' lengths go: all that run are in
-  // `last` and want its tokens, each has room for one more after that, and none that waits could join. The ids of the
-  // tokens are left 0. Until the tokens of `last` are appended, Next may not be called once this is committed.
+  // The step after `last`, which is committed and whose tokens are not known yet: what `last` draws a token for goes on
+  // with it, in the same order, and then prompts go on. nullopt unless that is certain to be the next step as far as
+  // the requests' lengths go: all that want a token of `last` have room for one more after that, or all end with it,
+  // and none that waits could join. Until the tokens of `last` are appended, Next may not be called once this is
+  // committed.
   std::optional<StepBatch> NextAfter(const StepBatch& last);
 
   // The token sampled for a request after a step with its logits. Returns true if there is room for another.
@@ -84,6 +86,8 @@ class Scheduler {
 
   int64_t PagesFor(int64_t tokens) const { return (tokens + limits_.page_size - 1) / limits_.page_size; }
   bool CanAdmit() const;
+  // Adds a row of what of a request's known tokens is not computed yet, `room` of them at most. Returns how many.
+  int64_t AddKnown(int64_t id, int64_t room, StepBatch* batch) const;
   void Admit();
 
   Limits limits_;

@@ -72,6 +72,7 @@ TEST(SchedulerTest, TheStepAfterAStepWhoseTokensAreUnknown) {
   ASSERT_TRUE(second);
   EXPECT_EQ(second->requests, first->logit_requests);
   EXPECT_THAT(second->token_ids, ElementsAre(0, 0));
+  EXPECT_EQ(second->tokens_from_previous, 2);
   EXPECT_THAT(second->positions, ElementsAre(5, 2));
   EXPECT_THAT(second->row_start, ElementsAre(0, 1, 2));
   EXPECT_THAT(second->kv_len, ElementsAre(6, 3));
@@ -90,7 +91,7 @@ TEST(SchedulerTest, TheStepAfterAStepWhoseTokensAreUnknown) {
   EXPECT_THAT(third->positions, ElementsAre(3));
 }
 
-TEST(SchedulerTest, NoStepIsCertainWhileSomebodyJoinsReadsOrLeaves) {
+TEST(SchedulerTest, NoStepIsCertainWhileSomebodyJoinsOrLeaves) {
   PagePool pool(16);
   Scheduler scheduler(kLimits, &pool);
   const int64_t a = *scheduler.Add(Prompt(2), 20);
@@ -101,7 +102,7 @@ TEST(SchedulerTest, NoStepIsCertainWhileSomebodyJoinsReadsOrLeaves) {
   scheduler.Append(a, 1);
   const auto second = scheduler.Next();
   scheduler.Commit(*second);
-  EXPECT_FALSE(scheduler.NextAfter(*second)) << "b's prompt goes on";
+  EXPECT_TRUE(scheduler.NextAfter(*second)) << "b's prompt goes on";
   scheduler.Append(a, 2);
   const auto third = scheduler.Next();
   scheduler.Commit(*third);
@@ -113,6 +114,41 @@ TEST(SchedulerTest, NoStepIsCertainWhileSomebodyJoinsReadsOrLeaves) {
   EXPECT_TRUE(scheduler.Remove(c));
   EXPECT_TRUE(scheduler.Remove(a));
   EXPECT_EQ(pool.num_free(), 16);
+}
+
+TEST(SchedulerTest, PromptsGoOnBesideUnknownTokensAndWithoutThem) {
+  PagePool pool(32);
+  Scheduler scheduler(kLimits, &pool);
+  const int64_t a = *scheduler.Add(Prompt(2), 5), b = *scheduler.Add(Prompt(13, 40), 1);
+  const auto first = scheduler.Next();
+  EXPECT_THAT(first->row_start, ElementsAre(0, 2, 8));
+  scheduler.Commit(*first);
+  const auto second = scheduler.NextAfter(*first);
+  ASSERT_TRUE(second);
+  EXPECT_THAT(second->requests, ElementsAre(a, b));
+  EXPECT_THAT(second->token_ids, ElementsAre(0, 46, 47, 48, 49, 50, 51, 52));
+  EXPECT_THAT(second->positions, ElementsAre(2, 6, 7, 8, 9, 10, 11, 12));
+  EXPECT_EQ(second->tokens_from_previous, 1);
+  EXPECT_THAT(second->logit_requests, ElementsAre(a, b));
+  scheduler.Commit(*second);
+  scheduler.Append(a, 1);
+  EXPECT_FALSE(scheduler.NextAfter(*second)) << "b ends, and a does not: what is drawn has another order";
+  scheduler.Append(a, 2);
+  scheduler.Append(b, 3);
+  scheduler.Remove(b);
+  scheduler.Remove(a);
+
+  const int64_t c = *scheduler.Add(Prompt(8), 1), d = *scheduler.Add(Prompt(3, 60), 1);
+  const auto third = scheduler.Next();
+  EXPECT_THAT(third->requests, ElementsAre(c));
+  scheduler.Commit(*third);
+  const auto fourth = scheduler.NextAfter(*third);
+  ASSERT_TRUE(fourth) << "c ends with the token of the third";
+  EXPECT_THAT(fourth->requests, ElementsAre(d));
+  EXPECT_THAT(fourth->token_ids, ElementsAre(60, 61, 62));
+  EXPECT_EQ(fourth->tokens_from_previous, 0);
+  scheduler.Commit(*fourth);
+  EXPECT_FALSE(scheduler.NextAfter(*fourth)) << "nothing is left to do";
 }
 
 TEST(SchedulerTest, DecodingRowsComeFirstAndPromptsFillTheRest) {
