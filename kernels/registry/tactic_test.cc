@@ -85,9 +85,9 @@ TEST(TacticTest, ConfigsAreNamed) {
 TEST(CandidatesTest, HopperGemmIsRankedByItsModel) {
   // 32 x 48, 24, 20 and 16 tiles on 66 pairs of multiprocessors: 24, 12, 10 and 8 rounds.
   const Candidates found = Ours("linear/bf16/m=8192,n=3072,k=768", Hopper());
-  EXPECT_THAT(Texts(found), ElementsAre("cuda.gemm_sm90[tile_n=192]", "cuda.gemm_sm90[tile_n=128]",
-                                        "cuda.gemm_sm90[tile_n=160]", "cuda.gemm_sm90[tile_n=64]",
-                                        "cuda.gemm_portable"));
+  EXPECT_THAT(Texts(found),
+              ElementsAre("cuda.gemm_sm90[tile_n=192]", "cuda.gemm_sm90[tile_n=128]", "cuda.gemm_sm90[tile_n=160]",
+                          "cuda.gemm_sm90[tile_n=64]", "cuda.gemm_portable"));
   EXPECT_EQ(Reason(found, "cuda.gemm_skinny"), "m is 8192; it takes at most 64");
   EXPECT_EQ(Reason(found, "cublaslt.matmul"), "it is cublaslt's, not ours");
 }
