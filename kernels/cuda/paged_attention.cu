@@ -10,10 +10,10 @@ namespace flashflow::cuda {
 namespace paged_attention {
 
 template <>
-cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, bool cluster,
+cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, int blocks,
                                              cudaStream_t stream);
 template <>
-cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, bool cluster, cudaStream_t stream);
+cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, int blocks, cudaStream_t stream);
 
 }  // namespace paged_attention
 
@@ -23,6 +23,14 @@ cudaError_t MajorCapability(int* major) {
   int device = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;
   return cudaDeviceGetAttribute(major, cudaDevAttrComputeCapabilityMajor, device);
+}
+
+// How many blocks share a row where `alone` blocks would have one each: eight where all of them run at once; two where
+// there would be few blocks alone, which read fastest. More columns are more sums to hand over.
+int ChooseBlocks(int64_t alone, int64_t columns, int64_t sms) {
+  constexpr int64_t kResident = 4;  // of a cluster of eight, on a multiprocessor
+  if (paged_attention::kSplits * alone <= kResident * sms) return paged_attention::kSplits;
+  return alone < (columns > 1 ? 1 : 2) * sms ? 2 : 1;
 }
 
 // cudaErrorNotSupported where the tensor-core kernel does not take the arguments, which are otherwise checked.
@@ -49,12 +57,11 @@ cudaError_t LaunchOnTensorCores(const PagedAttentionArgs& args, const paged_atte
   params.scale_log2 = args.scale * kLog2E;
   params.append = append;
   const int64_t columns = int64_t{params.group} * args.max_row_tokens;
-  // A block alone reads faster, but takes longer to start and to end: it wins where most multiprocessors get two.
   const int64_t alone = int64_t{rows.rows} * args.kv_heads * ((columns + 15) / 16);
-  const bool cluster = args.blocks_per_row != 0 ? args.blocks_per_row > 1 : major == 9 && 2 * alone < 3 * int64_t{sms};
+  const int blocks = args.blocks_per_row != 0 ? args.blocks_per_row : major == 9 ? ChooseBlocks(alone, columns, sms) : 1;
   return args.dtype == Dtype::kBf16
-             ? impl::LaunchTensorCores<__nv_bfloat16>(params, args.head_dim, columns, cluster, stream)
-             : impl::LaunchTensorCores<__half>(params, args.head_dim, columns, cluster, stream);
+             ? impl::LaunchTensorCores<__nv_bfloat16>(params, args.head_dim, columns, blocks, stream)
+             : impl::LaunchTensorCores<__half>(params, args.head_dim, columns, blocks, stream);
 }
 
 cudaError_t Check(const PagedAttentionArgs& args) {
@@ -67,7 +74,8 @@ cudaError_t Check(const PagedAttentionArgs& args) {
   if (rows.rows < 1 || rows.pages_per_row < 1 || args.max_row_tokens < 1 || args.kv_heads < 1 || args.heads < 1 ||
       args.heads % args.kv_heads != 0 || args.page_size < 1 || args.head_dim < 1 || !(args.scale > 0) ||
       args.window < 0 ||
-      (args.blocks_per_row != 0 && args.blocks_per_row != 1 && args.blocks_per_row != paged_attention::kSplits)) {
+      (args.blocks_per_row != 0 && args.blocks_per_row != 1 && args.blocks_per_row != 2 &&
+       args.blocks_per_row != paged_attention::kSplits)) {
     return cudaErrorInvalidValue;
   }
   const int bytes = ElementBytes(args.dtype);

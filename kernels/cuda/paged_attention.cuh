@@ -4,9 +4,8 @@
 // Scores are S^T = K q^T, with 16 keys as the tile's rows, so that a lone query wastes tensor-core work, which is
 // plentiful here, and not bytes. The context is cut by position alone: tile u, of 16 slots, belongs to warp u / 2 % 4
 // of split u / 8 % 8. Each warp of each split takes its tiles in order, with a softmax of its own; then the warps of a
-// split are folded in order, and then the splits. Whether one thread block computes all splits or a cluster of eight
-// one each is a question of speed: the sums are the same ones in the same order. (After Dao et al., Flash-Decoding,
-// 2023.)
+// split are folded in order, and then the splits. Whether one thread block computes all splits or a cluster shares them
+// is a question of speed: the sums are the same ones in the same order. (After Dao et al., Flash-Decoding, 2023.)
 //
 // Every warp streams its own tiles through its own ring of shared memory, so that in the loop no warp waits for
 // another.
@@ -43,22 +42,22 @@ struct Traits {
   using Element = Element_;
   static constexpr int kHeadDim = kHeadDim_;
   static constexpr int kColumnTiles = kColumnTiles_;
-  static constexpr int kBlocks = kBlocks_;  // that share a row: 1 or kSplits
+  static constexpr int kBlocks = kBlocks_;  // that share a row: 1, 2 or 8
 
   static constexpr int kColumns = 8 * kColumnTiles;
   static constexpr bool kAlone = kBlocks == 1;
-  static constexpr int kStages = kAlone ? 4 : 2;
-  // A block alone has all splits, which its warps take in turn, so that all have some of a short context; one of eight
-  // has a split, whose parts its warps take.
-  static constexpr int kWarpSplits = kAlone ? kSplits / kWarps : 1;
-  static constexpr int kParts = kAlone ? kWarpSplits * kWarps : 1;
+  static constexpr int kStages = kBlocks == kSplits ? 2 : kAlone || kHeadDim <= 96 ? 4 : 3;
+  // Blocks take splits in turn, so that all have some of a short context. In a block alone so do the warps, each with
+  // all parts of a split; else a warp has one part of each of the block's splits.
+  static constexpr int kParts = kSplits / kBlocks;
   using Layout = TileLayout<kHeadDim>;
   static constexpr int kTileBytes = kTileKeys * Layout::kRowBytes;
   static constexpr int kRingBytes = kStages * 2 * kTileBytes;  // of a warp
   // A column's sums in shared memory: head_dim outputs, the maximum, the sum. The four floats more also keep the stores
   // of a warp apart.
   static constexpr int kSumsStride = kHeadDim + 4;
-  static_assert(kColumns * kSumsStride * 4 <= kRingBytes);
+  // Sums that a block keeps of each column: of its parts, then (in a cluster's first block) of all splits.
+  static constexpr int kPartSums = kAlone ? 0 : kParts * kWarps;
 };
 
 // What decode does beside attention.
@@ -226,7 +225,9 @@ struct Cursor {
     const int past = tile - PartTile(part);
     return past <= 0 ? 0 : past / kRoundTiles * kRunTiles + min(past % kRoundTiles, kRunTiles);
   }
-  __device__ __forceinline__ int PartSplit(int p) const { return T::kAlone ? p / kWarps * kWarps + warp : rank; }
+  __device__ __forceinline__ int PartSplit(int p) const {
+    return T::kAlone ? p / kWarps * kWarps + warp : p * T::kBlocks + rank;
+  }
   __device__ __forceinline__ int PartTile(int p) const {
     return (PartSplit(p) * kWarps + (T::kAlone ? p % kWarps : warp)) * kRunTiles;
   }
@@ -250,7 +251,7 @@ struct Cursor {
 template <class T>
 __device__ __forceinline__ bool IsMine(int tile, int warp, int rank) {
   const int split = tile / (kRunTiles * kWarps) % kSplits;
-  return T::kAlone ? split % kWarps == warp : split == rank && tile / kRunTiles % kWarps == warp;
+  return T::kAlone ? split % kWarps == warp : split % T::kBlocks == rank && tile / kRunTiles % kWarps == warp;
 }
 
 // Two angles' cosines, or sines.
@@ -290,9 +291,9 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
     const int kv_head = unit % params.kv_heads;
     const int column_block = unit / params.kv_heads % params.column_blocks;
     const int row = unit / params.kv_heads / params.column_blocks;
-    // The sums of the splits, in the cluster's first block, and the barrier that counts their arrival.
+    // The barrier that counts the arrival of the splits' sums in the cluster's first block.
     const uint32_t arrived = ToShared(shared + kWarps * T::kRingBytes);
-    float* split_sums = reinterpret_cast<float*>(shared + kWarps * T::kRingBytes + 16);
+    float* const sums_memory = reinterpret_cast<float*>(shared + kWarps * T::kRingBytes + 16);
 
     LetNextKernelStart();
 #if __CUDA_ARCH__ >= 900
@@ -503,6 +504,9 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
       }
     };
 
+    // Of a part, and of a split, `columns` columns each.
+    float* const part_sums = sums_memory;
+    float* const split_sums = sums_memory + T::kPartSums * columns * T::kSumsStride;
     Cursor<T> at{cursor.first_tile, cursor.end_tile, warp, rank};
 #pragma unroll 1
     for (int part = 0; part < T::kParts; ++part) {
@@ -527,29 +531,25 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
         if (part % kWarps == kWarps - 1) {
           split.Store(split_sums + at.PartSplit(part) * columns * T::kSumsStride, columns, lane);
         }
-        sums.Clear();
+      } else {
+        sums.Store(part_sums + (part * kWarps + warp) * columns * T::kSumsStride, columns, lane);
       }
+      sums.Clear();
     }
 
     const int pairs = columns * (T::kHeadDim / 2);
-    if constexpr (T::kAlone) {
-      __syncthreads();
-    } else {
+    __syncthreads();
+    if constexpr (!T::kAlone) {
 #if __CUDA_ARCH__ >= 900
-      // The ring is no longer in use.
-      CopyWait<0>();
-      __syncwarp();
-      float* warp_sums = reinterpret_cast<float*>(shared);
-      constexpr int kWarpStride = T::kRingBytes / 4;
-      sums.Store(warp_sums + warp * kWarpStride, columns, lane);
-      __syncthreads();
       hopper::ClusterWait();  // the first block runs, and its barrier is set up
-      for (int pair = threadIdx.x; pair < pairs; pair += kThreads) {
+      for (int i = threadIdx.x; i < T::kParts * pairs; i += kThreads) {
+        const int part = i / pairs, pair = i - part * pairs;
         const int column = pair / (T::kHeadDim / 2);
         const int channel = pair % (T::kHeadDim / 2) * 2;
-        const JoinedPair joined = JoinStored<T::kHeadDim, kWarps>(warp_sums + column * T::kSumsStride, channel,
-                                                                  kWarpStride, params.scale_log2);
-        const uint32_t to = ToShared(split_sums + (rank * columns + column) * T::kSumsStride);
+        const float* from = part_sums + (part * kWarps * columns + column) * T::kSumsStride;
+        const JoinedPair joined =
+            JoinStored<T::kHeadDim, kWarps>(from, channel, columns * T::kSumsStride, params.scale_log2);
+        const uint32_t to = ToShared(split_sums + ((part * T::kBlocks + rank) * columns + column) * T::kSumsStride);
         StoreCluster(to + channel * 4, 0, joined.o);
         if (channel == 0) StoreCluster(to + T::kHeadDim * 4, 0, make_float2(joined.max, joined.sum));
       }
@@ -579,7 +579,7 @@ __global__ void __launch_bounds__(kThreads) PagedAttentionKernel(const __grid_co
 // Dynamic shared memory of a block that has `columns` columns.
 template <class T>
 constexpr size_t SharedBytes(int columns) {
-  return kWarps * T::kRingBytes + 16 + size_t{kSplits} * columns * T::kSumsStride * 4;
+  return kWarps * T::kRingBytes + 16 + size_t{T::kPartSums + kSplits} * columns * T::kSumsStride * 4;
 }
 
 template <class Element, int kHeadDim, int kColumnTiles, int kBlocks>
@@ -594,10 +594,12 @@ cudaError_t LaunchTraits(Params& params, int64_t columns, cudaStream_t stream) {
                           params);
 }
 
-// `columns`: the most queries of a row on a kv head. `cluster`: kSplits blocks share a row, else one has it alone.
+// `columns`: the most queries of a row on a kv head. `blocks` share a row.
 template <class Element, int kHeadDim>
-cudaError_t LaunchHeadDim(Params& params, int64_t columns, bool cluster, cudaStream_t stream) {
-  if (cluster) {
+cudaError_t LaunchHeadDim(Params& params, int64_t columns, int blocks, cudaStream_t stream) {
+  // The parts' sums of more columns would take more shared memory than there is.
+  if (blocks == 2 && columns <= 8) return LaunchTraits<Element, kHeadDim, 1, 2>(params, columns, stream);
+  if (blocks > 1) {
     return columns <= 8 ? LaunchTraits<Element, kHeadDim, 1, kSplits>(params, columns, stream)
                         : LaunchTraits<Element, kHeadDim, 2, kSplits>(params, columns, stream);
   }
@@ -616,7 +618,7 @@ cudaError_t LaunchHeadDim(Params& params, int64_t columns, bool cluster, cudaStr
 
 // Defined a type a file, paged_attention_*.cu. cudaErrorNotSupported for a head_dim that has no such kernel.
 template <class Element>
-cudaError_t LaunchTensorCores(Params& params, int head_dim, int64_t columns, bool cluster, cudaStream_t stream);
+cudaError_t LaunchTensorCores(Params& params, int head_dim, int64_t columns, int blocks, cudaStream_t stream);
 
 }  // namespace flashflow::cuda::paged_attention
 

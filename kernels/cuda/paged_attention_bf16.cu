@@ -3,17 +3,17 @@
 namespace flashflow::cuda::paged_attention {
 
 template <>
-cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, bool cluster,
+cudaError_t LaunchTensorCores<__nv_bfloat16>(Params& params, int head_dim, int64_t columns, int blocks,
                                              cudaStream_t stream) {
   switch (head_dim) {
     case 64:
-      return LaunchHeadDim<__nv_bfloat16, 64>(params, columns, cluster, stream);
+      return LaunchHeadDim<__nv_bfloat16, 64>(params, columns, blocks, stream);
     case 80:
-      return LaunchHeadDim<__nv_bfloat16, 80>(params, columns, cluster, stream);
+      return LaunchHeadDim<__nv_bfloat16, 80>(params, columns, blocks, stream);
     case 96:
-      return LaunchHeadDim<__nv_bfloat16, 96>(params, columns, cluster, stream);
+      return LaunchHeadDim<__nv_bfloat16, 96>(params, columns, blocks, stream);
     case 128:
-      return LaunchHeadDim<__nv_bfloat16, 128>(params, columns, cluster, stream);
+      return LaunchHeadDim<__nv_bfloat16, 128>(params, columns, blocks, stream);
     default:
       return cudaErrorNotSupported;
   }

@@ -139,8 +139,8 @@ std::optional<std::string> RefusePagedAttention(const Problem& problem) { return
 
 std::optional<std::string> RefusePagedConfig(const TacticSpec& spec, const Config& config, const Problem&,
                                              const DeviceLimits& device) {
-  if (ValueOf(spec, config, "blocks_per_row") == 8 && device.compute_capability != 90) {
-    return "eight blocks share a row on compute capability 9.0 alone";
+  if (ValueOf(spec, config, "blocks_per_row") > 1 && device.compute_capability != 90) {
+    return "blocks share a row on compute capability 9.0 alone";
   }
   return std::nullopt;
 }
@@ -242,7 +242,7 @@ std::vector<TacticSpec> CudaTacticSpecs() {
        .ops = {"paged_attention"},
        .dtypes = kFloats,
        .min_capability = 80,
-       .parameters = {{"blocks_per_row", 0, {0, 1, 8}, "thread blocks that share a context; 0: by the grid"}},
+       .parameters = {{"blocks_per_row", 0, {0, 1, 2, 8}, "thread blocks that share a context; 0: by the grid"}},
        .refuse_problem = RefusePagedAttention,
        .refuse_config = RefusePagedConfig},
       {.kernel = "cuda.norm",

@@ -161,7 +161,7 @@ void Run(const Case& test, uint64_t seed, Report& report) {
   };
   args.o = again.data();
   same_bits("bits differ from run to run");
-  for (int blocks : {1, 8}) {
+  for (int blocks : {1, 2, 8}) {
     args.blocks_per_row = blocks;
     same_bits(("bits differ with " + std::to_string(blocks) + " blocks a row").c_str());
   }
@@ -334,7 +334,7 @@ void RunDecode(const DecodeCase& test, uint64_t seed, Report& report) {
 
   decode.o = got.data();
   append.cache = cache.data();
-  for (const int blocks : {0, 1, 8}) {
+  for (const int blocks : {0, 1, 2, 8}) {
     decode.blocks_per_row = blocks;
     fill_cache(cache);
     got.Poison();
