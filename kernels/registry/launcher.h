@@ -39,7 +39,6 @@ struct CacheView {
 // What is known on the host of a step's rows, whose lengths lie in the device's memory. Kernels on the host read those.
 struct StepRows {
   int64_t max_row_tokens = 0;  // no row has more tokens in this step
-  bool fresh = false;          // all of a row's sequence is in this step: none has tokens in the cache already
 };
 
 struct LaunchContext {

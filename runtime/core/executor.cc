@@ -205,19 +205,16 @@ Executor::StepSize Executor::Pad(const StepInputs& inputs) const {
   const auto rows = static_cast<int64_t>(inputs.kv_len.size());
   const auto logit_rows = static_cast<int64_t>(inputs.logit_rows.size());
   StepSize size = {.tokens = tokens, .rows = rows, .logit_rows = logit_rows, .pages = inputs.pages_per_row};
-  size.fresh = true;
   size.draws = !inputs.draws.empty();
   for (size_t r = 0; r < inputs.kv_len.size(); ++r) {
     const int32_t added = inputs.row_start[r + 1] - inputs.row_start[r];
     size.max_row_tokens = std::max<int64_t>(size.max_row_tokens, added);
-    size.fresh &= added == inputs.kv_len[r];
   }
   if (!device_->CanRecord()) return size;
 
   size.pages = PagesPerRow(plan_);
   const plan::Limits& limits = plan_.limits;
   if (OneTokenEach(tokens, rows, logit_rows)) {
-    size.fresh = false;  // of all such steps, whatever a row's length
     const int64_t most = std::min(limits.max_rows, limits.max_logit_rows);
     size.tokens = size.rows = size.logit_rows = std::min(most, BitCeil(rows));
     return size;
@@ -324,7 +321,7 @@ void Executor::ForgetOldest() {
 
 absl::Status Executor::LaunchAll(const StepSize& size, const InputLayout& layout, absl::Span<double> step_us) {
   const auto launch = [&]() -> absl::Status {
-    const kernels::StepRows rows = {.max_row_tokens = size.max_row_tokens, .fresh = size.fresh};
+    const kernels::StepRows rows = {.max_row_tokens = size.max_row_tokens};
     FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, step_us));
     if (!size.draws) return absl::OkStatus();
     return device_->sampler()->Launch(static_cast<const float*>(logits_->data()), size.logit_rows, vocab_size_,

@@ -95,7 +95,6 @@ class Executor {
   struct StepSize {
     int64_t tokens = 0, rows = 0, logit_rows = 0, pages = 0;
     int64_t max_row_tokens = 0;
-    bool fresh = false;
     bool draws = false;
     friend auto operator<=>(const StepSize&, const StepSize&) = default;
   };

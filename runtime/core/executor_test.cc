@@ -162,11 +162,6 @@ TEST_F(ExecutorTest, TellsKernelsOfTheRows) {
   ASSERT_TRUE(executor.ok()) << executor.status();
   ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());
   EXPECT_EQ(rows_.max_row_tokens, 2);
-  EXPECT_FALSE(rows_.fresh);
-  Inputs fresh;
-  fresh.kv_len = {2, 1};
-  ASSERT_TRUE((*executor)->Run(fresh.view()).ok());
-  EXPECT_TRUE(rows_.fresh);
 }
 
 // Steps of one token a row, on a device that records launches and draws tokens.
@@ -200,7 +195,6 @@ TEST_F(RecordingTest, RecordsASizeOnceAndLaunchesItWithNewInputs) {
   }
   EXPECT_EQ(device_.steps_begun, 1);
   EXPECT_EQ(rows_.max_row_tokens, 1);
-  EXPECT_FALSE(rows_.fresh);
   EXPECT_EQ(cache_.num_pages, 7);  // one more than anybody can name
 
   ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());  // a step of another form between them
@@ -262,7 +256,6 @@ TEST_F(RecordingTest, RoundsPromptsUpAndRecordsThemWhenTheyComeAgain) {
     ASSERT_TRUE(logits.ok()) << logits.status();
     EXPECT_THAT(*logits, ElementsAre(20, 21, 22)) << tokens;
     EXPECT_EQ(rows_.max_row_tokens, 16);
-    EXPECT_TRUE(rows_.fresh);
     EXPECT_EQ(lookup_.dims[0], 16);
     const auto* row_start = static_cast<const int32_t*>(gathered_[2].data);
     const auto* kv_len = static_cast<const int32_t*>(gathered_[3].data);

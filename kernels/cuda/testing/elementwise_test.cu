@@ -113,27 +113,31 @@ void RunUnary(UnaryOp op, int64_t count, bool in_place, Report& report) {
 
 template <class T>
 void RunBinary(BinaryOp op, Report& report) {
-  const Shape shape = {.rank = 4, .dims = {3, 5, 1, 37}};
   struct {
     const char* name;
     Strides a, b;
     int64_t a_count, b_count;
+    Shape shape = {.rank = 4, .dims = {3, 5, 1, 37}};
+    int64_t count = 555;
+    int64_t misalign = 1;  // of a, in elements
   } cases[] = {
       {"dense", {{185, 37, 37, 1}}, {{185, 37, 37, 1}}, 555, 555},
       {"rows", {{185, 37, 37, 1}}, {{0, 0, 0, 1}}, 555, 37},
       {"outer", {{0, 37, 37, 1}}, {{1, 0, 0, 0}}, 185, 3},
       {"columns", {{0, 1, 0, 0}}, {{185, 37, 37, 1}}, 5, 555},
       {"scalar", {{0, 0, 0, 0}}, {{1, 3, 0, 15}}, 1, 555},  // b transposed
+      {"vectors", {{520, 1}}, {{520, 1}}, 1560, 1560, {.rank = 2, .dims = {3, 520}}, 1560, 0},
+      {"misaligned", {{520, 1}}, {{520, 1}}, 1560, 1560, {.rank = 2, .dims = {3, 520}}, 1560},
   };
   for (const auto& test : cases) {
     const std::string where = std::string("binary ") + test.name + " " + std::to_string(static_cast<int>(op)) + " of " +
                               std::to_string(static_cast<int>(kTypeOf<T>));
-    const Input<T> a(Values<T>(test.a_count, 31), 1), b(Values<T>(test.b_count, 32));
+    const Input<T> a(Values<T>(test.a_count, 31), test.misalign), b(Values<T>(test.b_count, 32));
     BinaryArgs args = {.op = op,
                        .dtype = kTypeOf<T>,
                        .a = a.host.data(),
                        .b = b.host.data(),
-                       .shape = shape,
+                       .shape = test.shape,
                        .a_strides = test.a,
                        .b_strides = test.b};
     const auto run = [&](auto& y, const auto& tolerance) {
@@ -146,10 +150,10 @@ void RunBinary(BinaryOp op, Report& report) {
       ExpectSame(y, tolerance, where, report);
     };
     if (op >= BinaryOp::kEq) {
-      Output<uint8_t> y(555);
+      Output<uint8_t> y(test.count);
       run(y, nullptr);
     } else {
-      Output<T> y(555);
+      Output<T> y(test.count);
       if (op == BinaryOp::kPow) {
         run(y, [&](int64_t i) {
           if constexpr (std::is_integral_v<T>) {
