@@ -97,7 +97,8 @@ __global__ void __launch_bounds__(kEachThreads)
 
 // Dense operands of whole 16 bytes, which a thread takes at a time.
 template <class E>
-__global__ void __launch_bounds__(kEachThreads) DenseBinaryKernel(BinaryOp op, int64_t chunks, const E* a, const E* b, E* y) {
+__global__ void __launch_bounds__(kEachThreads)
+    DenseBinaryKernel(BinaryOp op, int64_t chunks, const E* a, const E* b, E* y) {
   LetNextKernelStart();
   AwaitPreviousKernel();
   constexpr int kCount = kPerVector<E>;
@@ -116,8 +117,8 @@ cudaError_t Launch(const BinaryArgs& args, cudaStream_t stream) {
   const LoopNest<2> nest = MakeLoopNest(args.shape, {args.a_strides, args.b_strides});
   if (nest.count > 0 && (args.a == nullptr || args.b == nullptr || args.y == nullptr)) return cudaErrorInvalidValue;
   if constexpr (!std::is_integral_v<E> && !std::is_same_v<E, Bool>) {
-    const auto addresses = reinterpret_cast<uintptr_t>(args.a) | reinterpret_cast<uintptr_t>(args.b) |
-                           reinterpret_cast<uintptr_t>(args.y);
+    const auto addresses =
+        reinterpret_cast<uintptr_t>(args.a) | reinterpret_cast<uintptr_t>(args.b) | reinterpret_cast<uintptr_t>(args.y);
     const bool dense = nest.rank == 1 && nest.steps[0][0] == 1 && nest.steps[1][0] == 1;
     if (dense && !GivesBool(args.op) && addresses % 16 == 0 && nest.count % kPerVector<E> == 0) {
       const int64_t chunks = nest.count / kPerVector<E>;

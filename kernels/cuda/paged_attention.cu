@@ -58,7 +58,9 @@ cudaError_t LaunchOnTensorCores(const PagedAttentionArgs& args, const paged_atte
   params.append = append;
   const int64_t columns = int64_t{params.group} * args.max_row_tokens;
   const int64_t alone = int64_t{rows.rows} * args.kv_heads * ((columns + 15) / 16);
-  const int blocks = args.blocks_per_row != 0 ? args.blocks_per_row : major == 9 ? ChooseBlocks(alone, columns, sms) : 1;
+  const int blocks = args.blocks_per_row != 0 ? args.blocks_per_row
+                     : major == 9             ? ChooseBlocks(alone, columns, sms)
+                                              : 1;
   return args.dtype == Dtype::kBf16
              ? impl::LaunchTensorCores<__nv_bfloat16>(params, args.head_dim, columns, blocks, stream)
              : impl::LaunchTensorCores<__half>(params, args.head_dim, columns, blocks, stream);

@@ -26,8 +26,8 @@ struct PagedAttentionArgs {
   int heads = 0, kv_heads = 0, head_dim = 0, page_size = 0;
   float scale = 0;  // positive; usually 1 / sqrt(head_dim)
   int window = 0;
-  // Thread blocks that share a row's context: 1, or 2 or 8 (Hopper; with more than eight queries of a row on a kv head 2
-  // is as 8); 0 chooses. It changes the speed and no bit.
+  // Thread blocks that share a row's context: 1, or 2 or 8 (Hopper; with more than eight queries of a row on a kv head
+  // 2 is as 8); 0 chooses. It changes the speed and no bit.
   int blocks_per_row = 0;
 };
 

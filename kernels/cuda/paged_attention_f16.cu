@@ -3,8 +3,7 @@
 namespace flashflow::cuda::paged_attention {
 
 template <>
-cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, int blocks,
-                                      cudaStream_t stream) {
+cudaError_t LaunchTensorCores<__half>(Params& params, int head_dim, int64_t columns, int blocks, cudaStream_t stream) {
   switch (head_dim) {
     case 64:
       return LaunchHeadDim<__half, 64>(params, columns, blocks, stream);
