@@ -23,6 +23,12 @@ from tools.bench.kernels_suite import DEVICE_SPECS, TOP, NoGpuError, describe_ma
 OURS = "ours"
 PEER = "torch"
 VARIANTS = (OURS, PEER)
+_TRAINING: dict[str, dict[str, Any]] = {  # by variant of ours, what differs from the defaults below
+    OURS: {},
+    "ours-fp16": {"amp_dtype": "fp16"},
+    "ours-qat": {"qat": "int8"},
+}
+_KNOWN = (PEER, *_TRAINING)
 LOSS_EVERY = 10  # steps between reading the loss, on both sides
 
 
@@ -59,8 +65,8 @@ def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], l
         NoGpuError: device is cuda and this machine has none.
         ValueError: there is no variant of a name.
     """
-    if unknown := [name for name in options.variants if name not in VARIANTS]:
-        raise ValueError(f"there is no variant {unknown[0]!r}: expected {', '.join(VARIANTS)}")
+    if unknown := [name for name in options.variants if name not in _KNOWN]:
+        raise ValueError(f"there is no variant {unknown[0]!r}: expected {', '.join(_KNOWN)}")
     on_gpu = options.device == "cuda"
     machine = describe_machine(options.commit, "the train suite") if on_gpu else {"device": "cpu"}
     import torch
@@ -75,7 +81,10 @@ def run(options: Options, log: Callable[[str], None]) -> tuple[dict[str, Any], l
         for name in options.variants:
             if on_gpu:
                 torch.cuda.reset_peak_memory_stats()
-            steps[name] = (_ours if name == OURS else _peer)(options, shape, Path(folder))
+            if name == PEER:
+                steps[name] = _peer(options, shape)
+            else:
+                steps[name] = _ours(options, shape, Path(folder), _TRAINING[name])
             first_steps[name] = _seconds(steps[name], 3, on_gpu)
             memory[name] = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
             log(f"{name}: the first steps took {first_steps[name]:.1f} s")
@@ -107,28 +116,35 @@ def _tokens(shape: Any, options: Options) -> Any:
     return np.random.default_rng(0).integers(0, shape.vocab_size, 1 << 22).astype(np.uint16)
 
 
-def _ours(options: Options, shape: Any, folder: Path) -> Step:
-    """The steps of `train --compile --amp-dtype bf16 --log-every 10`."""
+def _ours(options: Options, shape: Any, folder: Path, training: dict[str, Any]) -> Step:
+    """The steps of `train --compile --amp-dtype bf16 --log-every 10`, or of another training."""
     import torch
 
     from flashflow.models.gpt_small import GptSmall
+    from flashflow.quantization.qat import prepare_qat
     from flashflow.training.config import TrainConfig
     from flashflow.training.data import Dataset
     from flashflow.training.trainer import Trainer
 
     config = TrainConfig(
-        preset=options.preset,
-        batch_size=options.batch_size,
-        seq_len=options.seq_len,
-        lr=6e-4,
-        amp_dtype="bf16",
-        compile=options.device == "cuda",
-        device=options.device,
-        steps=10**6,
+        **{
+            "preset": options.preset,
+            "batch_size": options.batch_size,
+            "seq_len": options.seq_len,
+            "lr": 6e-4,
+            "amp_dtype": "bf16",
+            "compile": options.device == "cuda",
+            "device": options.device,
+            "steps": 10**6,
+            **training,
+        }
     )
     torch.manual_seed(0)
     data = Dataset.split(_tokens(shape, options), options.seq_len)
-    trainer = Trainer(GptSmall(shape), data, config, folder, lambda folder, weights: None, "")
+    model = GptSmall(shape)
+    if config.qat:
+        prepare_qat(model)
+    trainer = Trainer(model, data, config, folder, lambda folder, weights: None, "")
 
     def step() -> object:
         trainer.train_step()
@@ -137,7 +153,7 @@ def _ours(options: Options, shape: Any, folder: Path) -> Step:
     return step
 
 
-def _peer(options: Options, shape: Any, folder: Path) -> Step:
+def _peer(options: Options, shape: Any) -> Step:
     import numpy as np
     import torch
     from tools.bench.torch_gpt_training import TorchGpt, make_step
@@ -216,7 +232,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--seq-len", type=int, default=defaults.seq_len)
     parser.add_argument("--steps", type=int, default=defaults.steps, help="of a turn")
     parser.add_argument("--repeats", type=int, default=defaults.repeats, help="turns; medians are reported")
-    parser.add_argument("--variants", type=words, default=defaults.variants, help=",".join(VARIANTS))
+    parser.add_argument(
+        "--variants", type=words, default=defaults.variants, help=f"some of {PEER},{','.join(_TRAINING)}"
+    )
     parser.add_argument("--profile", type=Path, help="also write torch.profiler's table of our kernels to this file")
     parser.add_argument("--device", default=defaults.device, choices=("cuda", "cpu"), help="cpu: eager, to try it")
     parser.add_argument("--json", type=Path, help="also write the report to this file")

@@ -51,10 +51,10 @@ def test_errors_and_report(capsys, tmp_path, monkeypatch):
     assert "the train suite needs an NVIDIA GPU" in capsys.readouterr().err
     words = ["--device", "cpu", "--preset", "tiny", "--batch-size", "1", "--seq-len", "8", "--steps", "1"]
     assert main([*words, "--variants", "jax"]) == 2
-    assert "there is no variant 'jax': expected ours, torch" in capsys.readouterr().err
+    assert "there is no variant 'jax': expected torch, ours, ours-fp16, ours-qat" in capsys.readouterr().err
     assert main([*words, "--preset", "huge"]) == 2
     assert "unknown preset 'huge'" in capsys.readouterr().err
     report = tmp_path / "report.json"
-    assert main([*words, "--variants", "ours", "--repeats", "1", "--json", str(report)]) == 0
-    assert [row["variant"] for row in json.loads(report.read_text())["rows"]] == ["ours"]
-    assert capsys.readouterr().out.count("| ours |") == 1
+    assert main([*words, "--variants", "ours,ours-qat", "--repeats", "1", "--json", str(report)]) == 0
+    assert [row["variant"] for row in json.loads(report.read_text())["rows"]] == ["ours", "ours-qat"]
+    assert capsys.readouterr().out.count("| ours-qat |") == 1

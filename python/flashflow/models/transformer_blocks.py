@@ -174,6 +174,16 @@ class TransformerBlock(nn.Module):
 class TiedHead(nn.Module):
     """The head of a model without a head of its own: the token table, turned round. Has no parameters."""
 
-    def forward(self, x: Tensor, table: nn.Embedding) -> Tensor:
-        """Logits [batch, sequence, vocab_size] of x [batch, sequence, hidden]."""
-        return F.linear(x, table.weight)
+    def forward(self, x: Tensor, table: nn.Embedding, multiple: int = 1) -> Tensor:
+        """Logits [batch, sequence, vocab_size] of x [batch, sequence, hidden].
+
+        With a multiple there may be further columns, of zeros, up to the next multiple of it: for products that are
+        faster where rows are aligned.
+        """
+        return F.linear(x, with_aligned_rows(table.weight, multiple))
+
+
+def with_aligned_rows(weight: Tensor, multiple: int) -> Tensor:
+    """A weight [N, K] with rows of zeros up to the next multiple."""
+    missing = -weight.shape[0] % multiple
+    return F.pad(weight, (0, 0, 0, missing)) if missing else weight

@@ -17,7 +17,7 @@ import torch.nn.functional as F  # noqa: N812 (the field's name for it)
 from torch import Tensor, nn
 
 from flashflow.errors import InvalidArgumentError
-from flashflow.models.transformer_blocks import Attention, GatedMlp, TiedHead
+from flashflow.models.transformer_blocks import Attention, GatedMlp, TiedHead, with_aligned_rows
 from flashflow.quantization.int8_contract import dequantize, int8_linear, quantize_rows
 
 __all__ = [
@@ -80,13 +80,14 @@ def _rounded_input(x: Tensor, clip: Tensor) -> Tensor:
     return clipped + (dequantize(*quantize_rows(x.detach(), clip.detach())) - clipped).detach()
 
 
-def _linear(module: QatLinear | QatEmbedding, x: Tensor, bias: Tensor | None) -> Tensor:
+def _linear(module: QatLinear | QatEmbedding, x: Tensor, bias: Tensor | None, multiple: int = 1) -> Tensor:
     if not module.quantized:
-        return F.linear(x, module.weight, bias)
+        return F.linear(x, with_aligned_rows(module.weight, multiple), bias)
     if module.training:
         if module.observes:
             module.input_clip.observe(x)
-        return F.linear(_rounded_input(x, module.input_clip()), _rounded_weight(module.weight), bias)
+        weight = with_aligned_rows(_rounded_weight(module.weight), multiple)
+        return F.linear(_rounded_input(x, module.input_clip()), weight, bias)
     codes, scales = module.kept_codes or quantize_rows(module.weight.detach())
     y = int8_linear(x, codes, scales, bias, module.input_clip())
     return y if x.dtype == torch.float32 else y.to(x.dtype)
@@ -129,8 +130,8 @@ class QatEmbedding(nn.Embedding):
     kept_codes: tuple[Tensor, Tensor] | None = None
 
     def __init__(self, table: nn.Embedding, tied: bool) -> None:
-        nn.Module.__init__(self)
-        self.num_embeddings, self.embedding_dim = table.num_embeddings, table.embedding_dim
+        # With all attributes of a table: DistributedDataParallel asks for `sparse`.
+        super().__init__(table.num_embeddings, table.embedding_dim, _weight=table.weight.detach())
         self.weight = table.weight
         if tied:
             self.input_clip = InputClip(device=table.weight.device)
@@ -146,10 +147,10 @@ class QatEmbedding(nn.Embedding):
 class QatTiedHead(TiedHead):
     """A head of the token table's codes."""
 
-    def forward(self, x: Tensor, table: nn.Embedding) -> Tensor:
-        """Logits [batch, sequence, vocab_size] of x [batch, sequence, hidden]."""
+    def forward(self, x: Tensor, table: nn.Embedding, multiple: int = 1) -> Tensor:
+        """As of TiedHead; in eval mode there are no further columns."""
         assert isinstance(table, QatEmbedding)
-        return _linear(table, x, None)
+        return _linear(table, x, None, multiple)
 
 
 def _inputs_shared(model: nn.Module) -> Iterable[list[str]]:

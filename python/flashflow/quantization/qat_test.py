@@ -120,6 +120,23 @@ def test_kept_codes_change_nothing_and_end():
         assert not torch.equal(model(*ids()), logits)
 
 
+@pytest.mark.parametrize("qat", [False, True])
+def test_a_tied_head_pads_its_columns_in_training_alone(qat):
+    model = make("gpt_small")
+    if qat:
+        prepare_qat(model)
+    model.train()
+    x = torch.randn(2, 3, 32)
+    model.head(x, model.wte)  # the first sets the running maximum
+    logits, padded = model.head(x, model.wte), model.head(x, model.wte, 8)
+    assert logits.shape == (2, 3, 61) and padded.shape == (2, 3, 64)
+    # Products of other shapes may sum 32 terms in another order.
+    torch.testing.assert_close(padded[..., :61], logits, rtol=0, atol=32 * 2.0**-23 * logits.abs().max().item())
+    assert not padded[..., 61:].any()
+    model.eval()
+    assert model.head(x, model.wte, 8).shape[-1] == (61 if qat else 64)
+
+
 def test_gradients_pass_straight_through():
     layer = QatLinear(nn.Linear(6, 3), InputClip(0.5))
     layer.observes = False

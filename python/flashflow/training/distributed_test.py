@@ -1,6 +1,7 @@
 """Two processes, started as users start them, compute what one does with batches of twice the size."""
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +77,28 @@ def test_two_processes_equal_one_with_twice_the_batch(one, tmp_path, parallel):
     assert max((a[name] - b[name]).abs().max().item() for name in a) <= bound
     kept = load_file(newest_checkpoint(two) / "optimizer.safetensors")
     assert kept["exp_avg.wte.weight"].shape == (61, 20) and "rng.cpu.1" in kept
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_two_processes_learn_int8_as_one_does(tmp_path, parallel):
+    """Sums in another order tip codes over: fewer than one in 10,000, each by one step.
+
+    A code in error by a step adds a twelfth more to the mean square of its row's errors than rounding has there to
+    begin with, so the losses are sqrt(12 * 1e-4) of the bound apart that training for int8 keeps from fp32
+    (qat_training_test.py). The running maxima are those of both processes' rows: as exact as the activations.
+    """
+    roundings, tokens = 2 * (4 * MODEL.n_layers + 1) + 1, 2 * ROWS * 2 * MODEL.context_length
+    bound = math.sqrt(12e-4) * 8 * math.sqrt(roundings / tokens) / 254
+    options = {"qat": "int8", "eval_every": 0}
+    make_gpt_trainer(tmp_path / "one", MODEL, **{**OPTIONS, **options, "batch_size": 2 * ROWS}).run()
+    two = torchrun(tmp_path / "two", parallel=parallel, **options)
+    for name in ("loss", "validation_loss"):
+        a, b = series(tmp_path / "one", name), series(two, name)
+        assert len(a) == len(b) and np.abs(a - b).max() <= bound * a.max(), (name, np.abs(a - b).max())
+    a, b = (load_file(newest_checkpoint(folder) / "model.safetensors") for folder in (tmp_path / "one", two))
+    clips = [name for name in a if name.endswith(("max_abs", "ratio"))]
+    assert len(clips) == 2 * (4 * MODEL.n_layers + 1) and a.keys() == b.keys()
+    assert [name for name in clips if abs(a[name] / b[name] - 1).item() > 1e-3] == []
 
 
 def test_interrupted_processes_resume(one, tmp_path):

@@ -12,7 +12,6 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from flashflow.models.gpt_small import GptSmall
-from flashflow.models.transformer_blocks import TiedHead
 
 # Products of narrow dtypes reach the tensor cores' full rate where rows are aligned; 50257 is odd.
 _ALIGNED_VOCAB = 64
@@ -42,21 +41,14 @@ class NextTokenLoss(nn.Module):
         """The loss, f32 [], of targets i64 [B, S] after inputs i64 [B, S]."""
         positions = torch.arange(inputs.shape[1], device=inputs.device).expand_as(inputs)
         model = self.model
-        if not inputs.is_cuda or not isinstance(model, GptSmall) or type(model.head) is not TiedHead:
+        if not inputs.is_cuda or not isinstance(model, GptSmall):
             logits: Tensor = model(inputs, positions)
             return functional.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
         vocab = model.config.vocab_size
-        logits = _logits_with_aligned_rows(model, inputs, positions).flatten(0, 1)
+        logits = model.head(model.hidden_states(inputs, positions), model.wte, _ALIGNED_VOCAB).flatten(0, 1)
         if self._cross_entropy is None:
             return functional.cross_entropy(logits[:, :vocab].float(), targets.flatten())
         return self._cross_entropy(logits, targets.flatten(), vocab)
-
-
-def _logits_with_aligned_rows(model: GptSmall, inputs: Tensor, positions: Tensor) -> Tensor:
-    """The model's logits [B, S, P], where P is the vocabulary's size, rounded up, and the columns past it are zeros."""
-    weight = model.wte.weight
-    padded = functional.pad(weight, (0, 0, 0, -weight.shape[0] % _ALIGNED_VOCAB))
-    return functional.linear(model.hidden_states(inputs, positions), padded)
 
 
 def _fused_cross_entropy() -> Callable[[Tensor, Tensor, int], Tensor] | None:

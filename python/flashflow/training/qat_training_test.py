@@ -61,6 +61,18 @@ def test_loss_tracks_fp32(tmp_path, fp32, amp_dtype):
     assert all(0.5 < r < 1.5 for r in ratios) and len({r for r in ratios if r != 1}) > LAYERS  # they learn
 
 
+def test_compiled_mixed_precision_tracks_fp32_too(tmp_path, fp32):
+    """Four steps of all three: within the bound of the test above, and not what eager code gives bit for bit."""
+    steps = 4
+    roundings = 2 * (4 * LAYERS + 1) + 1
+    bound = 8 * math.sqrt(roundings / (BATCH * MODEL.context_length)) / 254
+    before = torch._dynamo.utils.counters["frames"]["ok"]
+    curve, validation, trainer = losses(tmp_path, qat="int8", amp_dtype="bf16", compile=True, steps=steps, warmup=5)
+    assert torch._dynamo.utils.counters["frames"]["ok"] > before
+    assert len(curve) == steps and (np.abs(curve - fp32[0][:steps]) <= bound * fp32[0][:steps]).all()
+    assert math.isfinite(validation) and len(clips_of(trainer.model)) == 4 * LAYERS + 1
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "text.txt"
