@@ -180,7 +180,7 @@ class Coster {
 
   // Of keys and values of one position of one layer.
   static double PositionBytes(const ir::CacheType& cache) {
-    return 2.0 * static_cast<double>(cache.kv_heads * cache.head_dim * DTypeBytes(cache.dtype));
+    return 2.0 * static_cast<double>(cache.kv_heads * KvHeadBytes(cache.dtype, cache.head_dim));
   }
 
   absl::StatusOr<double> Tokens(const Value* value) const {
@@ -209,7 +209,8 @@ class Coster {
     }
     cost_.bytes_read += rows * read * PositionBytes(cache);
     cost_.flops += kSoftmaxFlops * seen * elements / static_cast<double>(cache.head_dim) + 4 * seen * elements;
-    cost_.dtype = cache.dtype;
+    // Codes become floats before they are multiplied.
+    cost_.dtype = cache.dtype == DType::kI8 ? tokens_of->tensor().dtype : cache.dtype;
     return absl::OkStatus();
   }
 

@@ -16,7 +16,15 @@
 namespace flashflow::driver {
 namespace {
 
-constexpr std::string_view kQuantizeKey = "quantize";  // the option's name, and the metadata's
+// Options that a stored graph says too, under their names in the metadata. narrow-weights looks after `dtype`.
+struct StoredOption {
+  std::string_view name;
+  std::string passes::CompileOptions::* field;
+};
+constexpr StoredOption kStoredOptions[] = {
+    {"quantize", &passes::CompileOptions::quantize},
+    {"kv_dtype", &passes::CompileOptions::kv_dtype},
+};
 
 bool IsStepGraph(const ir::Graph& graph) {
   for (const ir::Value* input : graph.inputs()) {
@@ -38,9 +46,11 @@ absl::Status NoStepGraph(const std::vector<passes::PassRecord>& records) {
 // The options, with what a stored graph says of those that are left open.
 absl::StatusOr<passes::CompileOptions> Completed(const passes::CompileOptions& given, const ir::Graph& graph) {
   passes::CompileOptions options = given;
-  const auto quantize = graph.metadata().find(kQuantizeKey);
-  if (!options.quantize.empty() || quantize == graph.metadata().end()) return options;
-  FF_RETURN_IF_ERROR(passes::SetOption(kQuantizeKey, quantize->second, &options));
+  for (const StoredOption& stored : kStoredOptions) {
+    const auto said = graph.metadata().find(stored.name);
+    if (!(options.*stored.field).empty() || said == graph.metadata().end()) continue;
+    FF_RETURN_IF_ERROR(passes::SetOption(stored.name, said->second, &options));
+  }
   return options;
 }
 
@@ -80,7 +90,10 @@ absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& re
   std::unique_ptr<ir::Graph> graph = rectangular.Clone();
   const passes::PassManager manager(passes::StoragePipeline());
   FF_RETURN_IF_ERROR(manager.Run(graph.get(), options).status());
-  if (!options.quantize.empty()) graph->metadata()[std::string(kQuantizeKey)] = options.quantize;
+  for (const StoredOption& stored : kStoredOptions) {
+    const std::string& value = options.*stored.field;
+    if (!value.empty()) graph->metadata()[std::string(stored.name)] = value;
+  }
   return graph;
 }
 

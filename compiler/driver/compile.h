@@ -38,7 +38,7 @@ absl::StatusOr<CompiledRectangle> CompileGraph(const ir::Graph& rectangular, con
 absl::StatusOr<plan::ArenaLayout> PlanGraphArena(const plan::Plan& plan, const SymbolValues& most);
 
 // The graph as an engine file keeps it: still rectangular, cleaned, its weights in the chosen dtype. Its metadata says
-// `dtype` and `quantize`, so that Compile makes the same model of it without being told again.
+// `dtype`, `quantize` and `kv_dtype`, so that Compile makes the same model of it without being told again.
 absl::StatusOr<std::unique_ptr<ir::Graph>> PrepareForStorage(const ir::Graph& rectangular,
                                                              const passes::CompileOptions& options);
 

@@ -271,5 +271,21 @@ TEST(CompileTest, AStoredGraphOfCodesStaysOne) {
   EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("\"int8\", got \"int3\""));
 }
 
+TEST(CompileTest, AStoredGraphKeepsItsCacheOfCodes) {
+  passes::CompileOptions options;
+  options.kv_dtype = "int8";
+  const auto stored = PrepareForStorage(*Graph(kRectangular), options);
+  ASSERT_TRUE(stored.ok()) << stored.status();
+  const auto model = Compile(**stored, {});
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_EQ(model->plan.cache.dtype, DType::kI8);
+  EXPECT_EQ(model->plan.weights[0].dtype, DType::kF32);
+  options.page_size = 6;
+  EXPECT_THAT(Compile(**stored, options).status().message(), HasSubstr("expected a page_size of whole fours"));
+  const auto wrong =
+      Graph(absl::StrReplaceAll(kRectangular, {{"metadata", "metadata kv_dtype = \"int4\"\n  metadata"}}));
+  EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("option kv_dtype: expected one of"));
+}
+
 }  // namespace
 }  // namespace flashflow::driver

@@ -90,6 +90,18 @@ absl::Status CheckRows(const Rows& rows, int64_t tokens, const Cache& cache) {
   return absl::OkStatus();
 }
 
+// A head's key or value as the cache holds it. Of int8 that is what its codes and their scale stand for; the wide mode
+// codes nothing, as it rounds nothing.
+void StoreHead(Mode mode, DType dtype, const double* from, int64_t dim, double* to) {
+  if (mode == Mode::kWide) {
+    std::copy_n(from, dim, to);
+  } else if (dtype == DType::kI8) {
+    CodeHead(from, dim, to);
+  } else {
+    for (int64_t d = 0; d < dim; ++d) to[d] = RoundTo(dtype, from[d]);
+  }
+}
+
 // Stores k and v, [tokens, kv_heads, head_dim], in the layer and slots that the op names.
 void Append(Evaluation& e, const Rows& rows, const double* k, const double* v) {
   Cache& cache = *e.cache;
@@ -102,10 +114,7 @@ void Append(Evaluation& e, const Rows& rows, const double* k, const double* v) {
         const double* token = (k_or_v == 0 ? k : v) + t * cache.type.kv_heads * dim;
         for (int64_t head = 0; head < cache.type.kv_heads; ++head) {
           double* to = cache.Slot(e.attr<int64_t>("layer"), page, k_or_v, head, slot % cache.page_size);
-          for (int64_t d = 0; d < dim; ++d) {
-            const double value = token[head * dim + d];
-            to[d] = e.mode == Mode::kTyped ? RoundTo(cache.type.dtype, value) : value;
-          }
+          StoreHead(e.mode, cache.type.dtype, token + head * dim, dim, to);
         }
       }
     }
@@ -138,6 +147,11 @@ void AttendToCache(Evaluation& e, const Rows& rows, const double* q, int64_t hea
 }
 
 }  // namespace
+
+void CodeHead(const double* from, int64_t dim, double* to) {
+  const double scale = QuantizeRow(Mode::kTyped, from, dim, std::numeric_limits<double>::infinity(), to);
+  for (int64_t d = 0; d < dim; ++d) to[d] = Single(Mode::kTyped, to[d] * scale);
+}
 
 absl::Status EvalAttention(Evaluation& e) {
   const Tensor& q = e.input(0);

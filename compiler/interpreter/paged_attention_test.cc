@@ -1,12 +1,14 @@
 // kv_append and paged_attention against attention over each row's whole sequence.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <numeric>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "compiler/interpreter/eval.h"
 #include "compiler/interpreter/interpreter.h"
 #include "compiler/ir/builder.h"
 #include "compiler/ir/float_convert.h"
@@ -192,15 +194,71 @@ TEST(PagedAttention, TypedModeRoundsToTheCachesDType) {
   }
 }
 
+// Each head's key and value on its own: codes of at most 127 steps of the largest element, by the rules of quantize.
+TEST(PagedAttention, TypedModeReadsCodesTimesTheirScale) {
+  ir::CacheType type = kCacheType;
+  type.dtype = DType::kI8;
+  const std::unique_ptr<ir::Graph> graph = StepGraph(type, 0);
+  std::mt19937 random(1);
+  std::vector<Sequence> rows = RandomRows({7}, random);
+  Sequence& s = rows[0];
+  for (auto* values : {&s.q, &s.k, &s.v}) {
+    for (double& x : *values) x = static_cast<float>(x);
+  }
+  // What has rules of its own: ties, a head of zeros, one below 2^-100.
+  const double ties[kDim] = {127, 2.5, -3.5}, tiny[kDim] = {0x1p-101, -0x1p-102, 0};
+  std::copy_n(ties, kDim, s.k.begin());
+  std::fill_n(s.k.begin() + kDim, kDim, 0.0);
+  std::copy_n(tiny, kDim, s.v.begin());
+  absl::StatusOr<Cache> cache = RunStep(*graph, Cache::Empty(type, kPages, kPageSize), rows, {7}, Mode::kTyped);
+  ASSERT_TRUE(cache.ok()) << cache.status();
+  const auto coded = [](std::vector<double>& values) {
+    for (size_t head = 0; head < values.size(); head += kDim) {
+      float most = 0;
+      for (size_t i = head; i < head + kDim; ++i) most = std::max(most, static_cast<float>(std::abs(values[i])));
+      const float r = 127.0f / most, scale = most / 127.0f;
+      for (size_t i = head; i < head + kDim; ++i) {
+        const float code = std::nearbyint(static_cast<float>(values[i]) * r);
+        values[i] = most < 0x1p-100f ? 0.0f : code * scale;
+      }
+    }
+  };
+  coded(s.k);
+  coded(s.v);
+  EXPECT_EQ(s.k[1], 2.0);
+  EXPECT_EQ(s.k[2], -4.0);
+  for (int64_t t = 0; t < 7; ++t) {
+    for (int64_t head = 0; head < kKvHeads; ++head) {
+      for (int64_t k_or_v : {0, 1}) {
+        const double* got = cache->Slot(1, s.pages[t / kPageSize], k_or_v, head, t % kPageSize);
+        const double* want = (k_or_v == 0 ? s.k : s.v).data() + (t * kKvHeads + head) * kDim;
+        EXPECT_EQ(std::vector(got, got + kDim), std::vector(want, want + kDim)) << t << ", " << head << ", " << k_or_v;
+      }
+    }
+  }
+  const std::vector<double> expected = Reference(s, 0);
+  for (size_t i = 0; i < expected.size(); ++i) {
+    EXPECT_NEAR(s.got[i], expected[i], 0x1p-24 * std::abs(expected[i]) + 1e-14) << i;
+  }
+}
+
+TEST(PagedAttention, CodesOfWhatIsNotFiniteAreNoNumbers) {
+  double coded[3];
+  const double values[3] = {1, std::numeric_limits<double>::infinity(), 2};
+  CodeHead(values, 3, coded);
+  for (double value : coded) EXPECT_TRUE(std::isnan(value));
+}
+
 // cached_attention is slices, rope, kv_append and paged_attention in one, to the bit.
 TEST(CachedAttention, EqualsItsParts) {
   constexpr int64_t kEven = 4;
   constexpr int64_t kQ = kHeads * kEven;
   constexpr int64_t kKv = kKvHeads * kEven;
-  const ir::CacheType type{2, kKvHeads, kEven, DType::kBF16};
+  DType cache_dtype = DType::kBF16;
   const AttrMap layer = {{"layer", 1}};
   const AttrMap scores = {{"layer", 1}, {"scale", kScale}, {"window", 5}};
   auto run = [&](bool fused, bool turned, Mode mode) {
+    const ir::CacheType type{2, kKvHeads, kEven, cache_dtype};
     ir::GraphBuilder builder("step");
     ir::Value* cache = builder.CacheInput("cache", type);
     ir::Value* qkv = builder.Input("qkv", DType::kF32, {9, kQ + 2 * kKv});
@@ -252,15 +310,18 @@ TEST(CachedAttention, EqualsItsParts) {
     inputs.emplace("block_table", Tensor::Ints({2, 3}, {5, -1, -1, 0, 3, -1}));
     return Interpret(*builder.Build(), std::move(inputs), WeightsFrom({}), mode);
   };
-  for (const Mode mode : {Mode::kTyped, Mode::kWide}) {
-    for (const bool turned : {false, true}) {
-      const absl::StatusOr<Values> whole = run(true, turned, mode);
-      const absl::StatusOr<Values> parts = run(false, turned, mode);
-      ASSERT_TRUE(whole.ok()) << whole.status();
-      ASSERT_TRUE(parts.ok()) << parts.status();
-      EXPECT_EQ(std::get<Tensor>(whole->at("y")).floats, std::get<Tensor>(parts->at("y")).floats);
-      EXPECT_THAT(std::get<Cache>(whole->at("cache")).data,
-                  ::testing::Pointwise(::testing::NanSensitiveDoubleEq(), std::get<Cache>(parts->at("cache")).data));
+  for (const DType dtype : {DType::kBF16, DType::kI8}) {
+    cache_dtype = dtype;
+    for (const Mode mode : {Mode::kTyped, Mode::kWide}) {
+      for (const bool turned : {false, true}) {
+        const absl::StatusOr<Values> whole = run(true, turned, mode);
+        const absl::StatusOr<Values> parts = run(false, turned, mode);
+        ASSERT_TRUE(whole.ok()) << whole.status();
+        ASSERT_TRUE(parts.ok()) << parts.status();
+        EXPECT_EQ(std::get<Tensor>(whole->at("y")).floats, std::get<Tensor>(parts->at("y")).floats);
+        EXPECT_THAT(std::get<Cache>(whole->at("cache")).data,
+                    ::testing::Pointwise(::testing::NanSensitiveDoubleEq(), std::get<Cache>(parts->at("cache")).data));
+      }
     }
   }
 }

@@ -51,6 +51,11 @@ constexpr int64_t DTypeBytes(DType dtype) {
   return 0;
 }
 
+// Bytes of a key, or a value, of one head in the KV cache: codes of int8 have a scale of f32 besides.
+constexpr int64_t KvHeadBytes(DType dtype, int64_t head_dim) {
+  return dtype == DType::kI8 ? head_dim + 4 : head_dim * DTypeBytes(dtype);
+}
+
 constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
 constexpr bool IsInteger(DType dtype) { return dtype == DType::kI8 || dtype == DType::kI32 || dtype == DType::kI64; }
 

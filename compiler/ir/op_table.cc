@@ -282,7 +282,8 @@ std::vector<OpDef> MakeTable() {
        .doc =
            "cache, k[T, Hkv, D], v[T, Hkv, D], row_start[R+1], kv_len[R], block_table[R, P] (i32) -> cache: stores k "
            "and "
-           "v, cast to the cache's dtype, in one layer. Token t of row r, row_start[r] <= t < row_start[r+1], goes to "
+           "v, cast to the cache's dtype, in one layer; in a cache of i8 each head's k and v as codes with a scale, as "
+           "quantize makes them of a row. Token t of row r, row_start[r] <= t < row_start[r+1], goes to "
            "slot p = kv_len[r] - (row_start[r+1] - t) of the row: page block_table[r, p / page_size], offset "
            "p % page_size. kv_len is the row's length after the append; row_start rises from 0 to T."},
       {.op = Op::kPagedAttention,
@@ -295,7 +296,8 @@ std::vector<OpDef> MakeTable() {
        .doc =
            "cache, q[T, H, D], row_start[R+1], kv_len[R], block_table[R, P] (i32) -> [T, H, D] in q's dtype: attention "
            "of token t of row r over slots 0 .. p of its row, p being the token's own slot as in kv_append; with a "
-           "window w > 0 only over slots above p - w. Heads share keys as in attention."},
+           "window w > 0 only over slots above p - w. Heads share keys as in attention. Of a cache of i8 it reads "
+           "codes times scales, in f32."},
   };
   table.push_back(
       {.op = Op::kCachedAttention,

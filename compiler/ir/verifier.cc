@@ -53,9 +53,10 @@ class Verifier {
   absl::Status CheckType(const Type& type) const {
     if (type.is_cache()) {
       const CacheType& cache = type.cache();
-      if (cache.layers > 0 && cache.kv_heads > 0 && cache.head_dim > 0 && IsFloat(cache.dtype)) return absl::OkStatus();
+      const bool storable = IsFloat(cache.dtype) || cache.dtype == DType::kI8;
+      if (cache.layers > 0 && cache.kv_heads > 0 && cache.head_dim > 0 && storable) return absl::OkStatus();
       return absl::InvalidArgumentError(
-          absl::StrCat(type.ToString(), ": expected positive dimensions and a float dtype"));
+          absl::StrCat(type.ToString(), ": expected positive dimensions, and a float dtype or i8"));
     }
     const Dims& shape = type.tensor().shape;
     if (shape.size() > kMaxRank) {

@@ -46,6 +46,9 @@ TEST(Verifier, ChecksSources) {
   Graph empty_cache("g");
   empty_cache.AddInput("c", CacheType{0, 1, 1});
   EXPECT_THAT(Message(empty_cache), HasSubstr("positive dimensions"));
+  Graph integer_cache("g");
+  integer_cache.AddInput("c", CacheType{1, 1, 1, DType::kI32});
+  EXPECT_THAT(Message(integer_cache), HasSubstr("a float dtype or i8"));
 
   Graph absent("g");
   absent.AddInput("x", Type());

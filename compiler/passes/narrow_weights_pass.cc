@@ -64,11 +64,34 @@ absl::Status MakeAnew(ir::Graph* graph, Node* node) {
   return absl::OkStatus();
 }
 
+absl::Status NarrowWeights(ir::Graph* graph, PassContext* context) {
+  for (Value* weight : graph->weights()) {
+    const std::optional<std::string> reason = ReasonAgainst(*graph, weight, context->options().quantize == "int8");
+    if (!reason.has_value()) continue;
+    if (!reason->empty()) {
+      context->Refuse(*graph, nullptr, *reason);
+      continue;
+    }
+    if (!context->BeginRewrite()) break;
+    graph->SetType(weight, ir::TensorType{DType::kBF16, weight->tensor().shape});
+    const std::vector<ir::Use> uses = weight->uses();
+    for (const ir::Use& use : uses) {
+      if (use.node->op() == Op::kTranspose) FF_RETURN_IF_ERROR(MakeAnew(graph, use.node));
+    }
+  }
+  return absl::OkStatus();
+}
+
 // Gives the caches the dtype; their chains of kv_append are made anew.
 absl::Status NarrowCaches(ir::Graph* graph, DType dtype, PassContext* context) {
   for (Value* input : graph->inputs()) {
-    if (!input->type().is_cache() || input->type().cache().dtype == dtype) continue;
+    if (!input->type().is_cache()) continue;
     ir::CacheType type = input->type().cache();
+    if (type.dtype == dtype || type.dtype == DType::kI8) continue;
+    if (dtype == DType::kI8 && type.dtype != DType::kF32) {
+      return absl::InvalidArgumentError(absl::StrCat("the KV cache is ", DTypeName(type.dtype),
+                                                     " already: build the graph from its f32 source for int8 codes"));
+    }
     type.dtype = dtype;
     if (!context->BeginRewrite()) return absl::OkStatus();
     graph->SetType(input, type);
@@ -93,24 +116,10 @@ absl::StatusOr<bool> NarrowWeightsPass::Run(ir::Graph* graph, PassContext* conte
   }
   const bool noted = recorded != dtype;
   graph->metadata()["dtype"] = dtype;
-  if (dtype == "f32") return noted;
-
   const int64_t before = context->rewrites();
-  for (Value* weight : graph->weights()) {
-    const std::optional<std::string> reason = ReasonAgainst(*graph, weight, context->options().quantize == "int8");
-    if (!reason.has_value()) continue;
-    if (!reason->empty()) {
-      context->Refuse(*graph, nullptr, *reason);
-      continue;
-    }
-    if (!context->BeginRewrite()) break;
-    graph->SetType(weight, ir::TensorType{DType::kBF16, weight->tensor().shape});
-    const std::vector<ir::Use> uses = weight->uses();
-    for (const ir::Use& use : uses) {
-      if (use.node->op() == Op::kTranspose) FF_RETURN_IF_ERROR(MakeAnew(graph, use.node));
-    }
-  }
-  FF_RETURN_IF_ERROR(NarrowCaches(graph, DType::kBF16, context));
+  if (dtype == "bf16") FF_RETURN_IF_ERROR(NarrowWeights(graph, context));
+  const bool coded = context->options().kv_dtype == "int8";
+  if (coded || dtype == "bf16") FF_RETURN_IF_ERROR(NarrowCaches(graph, coded ? DType::kI8 : DType::kBF16, context));
   return noted || context->rewrites() != before;
 }
 

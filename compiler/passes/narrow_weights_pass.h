@@ -1,7 +1,8 @@
 // narrow-weights: stores what a step streams in the chosen dtype. Option `dtype`, else the graph's metadata `dtype`,
 // else f32. With bf16, weights of products and token embedding tables become bf16, and so does the KV cache;
 // activations, norms and biases stay f32. Position tables stay f32 too: a step reads one row of them a token, and the
-// angles of rotary embeddings would lose bits that they need. Notes the choice in the metadata.
+// angles of rotary embeddings would lose bits that they need. Notes the choice in the metadata. With the option
+// `kv_dtype` = int8 the KV cache is of codes, whatever the weights are.
 //
 //   weight %1 "wte" : f32[256, 32]                           weight %1 "wte" : bf16[256, 32]
 //   %2 = embedding(%1, %0) {dtype = f32} : f32[T, 32]   =>   %2 = embedding(%1, %0) {dtype = f32} : f32[T, 32]
@@ -17,7 +18,7 @@ class NarrowWeightsPass : public Pass {
  public:
   std::string_view name() const override { return "narrow-weights"; }
   Relation relation() const override { return Relation::kNarrowed; }
-  // InvalidArgument if the graph is narrowed already and the options ask for f32.
+  // InvalidArgument if the graph is narrowed already and the options ask for f32, or for codes of what is rounded.
   absl::StatusOr<bool> Run(ir::Graph* graph, PassContext* context) const override;
 };
 

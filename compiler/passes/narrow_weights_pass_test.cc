@@ -1,5 +1,7 @@
 #include "compiler/passes/narrow_weights_pass.h"
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "compiler/passes/ir_check.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -50,6 +52,26 @@ constexpr std::string_view kGraph = R"ir(ffir 1
 
 TEST(NarrowWeightsPassTest, NarrowsWhatAStepStreams) {
   EXPECT_TRUE(CheckPass<NarrowWeightsPass>(kGraph, {.dtype = "bf16"}));
+}
+
+// The cache alone where only it is asked for; besides what the dtype narrows where that is too.
+TEST(NarrowWeightsPassTest, CodesTheCache) {
+  for (const char* dtype : {"f32", "bf16"}) {
+    const PassRun run =
+        RunPasses(MakePassList<NarrowWeightsPass, NarrowWeightsPass>(), kGraph, {.dtype = dtype, .kv_dtype = "int8"});
+    ASSERT_EQ(run.error, "");
+    EXPECT_THAT(run.after, ::testing::HasSubstr("input %5 \"cache\" : cache[1, 2, 8, i8]"));
+    EXPECT_THAT(run.after, ::testing::HasSubstr("{layer = 0} : cache[1, 2, 8, i8]"));
+    EXPECT_THAT(run.after, ::testing::HasSubstr(absl::StrCat("weight %9 \"proj\" : ", dtype)));
+    EXPECT_TRUE(run.records[0].changed);
+    EXPECT_FALSE(run.records[1].changed);
+  }
+}
+
+TEST(NarrowWeightsPassTest, DoesNotCodeWhatIsRounded) {
+  const std::string text = absl::StrReplaceAll(kGraph, {{"8, f32]", "8, bf16]"}});
+  const PassRun run = RunPasses(MakePassList<NarrowWeightsPass>(), text, {.kv_dtype = "int8"});
+  EXPECT_THAT(run.error, ::testing::HasSubstr("the KV cache is bf16 already"));
 }
 
 TEST(NarrowWeightsPassTest, NarrowsWeightsThatAreStoredTransposed) {

@@ -18,6 +18,8 @@ struct CompileOptions {
   std::string dtype = {};
   // "int8": products of int8 codes, by quantize-int8. Empty: none.
   std::string quantize = {};
+  // "int8": keys and values of the KV cache are codes, with a scale a head and token. Empty: as `dtype`.
+  std::string kv_dtype = {};
   // "f32" or "bf16": what layers hand to each other, by assign-types. Empty: f32.
   std::string activation_dtype = {};
   std::string device = "cpu";

@@ -79,7 +79,10 @@ class Validator {
       }
     }
     if (cache.page_size < 1) return Error("cache", OutOfRange("page_size", cache.page_size));
-    return IsFloat(cache.dtype) ? absl::OkStatus() : Error("cache", "expected a float dtype");
+    if (cache.dtype == DType::kI8) {  // the scales behind a page's codes lie at whole floats
+      return cache.page_size % 4 == 0 ? absl::OkStatus() : Error("cache", "of i8, expected a page_size of whole fours");
+    }
+    return IsFloat(cache.dtype) ? absl::OkStatus() : Error("cache", "expected a float dtype, or i8");
   }
 
   absl::Status CheckWeights() const {

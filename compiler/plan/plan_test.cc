@@ -118,7 +118,12 @@ TEST(Validate, ChecksTheHeader) {
   EXPECT_THAT(Broken([](Plan& p) { p.cache.page_size = 0; }), HasSubstr("page_size 0"));
   EXPECT_THAT(Broken([](Plan& p) { p.cache.head_dim = -4; }), HasSubstr("head_dim -4"));
   EXPECT_THAT(Broken([](Plan& p) { p.cache.layers = 0; }), HasSubstr("layers 0"));
-  EXPECT_THAT(Broken([](Plan& p) { p.cache.dtype = DType::kI8; }), HasSubstr("a float dtype"));
+  EXPECT_THAT(Broken([](Plan& p) { p.cache.dtype = DType::kI32; }), HasSubstr("a float dtype, or i8"));
+  EXPECT_THAT(Broken([](Plan& p) {
+                p.cache.dtype = DType::kI8;
+                p.cache.page_size = 6;
+              }),
+              HasSubstr("of i8, expected a page_size of whole fours"));
   EXPECT_THAT(Broken([](Plan& p) { p.cache.layers = p.cache.kv_heads = p.cache.head_dim = 1 << 30; }),
               HasSubstr("64 bits"));
 }

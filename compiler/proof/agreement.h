@@ -14,7 +14,8 @@ namespace flashflow::proof {
 
 // What is different: "element [1, 3] is 0.25, expected 0.5, allowed difference 1e-07". nullopt: nothing is. NaN equals
 // NaN, -0 equals 0, and nothing but itself equals an infinity. Where `got` has a narrower float type than `want`, its
-// elements must be those of `want`, rounded.
+// elements must be those of `want`, rounded; where it is a cache of i8 and `want` is not, those of `want`, or what
+// their codes stand for.
 std::optional<std::string> Difference(const interpreter::Value& want, const interpreter::Value& got, double allowed);
 
 // How far the outputs of a graph move, by name and at most over all elements, for each unit of relative error that a

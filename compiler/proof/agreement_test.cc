@@ -64,6 +64,24 @@ TEST(AgreementTest, CachesAreComparedByElement) {
   EXPECT_NE(Difference(cache(1, DType::kF32, 1), Of(1, DType::kF32), 0), std::nullopt);
 }
 
+// A cache of codes holds what it was given, or what the codes of the head's row stand for; nothing in between.
+TEST(AgreementTest, ACacheOfCodesIsComparedByRow) {
+  const auto cache = [](double first, double second, DType dtype) {
+    interpreter::Cache cache =
+        interpreter::Cache::Empty({.layers = 1, .kv_heads = 1, .head_dim = 2, .dtype = dtype}, 1, /*page_size=*/2);
+    cache.data[4] = first;
+    cache.data[5] = second;
+    return cache;
+  };
+  const auto want = cache(127, 2.75, DType::kF32);
+  EXPECT_EQ(Difference(want, cache(127, 3, DType::kI8), 0), std::nullopt) << "coded";
+  EXPECT_EQ(Difference(want, cache(127, 2.75, DType::kI8), 0), std::nullopt) << "kept";
+  EXPECT_THAT(Difference(want, cache(127, 2, DType::kI8), 0), Optional(HasSubstr("element 5 of the cache")));
+  EXPECT_NE(Difference(want, cache(126, 3, DType::kI8), 0), std::nullopt);
+  EXPECT_NE(Difference(want, cache(127, 3, DType::kF32), 0), std::nullopt) << "a float cache is not coded";
+  EXPECT_NE(Difference(cache(127, 2.75, DType::kI8), cache(127, 3, DType::kI8), 0), std::nullopt) << "already coded";
+}
+
 // Of output "y" of a graph whose inputs are ones, and zeros where they are integers.
 double GrowthOf(std::string_view body) {
   const auto graph = ir::Parse("ffir 1 graph @g {" + std::string(body) + "}");

@@ -190,10 +190,12 @@ std::unique_ptr<Graph> Import(const std::string& json) {
 }
 
 TEST(ProverTest, TheStepPipelineKeepsModels) {
-  for (const std::string dtype : {"f32", "bf16"}) {
+  const passes::CompileOptions all_options[] = {
+      {.dtype = "f32"}, {.dtype = "bf16"}, {.kv_dtype = "int8"}, {.dtype = "bf16", .kv_dtype = "int8"}};
+  for (const passes::CompileOptions& options : all_options) {
     for (const std::string& json : {frontend::Gpt2Json({}), frontend::LlamaJson({.kv_heads = 2})}) {
       const auto graph = Import(json);
-      Prover prover({.dtype = dtype}, {});
+      Prover prover(options, {});
       const auto report = prover.Prove(passes::StepPipeline(), graph.get());
       ASSERT_TRUE(report.ok()) << report.status();
       EXPECT_FALSE(report->violation.has_value()) << report->violation->ToString() << report->violation->region;
