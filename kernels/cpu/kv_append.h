@@ -15,7 +15,8 @@ struct TokenHeads {
   int64_t stride = 0;
 };
 
-// Writes k and v to the new tokens' slots, rounded to nearest even if the cache is bf16.
+// Writes k and v to the new tokens' slots, rounded to nearest even if the cache is bf16; if it is int8, each head's
+// vector as QuantizeRow makes codes and a scale of it, without a clip.
 void KvAppend(TokenHeads k, TokenHeads v, const PagedRows& rows, const PagedLayer& cache, ThreadPool* pool);
 
 }  // namespace flashflow::cpu

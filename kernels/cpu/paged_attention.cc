@@ -51,7 +51,7 @@ struct Block {
 // Working memory of a block. Queries are lanes: scores and their weights are [slot][query].
 struct Scratch {
   alignas(64) float q[kBlockQueries * kMaxHeadDim];  // scaled, in panels [head_dim][16]
-  alignas(64) float k[kChunk * kMaxHeadDim];         // bf16 keys as fp32
+  alignas(64) float k[kChunk * kMaxHeadDim];         // keys as fp32
   alignas(64) float v[kChunk * (kMaxHeadDim)];       // values, rows of head_dim rounded up to whole panels
   alignas(64) float scores[kChunk * kBlockQueries];
   alignas(64) float out[kBlockQueries * kMaxHeadDim];  // rows as those of v
@@ -112,8 +112,22 @@ void Multiply(const float* x, size_t ldx, const float* w, size_t k_stride, size_
   }
 }
 
+// Slots that lie side by side in a page, each a row of `dim` elements; of int8 codes, with a scale each.
+template <typename T>
+struct Slots {
+  const T* rows;
+  const float* scales;
+};
+
+template <typename T>
+HWY_INLINE Slots<T> SlotsOf(const PagedLayer& cache, char* head, int64_t slot) {
+  const T* rows = reinterpret_cast<const T*>(head) + slot * cache.head_dim;
+  return {rows, std::is_same_v<T, int8_t> ? cache.Scales(head) + slot : nullptr};
+}
+
 // to[count rows of `padded`] = from[count rows of `dim`] as fp32, then zeros.
-void CopyRows(const float* from, int64_t count, int64_t dim, int64_t padded, float* to) {
+void CopyRows(Slots<float> slots, int64_t count, int64_t dim, int64_t padded, float* to) {
+  const float* from = slots.rows;
   if (dim == padded) {
     std::copy_n(from, count * dim, to);
     return;
@@ -124,10 +138,11 @@ void CopyRows(const float* from, int64_t count, int64_t dim, int64_t padded, flo
   }
 }
 
-void CopyRows(const hwy::bfloat16_t* from, int64_t count, int64_t dim, int64_t padded, float* to) {
+void CopyRows(Slots<hwy::bfloat16_t> slots, int64_t count, int64_t dim, int64_t padded, float* to) {
   const PanelD d;
   const hn::Rebind<hwy::bfloat16_t, PanelD> dbf;
   constexpr int64_t kLanes = static_cast<int64_t>(kPanelLanes);
+  const hwy::bfloat16_t* from = slots.rows;
   for (int64_t i = 0; i < count; ++i) {
     int64_t c = 0;
     for (; c + kLanes <= dim; c += kLanes) {
@@ -138,10 +153,30 @@ void CopyRows(const hwy::bfloat16_t* from, int64_t count, int64_t dim, int64_t p
   }
 }
 
+void CopyRows(Slots<int8_t> slots, int64_t count, int64_t dim, int64_t padded, float* to) {
+  const PanelD d;
+  const hn::RebindToSigned<PanelD> di;
+  const hn::Rebind<int8_t, PanelD> dc;
+  constexpr int64_t kLanes = static_cast<int64_t>(kPanelLanes);
+  for (int64_t i = 0; i < count; ++i) {
+    const int8_t* from = slots.rows + i * dim;
+    const float scale = slots.scales[i];
+    const PanelV vscale = hn::Set(d, scale);
+    int64_t c = 0;
+    for (; c + kLanes <= dim; c += kLanes) {
+      const PanelV codes = hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(dc, from + c)));
+      hn::StoreU(hn::Mul(codes, vscale), d, to + i * padded + c);
+    }
+    for (; c < dim; ++c) to[i * padded + c] = static_cast<float>(from[c]) * scale;
+    for (; c < padded; ++c) to[i * padded + c] = 0.0f;
+  }
+}
+
 // Rows of `dim` as fp32: where they are, or copied to `to`.
-HWY_INLINE const float* AsF32(const float* rows, int64_t, int64_t, float*) { return rows; }
-HWY_INLINE const float* AsF32(const hwy::bfloat16_t* rows, int64_t count, int64_t dim, float* to) {
-  CopyRows(rows, count, dim, dim, to);
+HWY_INLINE const float* AsF32(Slots<float> slots, int64_t, int64_t, float*) { return slots.rows; }
+template <typename T>
+HWY_INLINE const float* AsF32(Slots<T> slots, int64_t count, int64_t dim, float* to) {
+  CopyRows(slots, count, dim, dim, to);
   return to;
 }
 
@@ -289,7 +324,6 @@ void RunBlock(const Block& block, Scratch& scratch) {
   // Lanes that no query fills below are to hold numbers all the same.
   for (int64_t s = 0; few && s < kChunk; ++s) std::fill_n(scratch.scores + s * kBlockQueries, kPanel, 0.0f);
 
-  const T* data = static_cast<const T*>(cache.data);
   const int64_t all_begin = scratch.begin[0];
   const int64_t all_end = scratch.end[queries - 1];
   const bool copy_values = !std::is_same_v<T, float> || dim != padded || queries >= kManyQueries;
@@ -301,7 +335,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
         const int64_t slot = chunk + at;
         const int64_t count = std::min(cache.page_size - slot % cache.page_size, slots - at);
         const int32_t page = block.pages[slot / cache.page_size];
-        run(at, count, data + cache.Offset(page, v, block.kv_head, slot % cache.page_size));
+        run(at, count, SlotsOf<T>(cache, cache.Head(page, v, block.kv_head), slot % cache.page_size));
         at += count;
       }
     };
@@ -309,7 +343,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
     if (few) {
       const int64_t slot_panels = (slots + 15) / 16;
       const float* keys[kChunk];
-      for_each_run(false, [&](int64_t at, int64_t count, const T* run) {
+      for_each_run(false, [&](int64_t at, int64_t count, Slots<T> run) {
         const float* rows = AsF32(run, count, dim, scratch.v + at * dim);
         for (int64_t i = 0; i < count; ++i) keys[at + i] = rows + i * dim;
       });
@@ -324,7 +358,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
         for (int64_t s = 0; s < slots; ++s) scratch.scores[s * kBlockQueries + i] = by_query[i * kChunk + s];
       }
     } else {
-      for_each_run(false, [&](int64_t at, int64_t count, const T* keys) {
+      for_each_run(false, [&](int64_t at, int64_t count, Slots<T> keys) {
         Multiply<XLayout::kRowMajor>(AsF32(keys, count, dim, scratch.k), dim, scratch.q, kPanel, kPanel * dim, dim,
                                      scratch.scores + at * kBlockQueries, kBlockQueries, count, query_panels,
                                      /*accumulate=*/false);
@@ -348,12 +382,12 @@ void RunBlock(const Block& block, Scratch& scratch) {
                                      scratch.out, padded, queries, padded / 16, /*accumulate=*/true);
     };
     if (copy_values) {
-      for_each_run(true, [&](int64_t at, int64_t count, const T* values) {
+      for_each_run(true, [&](int64_t at, int64_t count, Slots<T> values) {
         CopyRows(values, count, dim, padded, scratch.v + at * padded);
       });
       add_values(0, slots, scratch.v);
     } else if constexpr (std::is_same_v<T, float>) {
-      for_each_run(true, add_values);
+      for_each_run(true, [&](int64_t at, int64_t count, Slots<T> values) { add_values(at, count, values.rows); });
     }
   }
   for (int64_t i = 0; i < queries; ++i) {
@@ -364,6 +398,7 @@ void RunBlock(const Block& block, Scratch& scratch) {
 
 void RunBlockF32(const Block& block, Scratch& scratch) { RunBlock<float>(block, scratch); }
 void RunBlockBF16(const Block& block, Scratch& scratch) { RunBlock<hwy::bfloat16_t>(block, scratch); }
+void RunBlockInt8(const Block& block, Scratch& scratch) { RunBlock<int8_t>(block, scratch); }
 
 }  // namespace HWY_NAMESPACE
 }  // namespace flashflow::cpu
@@ -375,6 +410,12 @@ namespace {
 
 HWY_EXPORT(RunBlockF32);
 HWY_EXPORT(RunBlockBF16);
+HWY_EXPORT(RunBlockInt8);
+
+auto RunBlockOf(CacheType type) {
+  if (type == CacheType::kInt8) return HWY_DYNAMIC_POINTER(RunBlockInt8);
+  return type == CacheType::kBF16 ? HWY_DYNAMIC_POINTER(RunBlockBF16) : HWY_DYNAMIC_POINTER(RunBlockF32);
+}
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -382,7 +423,7 @@ int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
 void PagedAttention(const float* q, int64_t q_stride, int64_t heads, const PagedRows& rows, const PagedLayer& cache,
                     float scale, int64_t window, float* out, ThreadPool* pool) {
-  const auto run_block = cache.bf16 ? HWY_DYNAMIC_POINTER(RunBlockBF16) : HWY_DYNAMIC_POINTER(RunBlockF32);
+  const auto run_block = RunBlockOf(cache.type);
   const int64_t group = heads / cache.kv_heads;
   const int64_t token_elements = heads * cache.head_dim;
   int64_t blocks = 0;

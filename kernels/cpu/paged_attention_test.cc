@@ -14,16 +14,19 @@
 namespace flashflow::cpu {
 namespace {
 
+constexpr const char* kTypeNames[] = {"f32", "bf16", "int8"};
+constexpr CacheType kTypes[] = {CacheType::kF32, CacheType::kBF16, CacheType::kInt8};
+
 struct Shape {
-  bool bf16 = false;
+  CacheType type = CacheType::kF32;
   int64_t kv_heads = 2;
   int64_t group = 3;
   int64_t head_dim = 64;
   int64_t page_size = 16;
   int64_t window = 0;
   friend std::ostream& operator<<(std::ostream& out, const Shape& s) {
-    return out << (s.bf16 ? "bf16" : "f32") << ", kv_heads " << s.kv_heads << ", group " << s.group << ", head_dim "
-               << s.head_dim << ", page_size " << s.page_size << ", window " << s.window;
+    return out << kTypeNames[static_cast<int>(s.type)] << ", kv_heads " << s.kv_heads << ", group " << s.group
+               << ", head_dim " << s.head_dim << ", page_size " << s.page_size << ", window " << s.window;
   }
 };
 
@@ -33,26 +36,37 @@ struct Problem {
       : shape(shape),
         random(7),
         rows(slots, new_tokens, shape.page_size, &random),
-        cache(shape.bf16, rows.pages, shape.kv_heads, shape.page_size, shape.head_dim),
+        cache(shape.type, rows.pages, shape.kv_heads, shape.page_size, shape.head_dim),
         heads(shape.kv_heads * shape.group),
         scale(1.0f / std::sqrt(static_cast<float>(shape.head_dim))),
         q(static_cast<size_t>(rows.tokens() * heads * shape.head_dim)) {
     std::normal_distribution<float> normal;
     for (float& v : q) v = 2 * normal(random);
+    std::vector<float> values(static_cast<size_t>(shape.head_dim));
+    ForEachHead([&](int64_t page, bool v, int64_t head, int64_t slot) {
+      for (float& value : values) value = normal(random);
+      cache.Set(page, v, head, slot, values.data());
+    });
+  }
+
+  // Calls f(page, whether v, head, slot in the page) for each key and value that is there.
+  template <typename F>
+  void ForEachHead(const F& f) const {
     for (int64_t r = 0; r < rows.view().rows(); ++r) {
       for (int64_t s = 0; s < rows.kv_len[r]; ++s) {
         for (int64_t h = 0; h < shape.kv_heads; ++h) {
-          for (bool v : {false, true}) {
-            for (int64_t i = 0; i < shape.head_dim; ++i) cache.Set(Element(r, s, v, h) + i, normal(random));
-          }
+          for (bool v : {false, true}) f(PageOf(r, s), v, h, s % shape.page_size);
         }
       }
     }
   }
 
-  int64_t Element(int64_t row, int64_t slot, bool v, int64_t head) const {
-    const int64_t page = rows.block_table[row * rows.pages_per_row + slot / shape.page_size];
-    return (((page * 2 + v) * shape.kv_heads + head) * shape.page_size + slot % shape.page_size) * shape.head_dim;
+  int64_t PageOf(int64_t row, int64_t slot) const {
+    return rows.block_table[row * rows.pages_per_row + slot / shape.page_size];
+  }
+
+  float Element(int64_t row, int64_t slot, bool v, int64_t head, int64_t i) const {
+    return cache.Get(PageOf(row, slot), v, head, slot % shape.page_size, i);
   }
 
   void Run(const PagedRows& view, const float* queries, float* out, ThreadPool* pool) const {
@@ -75,7 +89,7 @@ struct Problem {
           for (int64_t s = first; s <= last; ++s) {
             double dot = 0, terms = 0;
             for (int64_t i = 0; i < dim; ++i) {
-              const double term = double{query[i]} * cache.Get(Element(r, s, false, h / shape.group) + i);
+              const double term = double{query[i]} * Element(r, s, false, h / shape.group, i);
               dot += term;
               terms += std::abs(term);
             }
@@ -88,7 +102,7 @@ struct Problem {
           for (int64_t i = 0; i < dim; ++i) {
             double expected = 0, largest_v = 0;
             for (int64_t s = first; s <= last; ++s) {
-              const double v = cache.Get(Element(r, s, true, h / shape.group) + i);
+              const double v = Element(r, s, true, h / shape.group, i);
               expected += weights[s - first] / sum * v;
               largest_v = std::max(largest_v, std::abs(v));
             }
@@ -124,17 +138,18 @@ const std::vector<int32_t> kSlots = {1, 16, 63, 64, 65, 200, 70, 40, 150};
 const std::vector<int32_t> kNewTokens = {1, 1, 1, 1, 1, 1, 70, 0, 23};
 
 TEST(PagedAttentionTest, HeadDims) {
-  for (bool bf16 : {false, true}) {
+  for (CacheType type : kTypes) {
     for (int64_t head_dim : {1, 3, 5, 8, 16, 17, 64, 80, 100, 128, 255, 256}) {
-      ExpectClose(Problem({.bf16 = bf16, .kv_heads = 1, .group = 2, .head_dim = head_dim}, kSlots, kNewTokens));
+      ExpectClose(Problem({.type = type, .kv_heads = 1, .group = 2, .head_dim = head_dim}, kSlots, kNewTokens));
     }
   }
 }
 
 TEST(PagedAttentionTest, PageSizes) {
-  for (bool bf16 : {false, true}) {
+  for (CacheType type : kTypes) {
     for (int64_t page_size : {1, 5, 16, 24, 64, 256}) {
-      ExpectClose(Problem({.bf16 = bf16, .head_dim = 32, .page_size = page_size}, kSlots, kNewTokens));
+      if (type == CacheType::kInt8 && page_size % 4 != 0) continue;
+      ExpectClose(Problem({.type = type, .head_dim = 32, .page_size = page_size}, kSlots, kNewTokens));
     }
   }
 }
@@ -155,6 +170,26 @@ TEST(PagedAttentionTest, LargeScoresDoNotOverflow) {
   Problem problem({.head_dim = 16}, {100, 20}, {5, 20});
   problem.scale = 30.0f;
   ExpectClose(problem);
+}
+
+// Codes times scales in f32 are what is read: as from a cache of f32 that holds them.
+TEST(PagedAttentionTest, CodesGiveTheBitsOfWhatTheyStandFor) {
+  for (int64_t head_dim : {5, 64}) {
+    Problem coded({.type = CacheType::kInt8, .head_dim = head_dim}, kSlots, kNewTokens);
+    Problem plain({.head_dim = head_dim}, kSlots, kNewTokens);
+    std::vector<float> values(static_cast<size_t>(head_dim));
+    coded.ForEachHead([&](int64_t page, bool v, int64_t head, int64_t slot) {
+      for (int64_t i = 0; i < head_dim; ++i) values[i] = coded.cache.Get(page, v, head, slot, i);
+      plain.cache.Set(page, v, head, slot, values.data());
+    });
+    ThreadPool pool(2);
+    ForEachTarget([&] {
+      Guarded<float> of_coded(coded.q.size()), of_plain(coded.q.size());
+      coded.Run(coded.rows.view(), coded.q.data(), of_coded.data(), &pool);
+      plain.Run(plain.rows.view(), coded.q.data(), of_plain.data(), &pool);
+      EXPECT_TRUE(SameBits(of_coded, of_plain)) << "head_dim " << head_dim;
+    });
+  }
 }
 
 // A token's bits: in a prompt at once, in chunks, token by token, on its own among no other rows, on any threads.

@@ -3,8 +3,8 @@
 #define KERNELS_CPU_PAGED_CACHE_TESTING_H_
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
-#include <cstring>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -18,9 +18,9 @@ namespace flashflow::cpu {
 // One layer of a cache whose slots are all NaN until they are written.
 class TestCache {
  public:
-  TestCache(bool bf16, int64_t pages, int64_t kv_heads, int64_t page_size, int64_t head_dim)
-      : layer_{.bf16 = bf16, .pages = pages, .kv_heads = kv_heads, .page_size = page_size, .head_dim = head_dim},
-        bytes_(static_cast<size_t>(pages * 2 * kv_heads * page_size * head_dim) * (bf16 ? 2 : 4), 0xFF) {
+  TestCache(CacheType type, int64_t pages, int64_t kv_heads, int64_t page_size, int64_t head_dim)
+      : layer_{.type = type, .pages = pages, .kv_heads = kv_heads, .page_size = page_size, .head_dim = head_dim},
+        bytes_(static_cast<size_t>(pages * 2 * kv_heads * layer_.HeadBytes()), 0xFF) {
     layer_.data = bytes_.data();
   }
   TestCache(const TestCache&) = delete;
@@ -29,27 +29,50 @@ class TestCache {
   const PagedLayer& layer() const { return layer_; }
   const std::vector<uint8_t>& bytes() const { return bytes_; }
 
-  float Get(int64_t element) const {
-    if (!layer_.bf16) {
-      float v;
-      std::memcpy(&v, &bytes_[element * sizeof(v)], sizeof(v));
-      return v;
+  // An element of k (v) of a slot in a page, as attention is to read it.
+  float Get(int64_t page, bool v, int64_t kv_head, int64_t slot, int64_t i) const {
+    const char* head = layer_.Head(page, v, kv_head);
+    const int64_t element = slot * layer_.head_dim + i;
+    if (layer_.type == CacheType::kInt8) {
+      return static_cast<float>(reinterpret_cast<const int8_t*>(head)[element]) * layer_.Scales(head)[slot];
     }
-    hwy::bfloat16_t v;
-    std::memcpy(static_cast<void*>(&v), &bytes_[element * sizeof(v)], sizeof(v));
-    return hwy::F32FromBF16(v);
+    if (layer_.type == CacheType::kBF16)
+      return hwy::F32FromBF16(reinterpret_cast<const hwy::bfloat16_t*>(head)[element]);
+    return reinterpret_cast<const float*>(head)[element];
   }
 
-  void Set(int64_t element, float value) {
-    if (!layer_.bf16) {
-      std::memcpy(&bytes_[element * sizeof(value)], &value, sizeof(value));
-      return;
+  // k (v) of a slot, head_dim values, by the definitions: rounded, or as codes with their scale.
+  void Set(int64_t page, bool v, int64_t kv_head, int64_t slot, const float* values) {
+    char* head = layer_.Head(page, v, kv_head);
+    const int64_t first = slot * layer_.head_dim;
+    if (layer_.type == CacheType::kInt8)
+      SetCodes(values, reinterpret_cast<int8_t*>(head) + first, &layer_.Scales(head)[slot]);
+    for (int64_t i = 0; i < layer_.head_dim; ++i) {
+      if (layer_.type == CacheType::kF32) reinterpret_cast<float*>(head)[first + i] = values[i];
+      if (layer_.type == CacheType::kBF16) {
+        reinterpret_cast<hwy::bfloat16_t*>(head)[first + i] = hwy::BF16FromF32(values[i]);
+      }
     }
-    const hwy::bfloat16_t v = hwy::BF16FromF32(value);
-    std::memcpy(&bytes_[element * sizeof(v)], &v, sizeof(v));
   }
 
  private:
+  void SetCodes(const float* values, int8_t* codes, float* scale) const {
+    float most = 0;
+    bool finite = true;
+    for (int64_t i = 0; i < layer_.head_dim; ++i) {
+      finite &= std::isfinite(values[i]);
+      most = std::max(most, std::abs(values[i]));
+    }
+    std::fill_n(codes, layer_.head_dim, int8_t{0});
+    *scale = finite ? 0.0f : std::numeric_limits<float>::quiet_NaN();
+    if (!finite || most < 0x1p-100f) return;
+    *scale = most / 127;
+    const float r = 127 / most;
+    for (int64_t i = 0; i < layer_.head_dim; ++i) {
+      codes[i] = static_cast<int8_t>(std::clamp(std::nearbyint(values[i] * r), -127.0f, 127.0f));
+    }
+  }
+
   PagedLayer layer_;
   std::vector<uint8_t> bytes_;
 };

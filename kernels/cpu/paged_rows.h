@@ -9,19 +9,29 @@
 
 namespace flashflow::cpu {
 
-// One layer of the cache: [pages][2 (k, v)][kv_heads][page_size][head_dim], fp32 or bf16.
+enum class CacheType : uint8_t { kF32, kBF16, kInt8 };
+
+// One layer of the cache: [pages][2 (k, v)][kv_heads] heads of a page, each [page_size][head_dim] elements. Of int8
+// those are codes, and behind them lie [page_size] scales of fp32: page_size is a multiple of 4 then.
 struct PagedLayer {
   void* data = nullptr;
-  bool bf16 = false;
+  CacheType type = CacheType::kF32;
   int64_t pages = 0;
   int64_t kv_heads = 0;
   int64_t page_size = 0;
   int64_t head_dim = 0;
 
-  // The element at which k (v) of a slot begins.
-  int64_t Offset(int64_t page, bool v, int64_t kv_head, int64_t slot_in_page) const {
-    return (((page * 2 + v) * kv_heads + kv_head) * page_size + slot_in_page) * head_dim;
+  int64_t HeadBytes() const {
+    if (type == CacheType::kInt8) return page_size * (head_dim + static_cast<int64_t>(sizeof(float)));
+    return page_size * head_dim * (type == CacheType::kBF16 ? 2 : 4);
   }
+  // Where k (v) of a page's slots begins.
+  char* Head(int64_t page, bool v, int64_t kv_head) const {
+    return static_cast<char*>(data) + ((page * 2 + v) * kv_heads + kv_head) * HeadBytes();
+  }
+  // Of int8: the scales of a head's slots.
+  float* Scales(char* head) const { return reinterpret_cast<float*>(head + page_size * head_dim); }
+  const float* Scales(const char* head) const { return reinterpret_cast<const float*>(head + page_size * head_dim); }
 };
 
 // Which tokens and cache slots belong to which row. Row r owns tokens row_start[r] <= t < row_start[r + 1]; its slot

@@ -36,7 +36,7 @@ HWY_INLINE uint32_t MostBits(const float* x, size_t count) {
 }
 
 // Codes of one row, each with the bits of `flip` turned over; returns its scale.
-float QuantizeRow(const float* x, size_t count, float clip, uint8_t flip, uint8_t* codes) {
+float CodeRow(const float* x, size_t count, float clip, uint8_t flip, uint8_t* codes) {
   constexpr uint32_t kInfinity = 0x7F800000;
   constexpr float kMostCode = 127;
   constexpr float kLeastScaled = 0x1p-100f;
@@ -72,14 +72,18 @@ HWY_AFTER_NAMESPACE();
 namespace flashflow::cpu {
 namespace {
 
-HWY_EXPORT(QuantizeRow);
+HWY_EXPORT(CodeRow);
 
 constexpr int64_t kGrain = 16384;  // elements, about five microseconds
 
 }  // namespace
 
+float QuantizeRow(const float* x, int64_t k, float clip, int8_t* codes) {
+  return HWY_DYNAMIC_DISPATCH(CodeRow)(x, static_cast<size_t>(k), clip, /*flip=*/0, reinterpret_cast<uint8_t*>(codes));
+}
+
 void QuantizeRows(const float* x, int64_t rows, int64_t k, float clip, int8_t* codes, float* scales, ThreadPool* pool) {
-  const auto quantize = HWY_DYNAMIC_POINTER(QuantizeRow);
+  const auto quantize = HWY_DYNAMIC_POINTER(CodeRow);
   pool->ParallelFor(rows, kGrain / std::max<int64_t>(k, 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       scales[r] =
@@ -94,7 +98,7 @@ int64_t Int8RowBytes(int64_t k) { return (k + 63) / 64 * 64 + 64; }
 void QuantizeLinearRows(const float* x, int64_t rows, int64_t k, float clip, uint8_t* codes, float* scales,
                         ThreadPool* pool) {
   constexpr uint8_t kOffset = 128;
-  const auto quantize = HWY_DYNAMIC_POINTER(QuantizeRow);
+  const auto quantize = HWY_DYNAMIC_POINTER(CodeRow);
   const int64_t row_bytes = Int8RowBytes(k);
   pool->ParallelFor(rows, kGrain / std::max<int64_t>(k, 1) + 1, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {

@@ -13,6 +13,9 @@ namespace flashflow::cpu {
 // clip > 0.
 void QuantizeRows(const float* x, int64_t rows, int64_t k, float clip, int8_t* codes, float* scales, ThreadPool* pool);
 
+// One row; returns its scale.
+float QuantizeRow(const float* x, int64_t k, float clip, int8_t* codes);
+
 // The same as kernels/cpu/linear_int8.h reads its rows: each code plus 128, rows of Int8RowBytes(k), of which those
 // past k are 128.
 int64_t Int8RowBytes(int64_t k);

@@ -20,6 +20,7 @@
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
 #include "kernels/cuda/index.h"
+#include "kernels/cuda/int8_cache.h"
 #include "kernels/cuda/masked_attention.h"
 #include "kernels/cuda/matmul.h"
 #include "kernels/cuda/norm.h"
@@ -37,7 +38,7 @@
 namespace flashflow::cuda {
 
 // Of the table's layout and of what its functions take: raised whenever either changes.
-inline constexpr int kApiVersion = 2;
+inline constexpr int kApiVersion = 3;
 
 // The functions of the CUDA runtime are those of their names in <cuda_runtime_api.h>; the kernels' contracts are in
 // their headers.
@@ -85,6 +86,8 @@ struct Api {
   cudaError_t (*paged_attention)(const PagedAttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*paged_prefill)(const PagedAttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*paged_decode)(const PagedDecodeArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*int8_append)(const Int8AppendArgs& args, cudaStream_t stream) = nullptr;
+  cudaError_t (*int8_attention)(const Int8AttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*fused_attention)(const AttentionArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*softmax)(const SoftmaxArgs& args, cudaStream_t stream) = nullptr;
   cudaError_t (*quantize)(const QuantizeArgs& args, cudaStream_t stream) = nullptr;

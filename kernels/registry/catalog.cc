@@ -18,6 +18,8 @@ constexpr DTypeSet kF32Only = {DType::kF32};
 constexpr DTypeSet kI8Only = {DType::kI8};
 constexpr DTypeSet kI32Only = {DType::kI32};
 constexpr DTypeSet kF32OrBF16 = {DType::kF32, DType::kBF16};
+constexpr DTypeSet kCpuCache = {DType::kF32, DType::kBF16, DType::kI8};
+constexpr DTypeSet kCudaCache = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8};
 constexpr DTypeSet kBoolOnly = {DType::kBool};
 constexpr DTypeSet kIndices = {DType::kI32, DType::kI64};
 constexpr DTypeSet kAny = {DType::kF32, DType::kF16, DType::kBF16, DType::kI8, DType::kI32, DType::kI64, DType::kBool};
@@ -248,14 +250,14 @@ std::vector<KernelSpec> CpuKernels() {
            {{"k", kF32Only}, {"v", kF32Only}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
        .outputs = {},
        .uses_cache = true,
-       .cache_dtypes = kF32OrBF16},
+       .cache_dtypes = kCpuCache},
       {.id = "cpu.paged_attention",
        .device = "cpu",
        .ops = {"paged_attention"},
        .inputs = {{"q", kF32Only}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
        .outputs = f32_result,
        .uses_cache = true,
-       .cache_dtypes = kF32OrBF16},
+       .cache_dtypes = kCpuCache},
       {.id = "cpu.cached_attention",
        .device = "cpu",
        .ops = {"cached_attention"},
@@ -267,7 +269,7 @@ std::vector<KernelSpec> CpuKernels() {
                   {"sin", kF32Only, /*optional=*/true}},
        .outputs = f32_result,
        .uses_cache = true,
-       .cache_dtypes = kF32OrBF16,
+       .cache_dtypes = kCpuCache,
        .workspace_bytes = TurnedBytes},
   };
   for (KernelSpec& kernel : kernels) {
@@ -334,7 +336,7 @@ std::vector<KernelSpec> CudaKernels() {
        .outputs = {},
        .uses_cache = true,
        .batch_invariant = true,
-       .cache_dtypes = kFloats},
+       .cache_dtypes = kCudaCache},
   };
   const std::vector<KernelSpec> pairs[] = {
       twice({.id = "cuda.linear",
@@ -376,7 +378,7 @@ std::vector<KernelSpec> CudaKernels() {
              .inputs = {{"q", kFloats}, {"row_start", kI32Only}, {"kv_len", kI32Only}, {"block_table", kI32Only}},
              .outputs = float_result,
              .uses_cache = true,
-             .cache_dtypes = kFloats},
+             .cache_dtypes = kCudaCache},
             "cuda.paged_attention.invariant"),
       twice({.id = "cuda.cached_attention",
              .device = "cuda",
@@ -389,7 +391,7 @@ std::vector<KernelSpec> CudaKernels() {
                         {"sin", kFloats, /*optional=*/true}},
              .outputs = float_result,
              .uses_cache = true,
-             .cache_dtypes = kFloats,
+             .cache_dtypes = kCudaCache,
              .workspace_bytes = TurnedBytes},
             "cuda.cached_attention.invariant"),
   };

@@ -41,14 +41,18 @@ absl::StatusOr<cpu::PagedRows> PagedRowsOf(const LaunchContext& context, size_t 
   return paged_rows;
 }
 
+// Of a dtype that the catalog has for it.
+cpu::CacheType CacheTypeOf(DType dtype) {
+  if (dtype == DType::kI8) return cpu::CacheType::kInt8;
+  return dtype == DType::kBF16 ? cpu::CacheType::kBF16 : cpu::CacheType::kF32;
+}
+
 absl::StatusOr<cpu::PagedLayer> PagedLayerOf(const CacheView& cache, int64_t layer) {
   if (layer < 0 || layer >= cache.layers) {
     return absl::OutOfRangeError(absl::StrCat("layer ", layer, " of a KV cache of ", cache.layers));
   }
-  const int64_t layer_bytes =
-      cache.num_pages * 2 * cache.kv_heads * cache.page_size * cache.head_dim * DTypeBytes(cache.dtype);
-  return cpu::PagedLayer{.data = static_cast<char*>(cache.data) + layer * layer_bytes,
-                         .bf16 = cache.dtype == DType::kBF16,
+  return cpu::PagedLayer{.data = static_cast<char*>(cache.data) + layer * cache.LayerBytes(),
+                         .type = CacheTypeOf(cache.dtype),
                          .pages = cache.num_pages,
                          .kv_heads = cache.kv_heads,
                          .page_size = cache.page_size,

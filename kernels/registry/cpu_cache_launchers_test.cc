@@ -102,8 +102,10 @@ TEST_F(CpuCacheKernelsTest, OperandsThatDoNotFitTheCacheAreRefused) {
   view_.head_dim = 0;
   ExpectError(Attend(0), "empty dims");
   view_.head_dim = 2;
+  view_.dtype = DType::kF16;
+  ExpectError(Append(0), "a KV cache of f16");
   view_.dtype = DType::kI8;
-  ExpectError(Append(0), "a KV cache of i8");
+  ExpectError(Append(0), "a KV cache of i8 with pages of 2 tokens, expected whole fours");
   cache_ = nullptr;
   ExpectError(Append(0), "without a KV cache");
   ExpectBindError("cpu.paged_attention", "paged_attention",

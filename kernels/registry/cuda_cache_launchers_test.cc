@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,7 +27,7 @@ struct Rows {
 
 class CudaCacheLaunchersTest : public CudaLaunchersTest {
  protected:
-  // Empty caches: of the dtype on the "GPU", and of f32 on the CPU.
+  // Empty caches: of the dtype on the "GPU", and of f32 on the CPU, but of codes on both.
   void StartCaches(DType dtype, int64_t page_size = kPageSize, int64_t dim = kDim) {
     view_ = {.dtype = dtype,
              .layers = kLayers,
@@ -35,10 +36,11 @@ class CudaCacheLaunchersTest : public CudaLaunchersTest {
              .page_size = page_size,
              .head_dim = dim};
     const auto elements = static_cast<size_t>(kLayers * kPages * 2 * kKvHeads * page_size * dim);
-    view_.data = Allocate(elements * static_cast<size_t>(DTypeBytes(dtype)));
-    cpu_memory_.assign(elements, NAN);
+    view_.data = Allocate(static_cast<size_t>(kLayers * view_.LayerBytes()));
+    cpu_memory_.resize(elements);
+    std::memset(cpu_memory_.data(), 0xff, elements * sizeof(float));  // NaN, as on the "GPU"
     cpu_view_ = view_;
-    cpu_view_.dtype = kF32;
+    if (dtype != DType::kI8) cpu_view_.dtype = kF32;
     cpu_view_.data = cpu_memory_.data();
     cache_ = &view_;
     kv_len_.assign(3, 0);
@@ -142,6 +144,37 @@ TEST_F(CudaCacheLaunchersTest, StepsOfOneTokenARowAreOneLaunch) {
           EXPECT_EQ(kernels.front(), "rope_append");
         }
       }
+    }
+  }
+}
+
+// The same codes and scales as the CPU's, by kernels of their own whatever the step; what they give in f32 or bf16.
+TEST_F(CudaCacheLaunchersTest, CachesOfCodesAreThoseOfTheCpu) {
+  for (const DType dtype : {kF32, kF16, kBF16}) {
+    for (const std::string kernel : {"cuda.cached_attention", "cuda.cached_attention.invariant"}) {
+      SCOPED_TRACE(testing::Message() << kernel << " " << DTypeName(dtype));
+      StartCaches(DType::kI8);
+      uint32_t seed = 0;
+      for (const std::vector<int>& tokens : {std::vector<int>{5, 1, 3}, {2, 0, 1}, {1, 1, 1}, {3, 1, 6}}) {
+        const Rows rows = Step(tokens);
+        const std::vector<Values> inputs = {Random(dtype, {Tokens(rows), kWidth}, ++seed), rows.row_start, rows.kv_len,
+                                            rows.block_table};
+        const Values result = {dtype, {Tokens(rows), kHeads * kDim}};
+        host_->TakeKernels();
+        const std::vector<float> got = Run(kernel, "cached_attention", Attrs(3), inputs, result);
+        EXPECT_THAT(host_->TakeKernels(), ElementsAre("int8_append", "int8_attention"));
+        ExpectClose(got, RunCpu("cpu.cached_attention", "cached_attention", Attrs(3), inputs, result, &cpu_view_),
+                    EpsOf(dtype), 1e-5f);
+        // Turned queries and keys: no other kernel than these two.
+        std::vector<Values> turned = inputs;
+        for (const Values& angles : Angles(kF32, Tokens(rows))) turned.push_back(angles);
+        Run(kernel, "cached_attention", Attrs(3, /*layer=*/0), turned, result);
+        EXPECT_THAT(host_->TakeKernels(), ElementsAre("int8_append", "int8_attention"));
+      }
+      const int64_t layer = view_.LayerBytes();
+      EXPECT_EQ(std::memcmp(static_cast<const char*>(view_.data) + layer,
+                            static_cast<const char*>(cpu_view_.data) + layer, static_cast<size_t>(layer)),
+                0);
     }
   }
 }

@@ -402,15 +402,24 @@ absl::StatusOr<void*> LayerOf(const CacheView& cache, int64_t layer) {
   if (layer < 0 || layer >= cache.layers) {
     return absl::OutOfRangeError(absl::StrCat("layer ", layer, " of a KV cache of ", cache.layers));
   }
-  const int64_t layer_bytes =
-      cache.num_pages * 2 * cache.kv_heads * cache.page_size * cache.head_dim * DTypeBytes(cache.dtype);
-  return static_cast<char*>(cache.data) + layer * layer_bytes;
+  constexpr int64_t kMostCodedBytes = int64_t{1} << 34;
+  if (cache.dtype == DType::kI8 && cache.LayerBytes() >= kMostCodedBytes) {
+    return absl::UnimplementedError(
+        absl::StrCat("a KV cache of int8 with ", cache.LayerBytes(), " bytes a layer: lower kv_cache_bytes"));
+  }
+  return static_cast<char*>(cache.data) + layer * cache.LayerBytes();
 }
 
 absl::Status CheckCacheDtype(const LaunchContext& context, DType dtype) {
-  if (context.cache->dtype == dtype) return absl::OkStatus();
+  if (context.cache->dtype == dtype || context.cache->dtype == DType::kI8) return absl::OkStatus();
   return absl::InvalidArgumentError(
       absl::StrCat("a KV cache of ", DTypeName(context.cache->dtype), " for values of ", DTypeName(dtype)));
+}
+
+// A cache of codes has kernels of its own.
+cudaError_t Append(const cuda::Api& api, const LaunchContext& context, const cuda::RopeAppendArgs& args) {
+  return context.cache->dtype == DType::kI8 ? api.int8_append({args}, StreamOf(context))
+                                            : api.rope_append(args, StreamOf(context));
 }
 
 // Appends without turning anything; the caller adds queries and angles.
@@ -445,7 +454,7 @@ absl::StatusOr<CheckedLaunchFn> BindKvAppend(const cuda::Api& api, const BindReq
     const int64_t stride = cache.kv_heads * cache.head_dim;
     args.k = {k.data, stride};
     args.v = {v.data, stride};
-    return ToStatus(api, context, api.rope_append(args, StreamOf(context)));
+    return ToStatus(api, context, Append(api, context, args));
   };
 }
 
@@ -488,6 +497,7 @@ absl::Status Attend(const cuda::Api& api, const LaunchContext& context, const At
   FF_ASSIGN_OR_RETURN(args.page_size, Int(cache.page_size));
   FF_ASSIGN_OR_RETURN(args.window, Int(attrs.window));
   args.scale = attrs.scale;
+  if (cache.dtype == DType::kI8) return ToStatus(api, context, api.int8_attention({args}, StreamOf(context)));
   if (!invariant && args.max_row_tokens > 1) {
     const cudaError_t error = api.paged_prefill(args, StreamOf(context));
     if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
@@ -563,7 +573,7 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
       FF_ASSIGN_OR_RETURN(append.angle_dtype, DtypeOf(cos->dtype));
       queries = context.workspace;
     }
-    if (context.rows.max_row_tokens <= 1) {
+    if (context.rows.max_row_tokens <= 1 && cache.dtype != DType::kI8) {
       cuda::PagedDecodeArgs decode;
       decode.append = append;
       FF_ASSIGN_OR_RETURN(decode.append.heads, Int(heads));
@@ -573,7 +583,7 @@ absl::StatusOr<CheckedLaunchFn> BindCachedAttention(const cuda::Api& api, const 
       const cudaError_t error = api.paged_decode(decode, StreamOf(context));
       if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
     }
-    FF_RETURN_IF_ERROR(ToStatus(api, context, api.rope_append(append, StreamOf(context))));
+    FF_RETURN_IF_ERROR(ToStatus(api, context, Append(api, context, append)));
     return Attend<invariant>(api, context, attrs, qkv.dtype, queries, stride, tokens, heads, rows);
   };
 }

@@ -69,6 +69,10 @@ class CheckedKernel : public BoundKernel {
       if (!spec_.cache_dtypes.Contains(cache.dtype)) {
         return absl::InvalidArgumentError(absl::StrCat("a KV cache of ", DTypeName(cache.dtype)));
       }
+      if (cache.dtype == DType::kI8 && cache.page_size % 4 != 0) {  // so that scales lie at whole floats
+        return absl::InvalidArgumentError(
+            absl::StrCat("a KV cache of i8 with pages of ", cache.page_size, " tokens, expected whole fours"));
+      }
       if (cache.layers <= 0 || cache.num_pages < 0 || cache.kv_heads <= 0 || cache.page_size <= 0 ||
           cache.head_dim <= 0 || (cache.data == nullptr && cache.num_pages > 0)) {
         return absl::InvalidArgumentError("a KV cache without data or with empty dims");

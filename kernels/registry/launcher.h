@@ -29,11 +29,14 @@ struct TensorView {
   int64_t NumElements() const;
 };
 
-// The paged KV cache of all layers: [layers][num_pages][2][kv_heads][page_size][head_dim].
+// The paged KV cache of all layers: [layers][num_pages][2][kv_heads] heads, each [page_size][head_dim] elements. Of i8
+// those are codes, and behind each head's lie [page_size] scales of f32.
 struct CacheView {
   void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t layers = 0, num_pages = 0, kv_heads = 0, page_size = 0, head_dim = 0;
+
+  int64_t LayerBytes() const { return num_pages * 2 * kv_heads * page_size * KvHeadBytes(dtype, head_dim); }
 };
 
 // What is known on the host of a step's rows, whose lengths lie in the device's memory. Kernels on the host read those.

@@ -135,12 +135,16 @@ std::string_view LongDTypeName(DType dtype) {
   }
 }
 
+std::string_view LongKvDTypeName(DType dtype) { return dtype == DType::kI8 ? "int8" : LongDTypeName(dtype); }
+
 // "int8" where products are of codes, whatever the rest is made of.
 std::string_view ModelDType(const plan::Plan& plan) {
+  DType narrowest = DType::kF32;
   for (const plan::Weight& weight : plan.weights) {
     if (weight.dtype == DType::kI8) return "int8";
+    if (IsFloat(weight.dtype) && DTypeBytes(weight.dtype) < DTypeBytes(narrowest)) narrowest = weight.dtype;
   }
-  return LongDTypeName(plan.cache.dtype);
+  return LongDTypeName(narrowest);
 }
 
 }  // namespace
@@ -228,6 +232,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
   info.architecture = config->architecture;
   info.producer = impl->file->producer();
   info.dtype = ModelDType(bound);
+  info.kv_dtype = LongKvDTypeName(bound.cache.dtype);
   info.device = device->kind();
   info.device_description = device->description();
   info.threads = device->num_threads();
@@ -255,7 +260,7 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Open(const std::string& path, co
     impl->executor = std::move(executor);
   }
   LOG(INFO) << path << ": " << info.device_description << ", " << info.dtype << ", KV cache of "
-            << info.kv_cache_pages * info.page_size << " tokens";
+            << info.kv_cache_pages * info.page_size << " tokens in " << info.kv_dtype;
   return std::unique_ptr<Engine>(new Engine(std::move(impl)));
 }
 

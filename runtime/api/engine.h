@@ -54,7 +54,8 @@ struct EngineInfo {
   std::string name;          // the model's
   std::string architecture;  // "llama"
   std::string producer;      // what wrote the file: "flashflow 0.1.0"
-  std::string dtype;         // of weights and KV cache: "float32", "bfloat16"; "int8": weights of layers are codes
+  std::string dtype;         // of weights: "float32", "bfloat16"; "int8": those of layers are codes
+  std::string kv_dtype;      // of the KV cache: "float32", "bfloat16", or "int8" codes
   std::string device;        // "cpu", "cuda"
   std::string device_description;
   bool plan_was_stored = false;  // otherwise it was compiled when the file was opened

@@ -33,6 +33,7 @@ using ::testing::SizeIs;
 
 constexpr int64_t kVocab = 61, kContext = 512;
 constexpr double kF32Eps = 0x1p-24, kBF16Eps = 0x1p-9;  // of one rounding, relative
+constexpr double kInt8Eps = 1 / 254.0;                  // of a code, relative to its head's largest element
 
 frontend::TestModelShape Shape(int64_t head_dim, int64_t kv_heads) {
   frontend::TestModelShape shape;
@@ -50,6 +51,7 @@ std::vector<int32_t> Prompt(int64_t length, uint32_t seed) { return TestPrompt(l
 struct ModelCase {
   std::string name, json, dtype;
   int64_t width;  // of the residual stream
+  std::string kv_dtype = {};
 };
 
 std::unique_ptr<Engine> OpenOn(const std::string& path, std::string device, bool batch_invariant = false) {
@@ -72,6 +74,7 @@ struct Model {
     weights = RandomWeights(*graph, 1, 0.2f);
     passes::CompileOptions options;
     options.dtype = model.dtype;
+    options.kv_dtype = model.kv_dtype;
     CHECK_OK(BuildTestEngine(path, *graph, weights, options, /*eos=*/7));
     engine = OpenOn(path, "cuda");
   }
@@ -122,15 +125,16 @@ class EngineCudaTest : public ::testing::TestWithParam<ModelCase> {
   const Model& model() const { return ModelOf(GetParam()); }
   Engine& engine() const { return *model().engine; }
   bool is_bf16() const { return GetParam().dtype == "bf16"; }
+  bool is_coded() const { return GetParam().kv_dtype == "int8"; }
 
   // The share of the largest logit that a logit may be off by. Each of two layers sums products over its width, over
   // its MLP's 136 and over at most kContext values, and passes on the errors before it with a gain of a few. f32: every
   // addition rounds. bf16: sums are f32, and about ten values a layer are rounded to bf16 one after the other, weights
-  // among them.
+  // among them. Codes of keys and values round once more.
   double Bound() const {
-    const double layers = 2, gain = 8;
-    if (is_bf16()) return layers * gain * 10 * kBF16Eps;
-    return layers * gain * static_cast<double>(GetParam().width + 136 + kContext) * kF32Eps;
+    const double layers = 2, gain = 8, codes = is_coded() ? kInt8Eps : 0;
+    if (is_bf16()) return layers * gain * (10 * kBF16Eps + codes);
+    return layers * gain * (static_cast<double>(GetParam().width + 136 + kContext) * kF32Eps + codes);
   }
 };
 
@@ -184,7 +188,7 @@ TEST_P(EngineCudaTest, DecodingFollowsTheCpu) {
     if (margin > 0) ++skipped;
     EXPECT_LE(margin, 2 * bound) << "step " << i;
   }
-  EXPECT_LE(skipped, is_bf16() ? 20 : 4);
+  EXPECT_LE(skipped, is_bf16() || is_coded() ? 20 : 4);
 }
 
 TEST_P(EngineCudaTest, TheSameBitsWhateverTheNeighboursAndThePlace) {
@@ -241,12 +245,15 @@ TEST_P(EngineCudaTest, BatchInvariantInBatchesOfAnySizeAndPromptsInChunks) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Models, EngineCudaTest,
-                         ::testing::Values(ModelCase{"gpt2_f32", frontend::Gpt2Json(Shape(16, 4)), "f32", 64},
-                                           ModelCase{"gpt2_bf16", frontend::Gpt2Json(Shape(64, 4)), "bf16", 256},
-                                           ModelCase{"llama_f32", frontend::LlamaJson(Shape(16, 2)), "f32", 64},
-                                           ModelCase{"llama_bf16", frontend::LlamaJson(Shape(64, 2)), "bf16", 256}),
-                         [](const auto& info) { return info.param.name; });
+INSTANTIATE_TEST_SUITE_P(
+    Models, EngineCudaTest,
+    ::testing::Values(ModelCase{"gpt2_f32", frontend::Gpt2Json(Shape(16, 4)), "f32", 64},
+                      ModelCase{"gpt2_bf16", frontend::Gpt2Json(Shape(64, 4)), "bf16", 256},
+                      ModelCase{"llama_f32", frontend::LlamaJson(Shape(16, 2)), "f32", 64},
+                      ModelCase{"llama_bf16", frontend::LlamaJson(Shape(64, 2)), "bf16", 256},
+                      ModelCase{"gpt2_bf16_kv_int8", frontend::Gpt2Json(Shape(64, 4)), "bf16", 256, "int8"},
+                      ModelCase{"llama_f32_kv_int8", frontend::LlamaJson(Shape(16, 2)), "f32", 64, "int8"}),
+    [](const auto& info) { return info.param.name; });
 
 class CudaServingTest : public ::testing::Test {
  protected:

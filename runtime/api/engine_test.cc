@@ -45,11 +45,13 @@ using ::testing::SizeIs;
 constexpr int64_t kVocab = 61, kContext = 64;
 constexpr int32_t kEos = 7;
 constexpr double kF32Eps = 0x1p-24, kBF16Eps = 0x1p-9;  // of one rounding, relative
+constexpr double kInt8Eps = 1 / 254.0;                  // of a code, relative to its head's largest element
 
 // Steps so small that a prompt of a few dozen tokens is read in chunks.
-passes::CompileOptions SmallSteps(std::string dtype) {
+passes::CompileOptions SmallSteps(std::string dtype, std::string kv_dtype = {}) {
   passes::CompileOptions options;
   options.dtype = std::move(dtype);
+  options.kv_dtype = std::move(kv_dtype);
   options.page_size = 4;
   options.max_tokens = 16;
   options.max_rows = 6;
@@ -68,7 +70,7 @@ frontend::TestModelShape Shape(int64_t kv_heads) {
 std::vector<int32_t> Prompt(int64_t length, uint32_t seed) { return TestPrompt(length, seed, kVocab); }
 
 struct ModelCase {
-  std::string name, json, dtype;
+  std::string name, json, dtype, kv_dtype = {};
 };
 
 // One engine a model, built once for all tests.
@@ -78,7 +80,7 @@ struct Model {
     CHECK_OK(imported.status());
     graph = *std::move(imported);
     weights = RandomWeights(*graph, 1);
-    CHECK_OK(BuildTestEngine(path, *graph, weights, SmallSteps(model.dtype), kEos));
+    CHECK_OK(BuildTestEngine(path, *graph, weights, SmallSteps(model.dtype, model.kv_dtype), kEos));
     engine = Open({});
   }
   std::unique_ptr<Engine> Open(EngineOptions options) const {
@@ -145,10 +147,11 @@ class EngineModelTest : public ::testing::TestWithParam<ModelCase> {
 
 // f32: each of the about 60 additions that a logit's longest path takes (K = 32 and 48 in 2 layers, softmax over at
 // most 64 slots) rounds once, against values up to the largest logit; errors of the layers before are passed on with a
-// gain of a few. bf16 rounds keys and values once besides.
+// gain of a few. bf16 and int8 round keys and values once besides.
 TEST_P(EngineModelTest, LogitsAreTheGraphs) {
   const double layers = 2, terms = 32 + 48 + 64, gain = 8;
-  const double relative = layers * gain * (terms * kF32Eps + (GetParam().dtype == "bf16" ? kBF16Eps : 0));
+  const double stored = GetParam().kv_dtype == "int8" ? kInt8Eps : GetParam().dtype == "bf16" ? kBF16Eps : 0;
+  const double relative = layers * gain * (terms * kF32Eps + stored);
   const std::vector<int32_t> tokens = Prompt(kContext, 3);
   const std::vector<float> ours = model().Forward(tokens);
   const std::vector<double> oracle = Oracle(model(), tokens);
@@ -207,6 +210,7 @@ TEST_P(EngineModelTest, InfoTellsTheModel) {
   EXPECT_EQ(info.name, "tiny");
   EXPECT_EQ(info.device, "cpu");
   EXPECT_EQ(info.dtype, GetParam().dtype == "bf16" ? "bfloat16" : "float32");
+  EXPECT_EQ(info.kv_dtype, GetParam().kv_dtype.empty() ? info.dtype : "int8");
   EXPECT_EQ(info.threads, 2);
   EXPECT_EQ(info.context_length, kContext);
   EXPECT_EQ(info.vocab_size, kVocab);
@@ -223,7 +227,10 @@ INSTANTIATE_TEST_SUITE_P(Models, EngineModelTest,
                          ::testing::Values(ModelCase{"gpt2_f32", frontend::Gpt2Json(Shape(4)), "f32"},
                                            ModelCase{"gpt2_bf16", frontend::Gpt2Json(Shape(4)), "bf16"},
                                            ModelCase{"llama_f32", frontend::LlamaJson(Shape(2)), "f32"},
-                                           ModelCase{"llama_bf16", frontend::LlamaJson(Shape(2)), "bf16"}),
+                                           ModelCase{"llama_bf16", frontend::LlamaJson(Shape(2)), "bf16"},
+                                           ModelCase{"llama_f32_kv_int8", frontend::LlamaJson(Shape(2)), "f32", "int8"},
+                                           ModelCase{"gpt2_bf16_kv_int8", frontend::Gpt2Json(Shape(4)), "bf16",
+                                                     "int8"}),
                          [](const auto& info) { return info.param.name; });
 
 class EngineTest : public ::testing::Test {

@@ -15,7 +15,7 @@ std::string MiB(int64_t bytes) { return absl::StrFormat("%.1f MiB", static_cast<
 }  // namespace
 
 int64_t PageBytes(const plan::CacheSpec& spec) {
-  return 2 * spec.layers * spec.kv_heads * spec.page_size * spec.head_dim * DTypeBytes(spec.dtype);
+  return 2 * spec.layers * spec.kv_heads * spec.page_size * KvHeadBytes(spec.dtype, spec.head_dim);
 }
 
 absl::StatusOr<int64_t> KvCachePages(const plan::Plan& plan, int max_batch, int64_t requested_bytes,

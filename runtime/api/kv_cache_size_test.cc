@@ -26,6 +26,8 @@ TEST(KvCacheSizeTest, PageBytes) {
   plan::CacheSpec narrow = SmallPlan().cache;
   narrow.dtype = DType::kBF16;
   EXPECT_EQ(PageBytes(narrow), kPage / 2);
+  narrow.dtype = DType::kI8;
+  EXPECT_EQ(PageBytes(narrow), kPage / 4 + 2 * 3 * 2 * 4 * 4) << "a scale of four bytes a head, token, key and value";
 }
 
 TEST(KvCacheSizeTest, ByDefaultEveryRowFitsWhereAQuarterOfTheMemoryAllows) {

@@ -136,8 +136,8 @@ absl::Status Executor::PrepareCache(int64_t pages) {
   usable_pages_ = pages;
   if (device_->CanRecord()) ++pages;
   cache_ = {nullptr, spec.dtype, spec.layers, pages, spec.kv_heads, spec.page_size, spec.head_dim};
-  int64_t bytes = DTypeBytes(spec.dtype) * 2;  // keys and values
-  for (int64_t factor : {spec.layers, pages, spec.kv_heads, spec.page_size, spec.head_dim}) {
+  int64_t bytes = KvHeadBytes(spec.dtype, spec.head_dim) * 2;  // keys and values
+  for (int64_t factor : {spec.layers, pages, spec.kv_heads, spec.page_size}) {
     if (factor < 0 || __builtin_mul_overflow(bytes, factor, &bytes)) {
       return absl::ResourceExhaustedError(absl::StrCat("a KV cache of ", pages, " pages is larger than any memory"));
     }

@@ -556,6 +556,7 @@ py::dict Info(const Engine& engine) {
   dict["architecture"] = info.architecture;
   dict["producer"] = info.producer;
   dict["dtype"] = info.dtype;
+  dict["kv_dtype"] = info.kv_dtype;
   dict["device"] = info.device;
   dict["device_description"] = info.device_description;
   dict["plan"] = info.plan_was_stored ? "stored" : "compiled";

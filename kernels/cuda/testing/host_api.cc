@@ -492,6 +492,8 @@ const Api HostApi::State::kTable = {
           });
         },
     .paged_decode = Kernel<PagedDecodeArgs, "paged_decode">,
+    .int8_append = Kernel<Int8AppendArgs, "int8_append">,
+    .int8_attention = Kernel<Int8AttentionArgs, "int8_attention">,
     .fused_attention = Kernel<AttentionArgs, "fused_attention">,
     .softmax = Kernel<SoftmaxArgs, "softmax">,
     .quantize = Kernel<QuantizeArgs, "quantize">,

@@ -427,6 +427,51 @@ TEST_F(HostApiTest, PagedAttentionIsAttention) {
   EXPECT_EQ(api().paged_attention(paged, stream_), cudaErrorInvalidValue) << "a row has two";
 }
 
+// Codes and scales behind them, by the definition; and a token that sees itself alone gets its own value back.
+TEST_F(HostApiTest, CachesOfCodes) {
+  Start({});
+  constexpr int kDim = 8, kPage = 4;
+  std::vector<float> k(kDim, 0.0f), v(kDim, 0.0f);
+  k[0] = -127, k[1] = 2.5f, k[2] = 3.5f;
+  v[7] = 254, v[6] = 3;
+  float *o = Room<float>(kDim), *q = Device(k);
+  auto* cache = Room<int8_t>(2 * kPage * (kDim + 4));
+  Int8AppendArgs append;
+  append.dtype = Dtype::kF32;
+  append.k = {q, kDim};
+  append.v = {Device(v), kDim};
+  append.cache = cache;
+  append.rows = {Device<int32_t>({0, 1}), Device<int32_t>({1}), Device<int32_t>({0}), 1, 1};
+  append.tokens = append.kv_heads = 1;
+  append.head_dim = kDim;
+  append.page_size = kPage;
+  ASSERT_EQ(api().int8_append(append, stream_), cudaSuccess);
+  EXPECT_THAT(Host(cache, kDim), ElementsAre(-127, 2, 4, 0, 0, 0, 0, 0));
+  EXPECT_EQ(Host(reinterpret_cast<float*>(cache + kPage * kDim), 1)[0], 1.0f);
+  EXPECT_EQ(Host(reinterpret_cast<float*>(cache + kPage * (kDim + 4) + kPage * kDim), 1)[0], 2.0f);
+
+  Int8AttentionArgs attend;
+  attend.dtype = Dtype::kF32;
+  attend.q = q;
+  attend.q_stride = kDim;
+  attend.o = o;
+  attend.cache = cache;
+  attend.rows = append.rows;
+  attend.heads = attend.kv_heads = 1;
+  attend.head_dim = kDim;
+  attend.page_size = kPage;
+  attend.scale = 1;
+  ASSERT_EQ(api().int8_attention(attend, stream_), cudaSuccess);
+  EXPECT_THAT(Host(o, kDim), ElementsAre(0, 0, 0, 0, 0, 0, 4, 254));  // 3 is a tie between codes 1 and 2
+
+  attend.page_size = append.page_size = 2;
+  EXPECT_EQ(api().int8_append(append, stream_), cudaErrorNotSupported);
+  EXPECT_EQ(api().int8_attention(attend, stream_), cudaErrorNotSupported);
+  append.page_size = kPage;
+  append.rows.block_table = Device<int32_t>({1});  // no such page
+  EXPECT_EQ(api().int8_append(append, stream_), cudaErrorIllegalAddress);
+}
+
 TEST_F(HostApiTest, RotatesPairsOfChannels) {
   Start({});
   float *q = Device<float>({1, 2, 3, 4}), *k = Device<float>({5, 6, 7, 8}), *cache = Room<float>(8);

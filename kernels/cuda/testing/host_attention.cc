@@ -38,6 +38,32 @@ struct Cache {
   }
 };
 
+// Where a head's codes and their scale lie, in a row's slot.
+struct CodedHead {
+  int8_t* codes = nullptr;
+  float* scale = nullptr;
+};
+
+// One layer's cache of int8 codes.
+struct CodedCache {
+  const HostMemory& memory;
+  void* data;
+  PagedRows rows;
+  int kv_heads, page_size, head_dim;
+
+  // Nulls where that is outside of the memory.
+  CodedHead At(int row, int slot, int v, int kv_head) const {
+    if (slot < 0 || slot / page_size >= rows.pages_per_row) return {};
+    const int64_t page = rows.block_table[int64_t{row} * rows.pages_per_row + slot / page_size];
+    const int64_t head_bytes = int64_t{page_size} * (head_dim + 4);
+    if (page < 0) return {};
+    int8_t* head = static_cast<int8_t*>(data) + ((page * 2 + v) * kv_heads + kv_head) * head_bytes;
+    if (!memory.Holds(head, head_bytes)) return {};
+    return {head + int64_t{slot % page_size} * head_dim,
+            reinterpret_cast<float*>(head + int64_t{page_size} * head_dim) + slot % page_size};
+  }
+};
+
 // One query over its keys and values, all of them elements of arrays.
 struct Query {
   Dtype dtype;
@@ -83,7 +109,10 @@ cudaError_t Refuse(const RopeAppendArgs& args) {
   return taken ? cudaSuccess : cudaErrorNotSupported;
 }
 
-cudaError_t Compute(const HostMemory& memory, const RopeAppendArgs& args) {
+namespace {
+
+// `coded`: the cache is of int8 codes.
+cudaError_t Append(const HostMemory& memory, const RopeAppendArgs& args, bool coded) {
   const int64_t dim = args.head_dim;
   const auto holds = [&](const TokenHeads& part, int heads) {
     return heads == 0 || memory.HoldsRows(part.data, args.dtype, args.tokens, heads * dim, part.stride);
@@ -94,44 +123,73 @@ cudaError_t Compute(const HostMemory& memory, const RopeAppendArgs& args) {
                                !memory.HoldsRows(args.sin, args.angle_dtype, args.tokens, dim, dim)))) {
     return cudaErrorIllegalAddress;
   }
-  std::vector<float> turned(dim);
-  // One head of one token, from `part` to `to`.
-  const auto move = [&](const TokenHeads& part, int64_t token, int head, bool turn, void* to, int64_t to_at) {
+  // One head of one token of `part`.
+  const auto turned = [&](const TokenHeads& part, int64_t token, int head, bool turn) {
+    std::vector<float> y(dim);
     const int64_t at = token * part.stride + head * dim;
     for (int64_t i = 0; i < dim; ++i) {
       const float x = Load(args.dtype, part.data, at + i);
       if (!turn || args.cos == nullptr) {
-        turned[i] = x;
+        y[i] = x;
         continue;
       }
       const double cos = Load(args.angle_dtype, args.cos, token * dim + i);
       const double sin = Load(args.angle_dtype, args.sin, token * dim + i);
       const int64_t partner = i < dim / 2 ? i + dim / 2 : i - dim / 2;
       const double other = Load(args.dtype, part.data, at + partner);
-      turned[i] = static_cast<float>(x * cos + (i < dim / 2 ? -other : other) * sin);
+      y[i] = static_cast<float>(x * cos + (i < dim / 2 ? -other : other) * sin);
     }
-    for (int64_t i = 0; i < dim; ++i) Store(args.dtype, to, to_at + i, turned[i]);
+    return y;
   };
-  const Cache cache = {memory, args.cache, args.dtype, args.rows, args.kv_heads, args.page_size, args.head_dim};
+  const auto store = [&](const std::vector<float>& values, void* to, int64_t at) {
+    for (int64_t i = 0; i < dim; ++i) Store(args.dtype, to, at + i, values[i]);
+  };
   for (int64_t token = 0; token < args.tokens; ++token) {
     for (int head = 0; head < args.heads; ++head) {
-      move(args.q, token, head, true, args.q_out.data, token * args.q_out.stride + head * dim);
+      store(turned(args.q, token, head, true), args.q_out.data, token * args.q_out.stride + head * dim);
     }
   }
+  const Cache cache = {memory, args.cache, args.dtype, args.rows, args.kv_heads, args.page_size, args.head_dim};
+  const CodedCache coded_cache = {memory, args.cache, args.rows, args.kv_heads, args.page_size, args.head_dim};
   for (int row = 0; row < args.rows.rows; ++row) {
     const int begin = args.rows.row_start[row], end = args.rows.row_start[row + 1];
     if (begin < 0 || begin > end || end > args.tokens) return cudaErrorIllegalAddress;
     for (int token = begin; token < end; ++token) {
       const int slot = args.rows.kv_len[row] - (end - token);
       for (int head = 0; head < args.kv_heads; ++head) {
-        const int64_t k_at = cache.At(row, slot, 0, head), v_at = cache.At(row, slot, 1, head);
-        if (k_at < 0 || v_at < 0) return cudaErrorIllegalAddress;
-        move(args.k, token, head, true, args.cache, k_at);
-        move(args.v, token, head, false, args.cache, v_at);
+        for (const int v : {0, 1}) {
+          std::vector<float> values = turned(v == 0 ? args.k : args.v, token, head, v == 0);
+          if (!coded) {
+            const int64_t at = cache.At(row, slot, v, head);
+            if (at < 0) return cudaErrorIllegalAddress;
+            store(values, args.cache, at);
+            continue;
+          }
+          const CodedHead to = coded_cache.At(row, slot, v, head);
+          if (to.codes == nullptr) return cudaErrorIllegalAddress;
+          for (float& value : values) value = Rounded(args.dtype, value);
+          QuantizeRow(values, INFINITY, to.codes, to.scale);
+        }
       }
     }
   }
   return cudaSuccess;
+}
+
+}  // namespace
+
+cudaError_t Compute(const HostMemory& memory, const RopeAppendArgs& args) {
+  return Append(memory, args, /*coded=*/false);
+}
+
+cudaError_t Refuse(const Int8AppendArgs& args) {
+  if (cudaError_t error = Refuse(static_cast<const RopeAppendArgs&>(args))) return error;
+  const bool taken = args.head_dim <= 256 && args.page_size % 4 == 0 && Aligned(args.cache, 4);
+  return taken ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t Compute(const HostMemory& memory, const Int8AppendArgs& args) {
+  return Append(memory, args, /*coded=*/true);
 }
 
 cudaError_t Refuse(const PagedAttentionArgs& args) {
@@ -184,6 +242,57 @@ cudaError_t Compute(const HostMemory& memory, const PagedAttentionArgs& args) {
           if (query.k_at.back() < 0 || query.v_at.back() < 0) return cudaErrorIllegalAddress;
         }
         query.Attend(args.o, token * width + int64_t{head} * args.head_dim);
+      }
+    }
+  }
+  return cudaSuccess;
+}
+
+cudaError_t Refuse(const Int8AttentionArgs& args) {
+  if (cudaError_t error = Refuse(static_cast<const PagedAttentionArgs&>(args))) return error;
+  return args.page_size % 4 == 0 ? cudaSuccess : cudaErrorNotSupported;
+}
+
+cudaError_t Compute(const HostMemory& memory, const Int8AttentionArgs& args) {
+  if (!Holds(memory, args.rows)) return cudaErrorIllegalAddress;
+  const int64_t tokens = args.rows.row_start[args.rows.rows], dim = args.head_dim, width = args.heads * dim;
+  if (!memory.HoldsRows(args.q, args.dtype, tokens, width, args.q_stride) ||
+      !memory.HoldsRows(args.o, args.dtype, tokens, width, width)) {
+    return cudaErrorIllegalAddress;
+  }
+  const CodedCache cache = {memory,       const_cast<void*>(args.cache), args.rows, args.kv_heads, args.page_size,
+                            args.head_dim};
+  for (int row = 0; row < args.rows.rows; ++row) {
+    const int begin = args.rows.row_start[row], end = args.rows.row_start[row + 1];
+    if (begin < 0 || begin > end || end > tokens) return cudaErrorIllegalAddress;
+    if (end - begin > args.max_row_tokens) return cudaErrorInvalidValue;  // the grid would not have covered it
+    for (int token = begin; token < end; ++token) {
+      const int own = args.rows.kv_len[row] - (end - token);
+      const int first = args.window > 0 ? std::max(0, own - args.window + 1) : 0;
+      for (int head = 0; head < args.heads; ++head) {
+        // All that the query sees, as floats.
+        std::vector<float> q, kv[2], o(dim);
+        std::vector<int64_t> at;
+        for (int64_t i = 0; i < dim; ++i) q.push_back(Load(args.dtype, args.q, token * args.q_stride + head * dim + i));
+        for (int slot = first; slot <= own; ++slot) {
+          at.push_back((slot - first) * dim);
+          for (const int v : {0, 1}) {
+            const CodedHead from = cache.At(row, slot, v, head / (args.heads / args.kv_heads));
+            if (from.codes == nullptr) return cudaErrorIllegalAddress;
+            for (int64_t i = 0; i < dim; ++i) kv[v].push_back(static_cast<float>(from.codes[i]) * *from.scale);
+          }
+        }
+        const Query query = {.dtype = Dtype::kF32,
+                             .q = q.data(),
+                             .q_at = 0,
+                             .k = kv[0].data(),
+                             .v = kv[1].data(),
+                             .k_at = at,
+                             .v_at = at,
+                             .head_dim = args.head_dim,
+                             .scale = args.scale};
+        query.Attend(o.data(), 0);
+        for (int64_t i = 0; i < dim; ++i) Store(args.dtype, args.o, token * width + head * dim + i, o[i]);
       }
     }
   }

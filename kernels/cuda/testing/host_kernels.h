@@ -13,6 +13,7 @@
 #include "kernels/cuda/embedding.h"
 #include "kernels/cuda/fused_attention.h"
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/int8_cache.h"
 #include "kernels/cuda/norm.h"
 #include "kernels/cuda/paged_attention.h"
 #include "kernels/cuda/quantize.h"
@@ -32,6 +33,8 @@ std::vector<float> NormalizedRow(const std::vector<float>& h, const RowNorm& nor
 cudaError_t Refuse(const NormArgs& args);
 cudaError_t Compute(const HostMemory& memory, const NormArgs& args);
 
+// As quantize.h says, of a row in f32.
+void QuantizeRow(const std::vector<float>& x, float clip, int8_t* codes, float* scale);
 cudaError_t Refuse(const QuantizeArgs& args);
 cudaError_t Compute(const HostMemory& memory, const QuantizeArgs& args);
 
@@ -50,6 +53,11 @@ cudaError_t RefusePagedPrefill(const PagedAttentionArgs& args);
 cudaError_t Compute(const HostMemory& memory, const PagedAttentionArgs& args);
 cudaError_t Refuse(const PagedDecodeArgs& args);
 cudaError_t Compute(const HostMemory& memory, const PagedDecodeArgs& args);
+
+cudaError_t Refuse(const Int8AppendArgs& args);
+cudaError_t Compute(const HostMemory& memory, const Int8AppendArgs& args);
+cudaError_t Refuse(const Int8AttentionArgs& args);
+cudaError_t Compute(const HostMemory& memory, const Int8AttentionArgs& args);
 
 cudaError_t Refuse(const AttentionArgs& args);
 cudaError_t Compute(const HostMemory& memory, const AttentionArgs& args);

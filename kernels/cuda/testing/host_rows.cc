@@ -10,7 +10,14 @@
 namespace flashflow::cuda::testing {
 namespace {
 
-// As quantize.h says, of a row in f32.
+cudaError_t RefuseRows(Dtype dtype, int columns, std::initializer_list<int64_t> multiples_of_8) {
+  bool taken = dtype != Dtype::kS8 && columns <= 32768 && columns % 8 == 0;
+  for (const int64_t value : multiples_of_8) taken = taken && value % 8 == 0;
+  return taken ? cudaSuccess : cudaErrorNotSupported;
+}
+
+}  // namespace
+
 void QuantizeRow(const std::vector<float>& x, float clip, int8_t* codes, float* scale) {
   float most = 0;
   bool finite = true;
@@ -31,14 +38,6 @@ void QuantizeRow(const std::vector<float>& x, float clip, int8_t* codes, float* 
   }
   *scale = most / 127.0f;
 }
-
-cudaError_t RefuseRows(Dtype dtype, int columns, std::initializer_list<int64_t> multiples_of_8) {
-  bool taken = dtype != Dtype::kS8 && columns <= 32768 && columns % 8 == 0;
-  for (const int64_t value : multiples_of_8) taken = taken && value % 8 == 0;
-  return taken ? cudaSuccess : cudaErrorNotSupported;
-}
-
-}  // namespace
 
 std::vector<float> NormalizedRow(const std::vector<float>& h, const RowNorm& norm) {
   const double columns = static_cast<double>(h.size());

@@ -27,6 +27,7 @@ int main(int argc, char** argv) {
       {"gemm_s8", flashflow::cuda::testing::TestGemmS8},
       {"attention", flashflow::cuda::testing::TestFusedAttention},
       {"paged_attention", flashflow::cuda::testing::TestPagedAttention},
+      {"int8_cache", flashflow::cuda::testing::TestInt8Cache},
       {"rope_append", flashflow::cuda::testing::TestRopeAppend},
       {"embedding", flashflow::cuda::testing::TestEmbedding},
       {"norm", flashflow::cuda::testing::TestNorm},

@@ -27,6 +27,7 @@ void TestGemmPortable(Report& report);
 void TestGemmS8(Report& report);
 void TestFusedAttention(Report& report);
 void TestPagedAttention(Report& report);
+void TestInt8Cache(Report& report);
 void TestRopeAppend(Report& report);
 void TestEmbedding(Report& report);
 void TestNorm(Report& report);
