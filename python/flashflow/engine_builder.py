@@ -27,9 +27,17 @@ _OPTIONS = {
     "bfloat16": {"dtype": "bf16"},
     "int8": {"dtype": "bf16", "quantize": "int8"},
 }
+_KV_OPTIONS: dict[str, dict[str, str]] = {"auto": {}, "int8": {"kv_dtype": "int8"}}
 
 
-def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress, keep_float: Sequence[str] = ()) -> None:
+def build_engine(
+    loaded: LoadedModel,
+    path: Path,
+    dtype: str,
+    report: Progress,
+    keep_float: Sequence[str] = (),
+    kv_dtype: str = "auto",
+) -> None:
     """Exports and compiles a model.
 
     Args:
@@ -39,6 +47,7 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress, 
             is of bfloat16.
         report: told what is going on.
         keep_float: of an int8 engine, shell patterns of weights that stay in bfloat16, such as "layers.0.*".
+        kv_dtype: "int8": the KV cache is of int8 codes, with a scale for each head and token. "auto": as dtype says.
 
     Raises:
         InvalidArgumentError: a pattern matches no weight of a layer, or the engine has no codes.
@@ -61,7 +70,7 @@ def build_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress, 
         _Weights(loaded.weights, exported.constants),
         json.dumps(loaded.engine_config()),
         loaded.tokenizer_json or b"",
-        _OPTIONS[dtype],
+        {**_OPTIONS[dtype], **_KV_OPTIONS[kv_dtype]},
         lambda done, total: report("writing", done / max(1, total)),
     )
 

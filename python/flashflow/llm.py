@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "smollm2-135m"
 DTYPES = ("auto", "float32", "bfloat16", "int8")
+KV_DTYPES = ("auto", "int8")
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
 Prompt = str | Sequence[int]
@@ -67,6 +68,9 @@ class LLM:
             a GPU. "int8": layers multiply int8 codes (a scale for each row of weights and each token), the KV cache is
             bfloat16; the file is about a quarter of float32's. "auto" is what a .ff file has, and for all else float32
             on a CPU and bfloat16 on a GPU.
+        kv_dtype: "int8": keys and values are kept as int8 codes, with a scale for each head and token, so that the same
+            memory holds nearly four times float32's tokens or twice bfloat16's. "auto" is what a .ff file has, and for
+            all else what dtype says.
         device: "cpu", "cuda", "cuda:N" for the N-th GPU, or "auto", the first GPU where there is one that this build
             can use.
         threads: CPU threads; None is as many as the process may use.
@@ -93,6 +97,7 @@ class LLM:
         model: str | os.PathLike[str] = DEFAULT_MODEL,
         *,
         dtype: str = "auto",
+        kv_dtype: str = "auto",
         device: str = "auto",
         threads: int | None = None,
         max_batch: int = 16,
@@ -103,6 +108,7 @@ class LLM:
         progress: Progress | None = None,
     ) -> None:
         _check_choice("dtype", dtype, DTYPES)
+        _check_choice("kv_dtype", kv_dtype, KV_DTYPES)
         if not DEVICES.fullmatch(device):
             raise InvalidArgumentError(
                 f"device is {device!r}: expected one of auto, cpu, cuda, or cuda:N for the N-th GPU", op="device"
@@ -139,6 +145,9 @@ class LLM:
             cache = EngineCache(cache_dir)
             if dtype == "auto":
                 dtype = "bfloat16" if kind == "cuda" else "float32"
+            choices = {"dtype": dtype}
+            if kv_dtype != "auto":
+                choices["kv_dtype"] = kv_dtype
 
             def build(path: Path) -> None:
                 nonlocal compile_s
@@ -146,28 +155,30 @@ class LLM:
 
                 started = time.monotonic()
                 report(f"loading {source.name}", None)
-                build_engine(source.load(), path, dtype, report)
+                build_engine(source.load(), path, dtype, report, kv_dtype=kv_dtype)
                 compile_s = time.monotonic() - started
 
             self._engine = cache.get_or_build(
-                engine_key({file.name: cache.file_sha256(file) for file in source.files()}, {"dtype": dtype}),
+                engine_key({file.name: cache.file_sha256(file) for file in source.files()}, choices),
                 open_engine,
                 build,
-                {"model": source.name, "dtype": dtype},
+                {"model": source.name, **choices},
                 lambda: report("waiting for another process that compiles this model", None),
             )
         info = self._engine.info()
         self.name: str = info["name"]
         self.dtype: str = info["dtype"]
+        self.kv_dtype: str = info["kv_dtype"]
         self.device: str = info["device"]
         self.context_length: int = info["context_length"]
         self.vocab_size: int = info["vocab_size"]
-        if dtype not in ("auto", self.dtype):
-            raise InvalidArgumentError(
-                f"dtype is {dtype!r}, but {source.path} was compiled for {self.dtype}",
-                op="dtype",
-                hint=f"leave dtype away, or compile the model again with --dtype {dtype}",
-            )
+        for name, asked, has in (("dtype", dtype, self.dtype), ("kv_dtype", kv_dtype, self.kv_dtype)):
+            if asked not in ("auto", has):
+                raise InvalidArgumentError(
+                    f"{name} is {asked!r}, but {source.path} was compiled for {has}",
+                    op=name,
+                    hint=f"leave {name} away, or compile the model again with --{name.replace('_', '-')} {asked}",
+                )
         generation = GenerationInfo.from_dict(json.loads(info["config_json"]))
         self.has_chat_template = generation.chat_template is not None
         tokenizer_json: bytes = info["tokenizer_json"]

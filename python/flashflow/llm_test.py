@@ -74,6 +74,27 @@ def test_logits_are_the_modules(llm, module):
     assert (np.abs(found - expected).max(axis=1) <= 1e-4 * np.abs(expected).max(axis=1)).all()
 
 
+def test_kv_cache_of_codes(places, module, llm, tmp_path):
+    coded = LLM(places[0], cache_dir=tmp_path, device="cpu", max_batch=3, kv_dtype="int8")
+    assert (llm.kv_dtype, coded.kv_dtype, coded.dtype) == ("float32", "int8", "float32")
+    info, plain = coded.engine_info(), llm.engine_info()
+    assert info["kv_cache_pages"] == plain["kv_cache_pages"] and info["kv_cache_bytes"] < plain["kv_cache_bytes"] / 2
+    ids = byte_tokenizer().encode("What comes next? " * 3).ids
+    expected, found = logits_of(module, ids), coded.logits(ids)
+    error = np.abs(found - expected).max(axis=1)
+    # A code errs by up to 1/254 of its head's largest element: a few percent of the logits after the layers.
+    assert (error <= 0.05 * np.abs(expected).max(axis=1)).all() and error.max() > 0
+    assert [o.token_ids for o in coded.generate(PROMPTS, GREEDY)] == [
+        coded.generate(prompt, GREEDY)[0].token_ids for prompt in PROMPTS
+    ]
+    path = coded.engine_info()["path"]
+    assert LLM(path, device="cpu").kv_dtype == "int8"
+    with pytest.raises(InvalidArgumentError, match="kv_dtype is 'int8', but .* was compiled for float32"):
+        LLM(llm.engine_info()["path"], device="cpu", kv_dtype="int8")
+    with pytest.raises(InvalidArgumentError, match="kv_dtype"):
+        LLM(places[0], cache_dir=tmp_path, kv_dtype="int4")
+
+
 def test_token_ids_are_a_prompt_as_good_as_text(llm):
     ids = llm.encode(PROMPTS[1])
     (text,), (tokens,) = llm.generate(PROMPTS[1], GREEDY), llm.generate(ids, GREEDY)

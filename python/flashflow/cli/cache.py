@@ -21,6 +21,8 @@ def list_engines(cache_dir: CacheDirOption = None, debug: DebugOption = False) -
     for entry in entries:
         used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.last_used))
         made_of = " ".join(str(entry.description.get(key, "?")) for key in ("model", "dtype"))
+        if "kv_dtype" in entry.description:
+            made_of += f", KV cache of {entry.description['kv_dtype']}"
         typer.echo(f"{entry.path.stem}  {entry.size_bytes / 1e6:9.1f} MB  used {used}  {made_of}")
     total = sum(entry.size_bytes for entry in entries)
     typer.echo(

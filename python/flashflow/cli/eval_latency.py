@@ -19,6 +19,8 @@ from flashflow.cli.verb import (
     Dtype,
     DtypeOption,
     JsonOption,
+    KvDtype,
+    KvDtypeOption,
     QuietOption,
     ThreadsOption,
     verb,
@@ -42,6 +44,7 @@ def eval_latency(
     new_tokens: Annotated[int, typer.Option(help="Tokens to generate for each.")] = 64,
     repeats: Annotated[int, typer.Option(help="Measured runs, after one to warm up.")] = 3,
     dtype: DtypeOption = Dtype.AUTO,
+    kv_dtype: KvDtypeOption = KvDtype.AUTO,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
     json_output: JsonOption = False,
@@ -68,6 +71,7 @@ def eval_latency(
     llm = LLM(
         str(engine) if engine is not None else str(model),
         dtype=dtype.value,
+        kv_dtype=kv_dtype.value,
         device=device.value,
         threads=threads,
         max_batch=max(batches),
@@ -88,7 +92,14 @@ def eval_latency(
         )
     progress.done(f"{engine or model}: {llm.dtype} on {llm.device}")
     if json_output:
-        about = {"model": llm.name, "dtype": llm.dtype, "device": llm.engine_info()["device_description"]}
+        info = llm.engine_info()
+        about = {
+            "model": llm.name,
+            "dtype": llm.dtype,
+            "kv_dtype": llm.kv_dtype,
+            "kv_cache_bytes": info["kv_cache_bytes"],
+            "device": info["device_description"],
+        }
         typer.echo(json.dumps({**about, "results": [dataclasses.asdict(result) for result in results]}))
         return
     typer.echo(_table(results))

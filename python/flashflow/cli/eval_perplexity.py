@@ -21,6 +21,8 @@ from flashflow.cli.verb import (
     Dtype,
     DtypeOption,
     JsonOption,
+    KvDtype,
+    KvDtypeOption,
     QuietOption,
     ThreadsOption,
     verb,
@@ -40,6 +42,7 @@ def eval_perplexity(
         int | None, typer.Option(help="Take only so many of the text's tokens.", show_default="all", min=1)
     ] = None,
     dtype: DtypeOption = Dtype.AUTO,
+    kv_dtype: KvDtypeOption = KvDtype.AUTO,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
     json_output: JsonOption = False,
@@ -61,6 +64,7 @@ def eval_perplexity(
     llm = LLM(
         model,
         dtype=dtype.value,
+        kv_dtype=kv_dtype.value,
         device=device.value,
         threads=threads,
         max_batch=1,
@@ -81,7 +85,13 @@ def eval_perplexity(
         )
     seconds = time.monotonic() - began
     if json_output:
-        about = {"model": model, "data": str(data), "dtype": llm.dtype, "device": llm.device}
+        about = {
+            "model": model,
+            "data": str(data),
+            "dtype": llm.dtype,
+            "kv_dtype": llm.kv_dtype,
+            "device": llm.device,
+        }
         typer.echo(json.dumps({**about, **dataclasses.asdict(result), "seconds": round(seconds, 3)}))
         return
     typer.echo(f"perplexity      {result.perplexity:.4f}")

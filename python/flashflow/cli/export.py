@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import MODEL_HELP, DebugOption, Dtype, verb
+from flashflow.cli.verb import MODEL_HELP, DebugOption, Dtype, KvDtype, KvDtypeOption, verb
 from flashflow.errors import InvalidArgumentError
 from flashflow.output_folder import make_output_folder
 
@@ -39,6 +39,7 @@ def export_checkpoint(
         Path | None, typer.Option(metavar="FILE.ff", help="Where the engine goes.", show_default=False)
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="Of weights and KV cache; auto is float32.")] = Dtype.AUTO,
+    kv_dtype: KvDtypeOption = KvDtype.AUTO,
     keep_float: Annotated[
         list[str] | None,
         typer.Option(
@@ -66,7 +67,14 @@ def export_checkpoint(
         raise InvalidArgumentError(f"{model} is an engine already", op="--model")
     path = out if out is not None else Path(out_dir or ".") / f"{_file_name(source.name)}.ff"
     make_output_folder(path.parent, "--out-dir" if out is None else "--out")
-    build_engine(source.load(), path, "float32" if dtype is Dtype.AUTO else dtype.value, progress, keep_float or ())
+    build_engine(
+        source.load(),
+        path,
+        "float32" if dtype is Dtype.AUTO else dtype.value,
+        progress,
+        keep_float or (),
+        kv_dtype=kv_dtype.value,
+    )
     progress.done(f"{path.stat().st_size / 1e6:.1f} MB")
     typer.echo(path)
 

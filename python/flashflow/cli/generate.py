@@ -19,6 +19,8 @@ from flashflow.cli.verb import (
     Dtype,
     DtypeOption,
     JsonOption,
+    KvDtype,
+    KvDtypeOption,
     ThreadsOption,
     verb,
 )
@@ -55,6 +57,7 @@ def generate(
     ] = None,
     ignore_eos: Annotated[bool, typer.Option("--ignore-eos", help="Go on past the model's own end.")] = False,
     dtype: DtypeOption = Dtype.AUTO,
+    kv_dtype: KvDtypeOption = KvDtype.AUTO,
     device: DeviceOption = Device.AUTO,
     threads: ThreadsOption = None,
     tuning: Annotated[
@@ -104,6 +107,7 @@ def generate(
     llm = LLM(
         model,
         dtype=dtype.value,
+        kv_dtype=kv_dtype.value,
         device=device.value,
         threads=threads,
         tuning=tuning,

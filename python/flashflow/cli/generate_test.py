@@ -99,7 +99,7 @@ class RecordingModel:
 def test_every_option_reaches_the_model(monkeypatch, capsys):
     monkeypatch.setattr("flashflow.llm.LLM", RecordingModel)
     words = (
-        "--model m --prompt p --dtype bfloat16 --device cpu --threads 3 --tuning t --cache-dir c"
+        "--model m --prompt p --dtype bfloat16 --kv-dtype int8 --device cpu --threads 3 --tuning t --cache-dir c"
         " --ignore-eos --stop x --stop y"
     )
     sampling = {
@@ -119,6 +119,7 @@ def test_every_option_reaches_the_model(monkeypatch, capsys):
         "model": "m",
         "prompt": "p",
         "dtype": "bfloat16",
+        "kv_dtype": "int8",
         "device": "cpu",
         "threads": 3,
         "tuning": Path("t"),

@@ -24,6 +24,13 @@ class Dtype(str, enum.Enum):
     INT8 = "int8"
 
 
+class KvDtype(str, enum.Enum):
+    """--kv-dtype"""
+
+    AUTO = "auto"
+    INT8 = "int8"
+
+
 class Device(str, enum.Enum):
     """--device"""
 
@@ -38,6 +45,9 @@ CacheDirOption = Annotated[
 ]
 DtypeOption = Annotated[
     Dtype, typer.Option("--dtype", help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
+]
+KvDtypeOption = Annotated[
+    KvDtype, typer.Option("--kv-dtype", help="Of the KV cache; int8: codes, with a scale for each head and token.")
 ]
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto: the GPU where there is one that this build can use.")
