@@ -7,8 +7,8 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
-#include "hwy/cache_control.h"
 #include "kernels/cpu/huge_buffer.h"
+#include "kernels/cpu/prefetch.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/bandwidth.cc"  // this file, once for each target
@@ -27,10 +27,10 @@ uint32_t ReadAll(const uint8_t* data, size_t bytes) {
   const size_t step = hn::Lanes(d) * sizeof(uint32_t);
   auto a = hn::Zero(d);
   auto b = hn::Zero(d);
-  constexpr size_t kAhead = 4096;
+  constexpr size_t kAhead = 2048;
   for (size_t line = 0; line < bytes; line += 128) {
-    hwy::Prefetch(data + std::min(line + kAhead, bytes - 128));
-    hwy::Prefetch(data + std::min(line + kAhead, bytes - 128) + 64);
+    PrefetchStream(data + line + kAhead);
+    PrefetchStream(data + line + kAhead + 64);
     for (size_t i = 0; i < 64; i += step) {
       a = hn::Xor(a, hn::Load(d, reinterpret_cast<const uint32_t*>(data + line + i)));
       b = hn::Xor(b, hn::Load(d, reinterpret_cast<const uint32_t*>(data + line + 64 + i)));

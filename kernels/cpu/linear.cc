@@ -281,13 +281,17 @@ void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& 
   const int64_t units = (n + columns - 1) / columns;
   const int64_t column_parts = std::min(tasks, units);
   const int64_t row_parts = std::clamp<int64_t>(tasks / column_parts, 1, (m + kTaskRows - 1) / kTaskRows);
-  pool->Run(column_parts * row_parts, [&](int64_t i, int thread) {
-    const int64_t column_part = i / row_parts;
-    const int64_t row_part = i % row_parts;
-    const Block block(problem, config, m * row_part / row_parts, m * (row_part + 1) / row_parts,
-                      units * column_part / column_parts * columns, units * (column_part + 1) / column_parts * columns);
-    block.Run(static_cast<float*>(pool->scratch(thread)));
-  });
+  pool->Run(
+      column_parts * row_parts,
+      [&](int64_t i, int thread) {
+        const int64_t column_part = i / row_parts;
+        const int64_t row_part = i % row_parts;
+        const Block block(problem, config, m * row_part / row_parts, m * (row_part + 1) / row_parts,
+                          units * column_part / column_parts * columns,
+                          units * (column_part + 1) / column_parts * columns);
+        block.Run(static_cast<float*>(pool->scratch(thread)));
+      },
+      problem.next);
 }
 
 }  // namespace flashflow::cpu

@@ -26,7 +26,8 @@ struct LinearProblem {
   float* y = nullptr;               // [m, n], or gated [m, n / 2]; overlaps none of the others
   int64_t m = 0, n = 0, k = 0;      // >= 0
   Activation activation = Activation::kNone;
-  bool gated = false;  // n is even
+  bool gated = false;   // n is even
+  ReadAhead next = {};  // what is read after this layer
 };
 
 // How the work is cut up. It decides the speed alone: every result has the same bits under every config.

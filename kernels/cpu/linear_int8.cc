@@ -9,13 +9,13 @@
 #include <utility>
 
 #include "kernels/cpu/amx_tile.h"
+#include "kernels/cpu/prefetch.h"
 #include "kernels/cpu/quantize.h"
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/linear_int8.cc"  // this file, once for each target
 #include "hwy/foreach_target.h"                          // IWYU pragma: keep
 // After foreach_target.h.
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "kernels/cpu/linear_epilogue-inl.h"
 
@@ -32,7 +32,7 @@ constexpr size_t kDepthAlignment = 64;    // of a panel's k
 constexpr size_t kStreamRows = 8;         // at most: reading the weights is all the time
 constexpr size_t kBlockRows = 32;         // otherwise: of z in the scratch at a time
 constexpr size_t kBlockColumns = 96;      // of z, and of gate and up each
-constexpr size_t kPrefetchBytes = 1024;   // how far ahead a stream of weights is fetched
+constexpr size_t kPrefetchBytes = 2048;   // how far ahead a stream of weights is fetched
 constexpr size_t kLdSums = kBlockColumns + 2 * kPanel;  // gated: up may begin and end inside a panel
 
 struct Tile {
@@ -41,8 +41,9 @@ struct Tile {
   const std::byte* HWY_RESTRICT panel;
   size_t panel_bytes;
   size_t panels;
-  size_t k;       // a multiple of kDepthAlignment
-  int32_t* sums;  // [rows, panels * kPanel], rows kLdSums apart
+  const std::byte* HWY_RESTRICT next;  // the panel that is read after these
+  size_t k;                            // a multiple of kDepthAlignment
+  int32_t* sums;                       // [rows, panels * kPanel], rows kLdSums apart
 };
 
 // z of some rows and columns from their sums.
@@ -130,36 +131,36 @@ HWY_NOINLINE void RunInt8Tile(const Tile& t) {
   }
 }
 
-// The same, panel after panel, so that weights stream from memory in the order in which they lie there; several sums a
-// column hide the latency of each.
+// The same, panel after panel, so that weights stream from memory in the order in which they lie there. One sum a
+// column keeps up with memory; several would run ahead of what is fetched, and wait for it with more loads under way
+// than the core has room for.
 template <size_t kRows>
 HWY_NOINLINE void RunInt8Stream(const Tile& t) {
-  constexpr size_t kSums = kRows <= 2 ? 4 : 2;
   const SumD d;
   const std::byte* HWY_RESTRICT panel = t.panel;
+  const std::byte* const end = t.panel + t.panels * t.panel_bytes;
+  const std::byte* fetch = t.panel + kPrefetchBytes;
+  const auto fetch_line = [&]() HWY_ATTR {
+    PrefetchStream(fetch);
+    fetch += kStep;
+    if (fetch == end) fetch = t.next;
+  };
   for (size_t p = 0; p < t.panels; ++p, panel += t.panel_bytes) {
-    SumV acc[kSums][kRows][kPanelVecs];
+    SumV acc[kRows][kPanelVecs];
+    fetch_line();
     HWY_UNROLL(16)
     for (size_t r = 0; r < kRows; ++r) {
       HWY_UNROLL(16)
-      for (size_t v = 0; v < kPanelVecs; ++v) {
-        acc[0][r][v] = LoadStart(panel, v);
-        HWY_UNROLL(4)
-        for (size_t s = 1; s < kSums; ++s) acc[s][r][v] = hn::Zero(d);
-      }
+      for (size_t v = 0; v < kPanelVecs; ++v) acc[r][v] = LoadStart(panel, v);
     }
     const std::byte* HWY_RESTRICT w = panel + kStart;
-    for (size_t k = 0; k < t.k; k += kSums * kQuad, w += kSums * kStep) {
-      HWY_UNROLL(4)
-      for (size_t s = 0; s < kSums; ++s) {
-        hwy::Prefetch(w + s * kStep + kPrefetchBytes);
+    for (size_t k = 0; k < t.k; k += kQuad, w += kStep) {
+      fetch_line();
+      HWY_UNROLL(16)
+      for (size_t r = 0; r < kRows; ++r) {
         HWY_UNROLL(16)
-        for (size_t r = 0; r < kRows; ++r) {
-          HWY_UNROLL(16)
-          for (size_t v = 0; v < kPanelVecs; ++v) {
-            acc[s][r][v] =
-                AddProducts(t.x + r * t.ldx + k + s * kQuad, w + s * kStep + v * kPanelLanes * kQuad, acc[s][r][v]);
-          }
+        for (size_t v = 0; v < kPanelVecs; ++v) {
+          acc[r][v] = AddProducts(t.x + r * t.ldx + k, w + v * kPanelLanes * kQuad, acc[r][v]);
         }
       }
     }
@@ -167,10 +168,7 @@ HWY_NOINLINE void RunInt8Stream(const Tile& t) {
     for (size_t r = 0; r < kRows; ++r) {
       HWY_UNROLL(16)
       for (size_t v = 0; v < kPanelVecs; ++v) {
-        SumV sum = acc[0][r][v];
-        HWY_UNROLL(4)
-        for (size_t s = 1; s < kSums; ++s) sum = hn::Add(sum, acc[s][r][v]);
-        hn::StoreU(sum, d, t.sums + r * kLdSums + p * kPanel + v * kPanelLanes);
+        hn::StoreU(acc[r][v], d, t.sums + r * kLdSums + p * kPanel + v * kPanelLanes);
       }
     }
   }
@@ -282,8 +280,9 @@ class Block {
 
  private:
   void RunPart(int64_t row, int64_t rows, int64_t column, int64_t columns) const {
-    const float* z = Products(row, rows, column, columns, scratch_->z);
-    const float* up = problem_.gated ? Products(row, rows, columns_ + column, columns, scratch_->up) : nullptr;
+    const int64_t next = column + columns;
+    const float* z = Products(row, rows, column, columns, problem_.gated ? columns_ + column : next, scratch_->z);
+    const float* up = problem_.gated ? Products(row, rows, columns_ + column, columns, next, scratch_->up) : nullptr;
     const int64_t at = row * columns_ + column;
     HWY_DYNAMIC_DISPATCH(RunInt8Epilogue)
     ({.activation = problem_.activation,
@@ -297,16 +296,21 @@ class Block {
       .columns = static_cast<size_t>(columns)});
   }
 
-  // z of some rows and columns, at most a block's; returns where the first of them is, rows kLdSums apart.
-  const float* Products(int64_t row, int64_t rows, int64_t column, int64_t columns, float* z) const {
-    const auto first_panel = static_cast<size_t>(column) / kPanel;
+  const std::byte* PanelOf(int64_t column) const {
+    return static_cast<const std::byte*>(problem_.weight) + static_cast<size_t>(column) / kPanel * panel_bytes_;
+  }
+
+  // z of some rows and columns, at most a block's; returns where the first of them is, rows kLdSums apart. Columns from
+  // `next` on are those that come after them.
+  const float* Products(int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t next, float* z) const {
     const size_t skipped = static_cast<size_t>(column) % kPanel;
     const auto count = static_cast<size_t>(columns);
     const Tile tile = {.x = problem_.x + static_cast<size_t>(row) * ldx_,
                        .ldx = ldx_,
-                       .panel = static_cast<const std::byte*>(problem_.weight) + first_panel * panel_bytes_,
+                       .panel = PanelOf(column),
                        .panel_bytes = panel_bytes_,
                        .panels = (skipped + count + kPanel - 1) / kPanel,
+                       .next = PanelOf(next),
                        .k = k_,
                        .sums = scratch_->sums};
     Sum(tile, static_cast<size_t>(rows));
@@ -367,14 +371,18 @@ void Int8Linear(const Int8LinearProblem& problem, ThreadPool* pool, MatrixUnit m
   const auto block_rows = static_cast<int64_t>(kBlockRows);
   const int64_t row_units = (m + block_rows - 1) / block_rows;
   const int64_t row_parts = std::clamp<int64_t>(tasks / column_parts, 1, row_units);
-  pool->Run(column_parts * row_parts, [&](int64_t i, int thread) {
-    const int64_t column_part = i / row_parts;
-    const int64_t row_part = i % row_parts;
-    const Block block(problem, amx, static_cast<Scratch*>(pool->scratch(thread)));
-    block.Run(
-        row_units * row_part / row_parts * block_rows, std::min(row_units * (row_part + 1) / row_parts * block_rows, m),
-        units * column_part / column_parts * columns, std::min(units * (column_part + 1) / column_parts * columns, n));
-  });
+  pool->Run(
+      column_parts * row_parts,
+      [&](int64_t i, int thread) {
+        const int64_t column_part = i / row_parts;
+        const int64_t row_part = i % row_parts;
+        const Block block(problem, amx, static_cast<Scratch*>(pool->scratch(thread)));
+        block.Run(row_units * row_part / row_parts * block_rows,
+                  std::min(row_units * (row_part + 1) / row_parts * block_rows, m),
+                  units * column_part / column_parts * columns,
+                  std::min(units * (column_part + 1) / column_parts * columns, n));
+      },
+      problem.next);
 }
 
 }  // namespace flashflow::cpu

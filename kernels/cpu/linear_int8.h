@@ -28,7 +28,8 @@ struct Int8LinearProblem {
   float* y = nullptr;                   // [m, n], or gated [m, n / 2]; overlaps none of the others
   int64_t m = 0, n = 0, k = 0;          // >= 0; k <= kMaxInt8Depth
   Activation activation = Activation::kNone;
-  bool gated = false;  // n is even
+  bool gated = false;   // n is even
+  ReadAhead next = {};  // what is read after this layer
 };
 
 // Whether tiles of x86's matrix unit (AMX) may be used where this machine has one. They decide the speed alone.

@@ -15,8 +15,8 @@
 #include <cstdint>
 #include <cstring>
 
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
+#include "kernels/cpu/prefetch.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace flashflow::cpu {
@@ -70,7 +70,7 @@ template <size_t kPrefetches, typename W>
 HWY_INLINE void PrefetchLater(const PanelTile<W>& t, size_t k) {
   HWY_UNROLL(8)
   for (size_t p = 0; p < kPrefetches; ++p) {
-    hwy::Prefetch(reinterpret_cast<const char*>(t.prefetch + p * t.prefetch_panel + k * t.prefetch_step));
+    PrefetchStream(reinterpret_cast<const void*>(t.prefetch + p * t.prefetch_panel + k * t.prefetch_step));
   }
 }
 

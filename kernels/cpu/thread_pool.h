@@ -6,6 +6,7 @@
 #define KERNELS_CPU_THREAD_POOL_H_
 
 #include <algorithm>
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -16,6 +17,15 @@
 #include "hwy/aligned_allocator.h"
 
 namespace flashflow::cpu {
+
+// What the job after this one reads: `parts` blocks that lie one after the other, each of `units` units, of which
+// thread t of n reads those from units * t / n on.
+struct ReadAhead {
+  const void* data = nullptr;  // nullptr: unknown
+  int64_t unit_bytes = 0;
+  int64_t units = 0;
+  int64_t parts = 1;
+};
 
 // A model's step is hundreds of kernels of microseconds each, so threads spin for a while before they sleep, and on a
 // busy machine the caller does not wait for threads that do not get to run: it takes their tasks.
@@ -36,10 +46,15 @@ class ThreadPool {
 
   // Calls task(i, thread) once for each i in [0, count), 0 <= thread < num_threads(), and returns when all are done.
   // Each thread begins with a consecutive share and then takes tasks from others. count < 2^31.
+  //
+  // Threads that have nothing left to do fetch the beginning of their share of `next` into their caches until they are
+  // wanted again: from the first byte on, memory never rests. What a step's other kernels leave of that time is used
+  // too, up to the next Run with something to read ahead.
   template <typename Task>
-  void Run(int64_t count, const Task& task) {
+  void Run(int64_t count, const Task& task, const ReadAhead& next = {}) {
     if (count > 1 && num_threads_ > 1) {
-      RunJob(count, {&task, [](const void* t, int64_t i, int thread) { (*static_cast<const Task*>(t))(i, thread); }});
+      RunJob(count,
+             {&task, [](const void* t, int64_t i, int thread) { (*static_cast<const Task*>(t))(i, thread); }, next});
     } else {
       for (int64_t i = 0; i < count; ++i) task(i, 0);
     }
@@ -62,6 +77,18 @@ class ThreadPool {
   struct Job {
     const void* task;
     void (*call)(const void* task, int64_t i, int thread);
+    ReadAhead next;
+  };
+  // What one thread still has to read ahead.
+  class Reader {
+   public:
+    void Start(const ReadAhead& next, int thread, int threads, int64_t most_bytes);
+    // Fetches a few cache lines; false if there is nothing left.
+    bool Fetch();
+
+   private:
+    std::array<const char*, 2> next_{};
+    std::array<const char*, 2> end_{};
   };
   // Tasks next <= i < end that nobody has taken yet, as end << 32 | next: taking one is one compare-and-swap.
   struct alignas(HWY_ALIGNMENT) Share {
@@ -69,16 +96,19 @@ class ThreadPool {
   };
 
   void RunJob(int64_t count, Job job);
-  void TakeTasks(int thread);
+  void TakeTasks(int thread, Reader* reader);
   void WorkerLoop(int thread);
+  static void WaitForChange(const std::atomic<uint32_t>& value, uint32_t old, Reader* reader);
 
   const int num_threads_;
+  const int64_t read_ahead_bytes_;  // of a thread at most
   hwy::AlignedFreeUniquePtr<uint8_t[]> scratch_;
   std::unique_ptr<Share[]> shares_;                             // a thread each
   Job job_{};                                                   // read only by who has taken one of its tasks
   alignas(HWY_ALIGNMENT) std::atomic<uint32_t> jobs_{0};        // counts jobs; workers wait for it to change
   alignas(HWY_ALIGNMENT) std::atomic<uint32_t> unfinished_{0};  // tasks; the caller waits for none
   std::atomic<bool> stop_{false};
+  Reader caller_reader_;
   std::vector<std::thread> workers_;
 };
 

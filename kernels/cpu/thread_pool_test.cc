@@ -92,6 +92,24 @@ TEST(ThreadPoolTest, ManyJobsOneAfterTheOther) {
   }
 }
 
+// Whatever is to be read ahead, jobs are as without it: memory that ends, that is not there, none.
+TEST(ThreadPoolTest, ReadingAheadChangesNothing) {
+  const std::vector<char> memory(100000, 1);
+  for (int threads : {1, 2, 3}) {
+    ThreadPool pool(threads);
+    for (const ReadAhead& next : {ReadAhead{memory.data(), 1000, 50, 2}, ReadAhead{memory.data(), 100000, 1, 1},
+                                  ReadAhead{reinterpret_cast<const void*>(64), 4096, 1000, 1},
+                                  ReadAhead{memory.data(), 64, 0, 1}, ReadAhead{}}) {
+      std::vector<std::atomic<int>> calls(7);
+      for (int job = 0; job < 50; ++job) {
+        pool.Run(7, [&](int64_t i, int) { ++calls[i]; }, next);
+        pool.Run(2, [&](int64_t i, int) { ++calls[i]; });
+      }
+      for (size_t i = 0; i < calls.size(); ++i) EXPECT_EQ(calls[i], i < 2 ? 100 : 50);
+    }
+  }
+}
+
 TEST(ThreadPoolTest, ScratchIsEachThreadsOwn) {
   ThreadPool pool(3);
   for (int t = 0; t < 3; ++t) {

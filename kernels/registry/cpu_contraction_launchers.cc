@@ -22,6 +22,7 @@
 #include "kernels/cpu/reduce.h"
 #include "kernels/cpu/rope.h"
 #include "kernels/cpu/softmax.h"
+#include "kernels/registry/catalog.h"
 #include "kernels/registry/cpu_launch.h"
 #include "kernels/registry/cpu_tactics.h"
 #include "kernels/registry/graph_op_checks.h"
@@ -114,6 +115,21 @@ absl::StatusOr<cpu::LinearConfig> ConfigOf(const LaunchContext& context) {
   return LinearConfigOf(context.config);
 }
 
+// What a linear layer reads after its own weight. The layout is that of the dtype (kernels/registry/catalog.h).
+cpu::ReadAhead ReadAheadOf(const LaunchContext& context) {
+  const TensorView* weight = context.next_weight;
+  if (weight == nullptr || weight->rank != 2) return {};
+  constexpr int64_t kPanel = 16;
+  const int64_t panel[] = {kPanel, weight->dims[1]};
+  const std::string_view layout = weight->dtype == DType::kF32    ? kPanel16
+                                  : weight->dtype == DType::kBF16 ? kPanel16Vnni2
+                                                                  : kPanel16Int8;
+  const absl::StatusOr<int64_t> panel_bytes = PackedBytes(layout, panel, weight->dtype);
+  if (!panel_bytes.ok()) return {};
+  const int64_t parts = context.next_gated ? 2 : 1;
+  return {.data = weight->data, .unit_bytes = *panel_bytes, .units = weight->dims[0] / parts / kPanel, .parts = parts};
+}
+
 // packed: the weight lies in panels; otherwise row-major, as a value that is computed.
 template <bool packed>
 absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
@@ -136,7 +152,8 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
                  .y = y,
                  .m = m,
                  .n = n,
-                 .k = k},
+                 .k = k,
+                 .next = ReadAheadOf(context)},
                 pool, config);
     return absl::OkStatus();
   };
@@ -231,7 +248,8 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
                  .n = sizes.n,
                  .k = sizes.k,
                  .activation = attrs.activation,
-                 .gated = attrs.gated},
+                 .gated = attrs.gated,
+                 .next = ReadAheadOf(context)},
                 pool, config);
     return absl::OkStatus();
   };
@@ -277,7 +295,8 @@ absl::StatusOr<LaunchFn> BindFusedLinearInt8(const BindRequest& request) {
                      .n = n,
                      .k = k,
                      .activation = attrs.activation,
-                     .gated = attrs.gated},
+                     .gated = attrs.gated,
+                     .next = ReadAheadOf(context)},
                     pool);
     return absl::OkStatus();
   };

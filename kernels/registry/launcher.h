@@ -54,6 +54,10 @@ struct LaunchContext {
   void* device = nullptr;  // CPU: cpu::ThreadPool*; CUDA: the stream
   // Values of the kernel's parameters, as its TacticSpec (kernels/registry/tactic.h) lists them; empty: its defaults.
   absl::Span<const int64_t> config = {};
+  // The packed weight of the next step that multiplies by one, after the last step the first's again; nullptr: unknown.
+  // A device may fetch it ahead of time; gated, a row of its second half is read beside each of its first.
+  const TensorView* next_weight = nullptr;
+  bool next_gated = false;
 };
 
 // A step with its attributes decoded: nothing is looked up or allocated when it runs.

@@ -51,6 +51,7 @@ absl::StatusOr<std::unique_ptr<BoundPlan>> BoundPlan::Create(const plan::Plan& p
   auto bound = std::unique_ptr<BoundPlan>(new BoundPlan(plan, device, tuned));
   FF_RETURN_IF_ERROR(bound->PrepareShapes());
   FF_RETURN_IF_ERROR(bound->BindSteps(batch_invariant));
+  bound->LinkWeights();
   return bound;
 }
 
@@ -136,6 +137,26 @@ absl::Status BoundPlan::BindSteps(bool batch_invariant) {
   return absl::OkStatus();
 }
 
+// Each step to the next one that multiplies by a packed weight.
+void BoundPlan::LinkWeights() {
+  const auto multiplies = [&](size_t s) {
+    const plan::Step& step = plan_.steps[s];
+    if ((step.op != "linear" && step.op != "fused_linear") || step.inputs.size() < 2 || step.inputs[1] < 0)
+      return false;
+    const plan::Tensor& tensor = plan_.tensors[static_cast<size_t>(step.inputs[1])];
+    return tensor.storage == plan::Storage::kWeight && tensor.shape.size() == 2 &&
+           plan_.weights[static_cast<size_t>(tensor.index)].layout != kernels::kRowMajor;
+  };
+  const BoundStep* next = nullptr;
+  for (size_t i = 2 * steps_.size(); i-- > 0;) {  // twice round: the last step's next one is the first
+    const size_t s = i % steps_.size();
+    steps_[s].next = next;
+    if (!multiplies(s)) continue;
+    next = &steps_[s];
+    steps_[s].gated = GetAttr<bool>(plan_.steps[s].attrs, "gated").value_or(false);
+  }
+}
+
 absl::Status BoundPlan::CheckInPlace(size_t s, const plan::KernelRef& tactic) const {
   const plan::Step& step = plan_.steps[s];
   const kernels::KernelSpec* kernel = kernels::FindKernel(tactic.id, tactic.version);
@@ -217,6 +238,10 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::S
     context.outputs = steps_[s].outputs;
     context.device = launch_handle.value_or(device_->launch_handle());
     if (steps_[s].config != nullptr) context.config = *steps_[s].config;
+    if (const BoundStep* next = steps_[s].next; next != nullptr) {
+      context.next_weight = &next->inputs[1];
+      context.next_gated = next->gated;
+    }
     if (step.uses_cache) {
       context.cache = cache;
       context.rows = rows;

@@ -63,12 +63,15 @@ class BoundPlan {
     const kernels::TacticSpec* tactic = nullptr;  // null: the kernel has no parameters
     const kernels::Config* config = nullptr;      // null: its defaults
     int64_t configured_for = -1;                  // elements of the first input
+    const BoundStep* next = nullptr;              // the step that LaunchContext::next_weight is of
+    bool gated = false;
   };
 
   BoundPlan(const plan::Plan& plan, Device* device, const kernels::TunedConfigs* tuned)
       : plan_(plan), device_(device), tuned_(tuned) {}
   absl::Status PrepareShapes();
   absl::Status BindSteps(bool batch_invariant);
+  void LinkWeights();
   absl::Status CheckInPlace(size_t step, const plan::KernelRef& tactic) const;
   void Configure(size_t step);
 

@@ -70,6 +70,8 @@ class ExecutorTest : public ::testing::Test {
       workspace_bytes_ = c.workspace_bytes;
       workspace_ = c.workspace;
       rows_ = c.rows;
+      next_weight_ = c.next_weight == nullptr ? nullptr : c.next_weight->data;
+      next_gated_ = c.next_gated;
       gathered_.assign(c.inputs.begin(), c.inputs.end());
       CopyRows(c);
       return gather_status_;
@@ -114,6 +116,8 @@ class ExecutorTest : public ::testing::Test {
   kernels::CacheView cache_;
   bool absent_is_null_ = false, no_cache_ = false;
   kernels::StepRows rows_;
+  const void* next_weight_ = nullptr;
+  bool next_gated_ = false;
   std::vector<kernels::TensorView> gathered_;  // the gather's inputs
   std::map<int64_t, int> seen_;
   size_t workspace_bytes_ = 0;
@@ -162,6 +166,30 @@ TEST_F(ExecutorTest, TellsKernelsOfTheRows) {
   ASSERT_TRUE(executor.ok()) << executor.status();
   ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());
   EXPECT_EQ(rows_.max_row_tokens, 2);
+}
+
+// Of the last step it is that of the next token's first.
+TEST_F(ExecutorTest, TellsKernelsOfThePackedWeightThatIsReadNext) {
+  const void* next_of_first = nullptr;
+  Register("fake.linear", 1, [&](const kernels::LaunchContext& c) {
+    next_of_first = c.next_weight->data;
+    return absl::OkStatus();
+  });
+  plan::Plan plan = LookupPlan();
+  plan.steps[0].op = "fused_linear";
+  plan.steps[0].tactics = {{"fake.linear", 1}};
+  plan.steps[0].inputs = {0, 2, -1};
+  plan.steps[0].attrs["gated"] = true;
+  plan.weights[0].layout = "panel16";
+  auto executor = Create(plan);
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  ASSERT_TRUE((*executor)->Run(Inputs().view()).ok());
+  EXPECT_EQ(next_of_first, table_);
+  EXPECT_EQ(next_weight_, table_);
+  EXPECT_TRUE(next_gated_);
+  plan = LookupPlan();
+  ASSERT_TRUE((*Create(plan))->Run(Inputs().view()).ok());
+  EXPECT_EQ(next_weight_, nullptr);
 }
 
 // Steps of one token a row, on a device that records launches and draws tokens.

@@ -73,6 +73,7 @@ TEST(CpuDeviceTest, WeightsAreVerifiedAndPacked) {
     for (const auto& [n, k] : {std::pair<int64_t, int64_t>{0, 0}, {17, 3}, {39, kColumns - 1}}) {
       EXPECT_EQ(data[((n / 16) * kColumns + k) * 16 + n % 16], values[static_cast<size_t>(n * kColumns + k)]);
     }
+    const plan::Weight wanted_packed = wanted;
     wanted.layout = kernels::kRowMajor;
     const auto mapped = (*device)->LoadWeight(**file, {&stored}, wanted);
     ASSERT_TRUE(mapped.ok());
@@ -86,6 +87,17 @@ TEST(CpuDeviceTest, WeightsAreVerifiedAndPacked) {
       EXPECT_EQ(joined_data[((n / 16) * kColumns + k) * 16 + n % 16],
                 values[static_cast<size_t>(n % kRows * kColumns + k)]);
     }
+    // Packed weights lie side by side, each on a line of its own, and one outlives the others and the device.
+    absl::StatusOr<LoadedWeight> last;
+    {
+      const auto other_device = CreateCpuDevice(2);
+      const auto first = (*other_device)->LoadWeight(**file, {&stored}, wanted_packed);
+      last = (*other_device)->LoadWeight(**file, {&stored}, wanted_packed);
+      ASSERT_TRUE(first.ok() && last.ok());
+      EXPECT_EQ(static_cast<char*>(last->view.data) - static_cast<char*>(first->view.data), first->bytes);
+      EXPECT_EQ(reinterpret_cast<uintptr_t>(last->view.data) % 64, 0);
+    }
+    EXPECT_EQ(static_cast<const float*>(last->view.data)[1], values[kColumns]);
     wanted.layout = "spiral";
     EXPECT_EQ((*device)->LoadWeight(**file, {&stored}, wanted).status().code(), absl::StatusCode::kInvalidArgument);
   }
