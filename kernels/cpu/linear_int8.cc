@@ -32,8 +32,9 @@ constexpr size_t kDepthAlignment = 64;    // of a panel's k
 constexpr size_t kStreamRows = 8;         // at most: reading the weights is all the time
 constexpr size_t kBlockRows = 32;         // otherwise: of z in the scratch at a time
 constexpr size_t kBlockColumns = 96;      // of z, and of gate and up each
-constexpr size_t kPrefetchBytes = 2048;   // how far ahead a stream of weights is fetched
-constexpr size_t kLdSums = kBlockColumns + 2 * kPanel;  // gated: up may begin and end inside a panel
+constexpr size_t kStreamColumns = 288;    // the same of few rows: a stream stops as seldom as it can
+constexpr size_t kPrefetchBytes = 3072;   // how far ahead a stream of weights is fetched
+constexpr size_t kLdSums = kStreamColumns + 2 * kPanel;  // gated: up may begin and end inside a panel
 
 struct Tile {
   const uint8_t* HWY_RESTRICT x;  // [rows, k], rows ldx apart
@@ -41,9 +42,8 @@ struct Tile {
   const std::byte* HWY_RESTRICT panel;
   size_t panel_bytes;
   size_t panels;
-  const std::byte* HWY_RESTRICT next;  // the panel that is read after these
-  size_t k;                            // a multiple of kDepthAlignment
-  int32_t* sums;                       // [rows, panels * kPanel], rows kLdSums apart
+  size_t k;       // a multiple of kDepthAlignment
+  int32_t* sums;  // [rows, panels * kPanel], rows kLdSums apart
 };
 
 // z of some rows and columns from their sums.
@@ -138,16 +138,8 @@ template <size_t kRows>
 HWY_NOINLINE void RunInt8Stream(const Tile& t) {
   const SumD d;
   const std::byte* HWY_RESTRICT panel = t.panel;
-  const std::byte* const end = t.panel + t.panels * t.panel_bytes;
-  const std::byte* fetch = t.panel + kPrefetchBytes;
-  const auto fetch_line = [&]() HWY_ATTR {
-    PrefetchStream(fetch);
-    fetch += kStep;
-    if (fetch == end) fetch = t.next;
-  };
   for (size_t p = 0; p < t.panels; ++p, panel += t.panel_bytes) {
     SumV acc[kRows][kPanelVecs];
-    fetch_line();
     HWY_UNROLL(16)
     for (size_t r = 0; r < kRows; ++r) {
       HWY_UNROLL(16)
@@ -155,7 +147,7 @@ HWY_NOINLINE void RunInt8Stream(const Tile& t) {
     }
     const std::byte* HWY_RESTRICT w = panel + kStart;
     for (size_t k = 0; k < t.k; k += kQuad, w += kStep) {
-      fetch_line();
+      PrefetchStream(w + kPrefetchBytes);
       HWY_UNROLL(16)
       for (size_t r = 0; r < kRows; ++r) {
         HWY_UNROLL(16)
@@ -270,19 +262,18 @@ class Block {
     std::optional<AmxScope> tiles;
     if (amx_) tiles.emplace();
     constexpr auto kRows = static_cast<int64_t>(kBlockRows);
-    constexpr auto kColumns = static_cast<int64_t>(kBlockColumns);
-    for (int64_t c = column_begin; c < column_end; c += kColumns) {
+    const auto block_columns = static_cast<int64_t>(stream_ ? kStreamColumns : kBlockColumns);
+    for (int64_t c = column_begin; c < column_end; c += block_columns) {
       for (int64_t row = row_begin; row < row_end; row += kRows) {
-        RunPart(row, std::min(kRows, row_end - row), c, std::min(kColumns, column_end - c));
+        RunPart(row, std::min(kRows, row_end - row), c, std::min(block_columns, column_end - c));
       }
     }
   }
 
  private:
   void RunPart(int64_t row, int64_t rows, int64_t column, int64_t columns) const {
-    const int64_t next = column + columns;
-    const float* z = Products(row, rows, column, columns, problem_.gated ? columns_ + column : next, scratch_->z);
-    const float* up = problem_.gated ? Products(row, rows, columns_ + column, columns, next, scratch_->up) : nullptr;
+    const float* z = Products(row, rows, column, columns, scratch_->z);
+    const float* up = problem_.gated ? Products(row, rows, columns_ + column, columns, scratch_->up) : nullptr;
     const int64_t at = row * columns_ + column;
     HWY_DYNAMIC_DISPATCH(RunInt8Epilogue)
     ({.activation = problem_.activation,
@@ -296,21 +287,16 @@ class Block {
       .columns = static_cast<size_t>(columns)});
   }
 
-  const std::byte* PanelOf(int64_t column) const {
-    return static_cast<const std::byte*>(problem_.weight) + static_cast<size_t>(column) / kPanel * panel_bytes_;
-  }
-
-  // z of some rows and columns, at most a block's; returns where the first of them is, rows kLdSums apart. Columns from
-  // `next` on are those that come after them.
-  const float* Products(int64_t row, int64_t rows, int64_t column, int64_t columns, int64_t next, float* z) const {
+  // z of some rows and columns, at most a block's; returns where the first of them is, rows kLdSums apart.
+  const float* Products(int64_t row, int64_t rows, int64_t column, int64_t columns, float* z) const {
+    const auto first_panel = static_cast<size_t>(column) / kPanel;
     const size_t skipped = static_cast<size_t>(column) % kPanel;
     const auto count = static_cast<size_t>(columns);
     const Tile tile = {.x = problem_.x + static_cast<size_t>(row) * ldx_,
                        .ldx = ldx_,
-                       .panel = PanelOf(column),
+                       .panel = static_cast<const std::byte*>(problem_.weight) + first_panel * panel_bytes_,
                        .panel_bytes = panel_bytes_,
                        .panels = (skipped + count + kPanel - 1) / kPanel,
-                       .next = PanelOf(next),
                        .k = k_,
                        .sums = scratch_->sums};
     Sum(tile, static_cast<size_t>(rows));

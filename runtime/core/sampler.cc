@@ -1,6 +1,7 @@
 #include "runtime/core/sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -27,9 +28,21 @@ bool Before(const Candidate& a, const Candidate& b) { return a.logit > b.logit |
 bool HeapOrder(const Candidate& a, const Candidate& b) { return Before(b, a); }
 
 absl::StatusOr<float> CheckedMax(absl::Span<const float> logits) {
-  float max = -INFINITY;
-  bool finite = true;
-  for (const float logit : logits) {
+  // Side by side: one chain of comparisons over a vocabulary takes as long as some layers.
+  constexpr size_t kLanes = 16;
+  std::array<float, kLanes> most, not_finite{};  // sums of x - x: 0 of what is finite, NaN of all else
+  most.fill(-INFINITY);
+  const size_t whole = logits.size() / kLanes * kLanes;
+  for (size_t i = 0; i < whole; i += kLanes) {
+    for (size_t lane = 0; lane < kLanes; ++lane) {
+      const float logit = logits[i + lane];
+      most[lane] = most[lane] < logit ? logit : most[lane];
+      not_finite[lane] += logit - logit;
+    }
+  }
+  float max = *std::ranges::max_element(most);
+  bool finite = std::ranges::all_of(not_finite, [](float sum) { return sum == 0; });
+  for (const float logit : logits.subspan(whole)) {
     finite &= std::isfinite(logit);
     max = std::max(max, logit);
   }
@@ -76,7 +89,9 @@ absl::StatusOr<SampledToken> Sampler::Sample(absl::Span<const float> logits, uin
 
   SampledToken out;
   if (params_.temperature == 0) {
-    out.token = static_cast<int32_t>(std::max_element(adjusted.begin(), adjusted.end()) - adjusted.begin());
+    const auto best = penalized.empty() ? std::find(logits.begin(), logits.end(), *max)
+                                        : std::max_element(adjusted.begin(), adjusted.end());
+    out.token = static_cast<int32_t>(best - adjusted.begin());
   } else {
     out.token = Draw(adjusted, index);
   }

@@ -40,6 +40,19 @@ TEST(SamplerTest, GreedyTakesTheLargestAndTheLowestIdAmongEquals) {
   EXPECT_EQ(Sampler(Greedy()).Sample({-3.0f}, 0)->token, 0);
 }
 
+// More logits than are compared side by side: wherever the largest is, or one that is not finite.
+TEST(SamplerTest, EveryLogitOfAVocabularyIsLookedAt) {
+  for (size_t i = 0; i < 37; ++i) {
+    std::vector<float> logits(37, -2.0f);
+    logits[i] = -1.0f;
+    EXPECT_EQ(Sampler(Greedy()).Sample(logits, 0)->token, static_cast<int32_t>(i));
+    for (const float bad : {INFINITY, -INFINITY, NAN}) {
+      logits[i] = bad;
+      EXPECT_EQ(Sampler(Greedy()).Sample(logits, 0).status().code(), absl::StatusCode::kInternal) << i;
+    }
+  }
+}
+
 TEST(SamplerTest, FrequenciesFollowTheSoftmax) {
   SamplingParams params;
   params.temperature = 2.0f;
