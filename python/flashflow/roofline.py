@@ -19,6 +19,8 @@ class RooflineRow:
         bound_by: "memory" or "arithmetic", which of the two that is.
         achieved_us: what it takes, in microseconds; None where that was not measured.
         tactic: the kernel that computes it, and where it ran what of its configuration is tuned.
+        weights: the model's matrices that it reads, by name.
+        coded: whether it reads them as int8 codes.
     """
 
     op: str
@@ -29,6 +31,8 @@ class RooflineRow:
     bound_by: str
     achieved_us: float | None
     tactic: str = ""
+    weights: tuple[str, ...] = ()
+    coded: bool = False
 
     @property
     def percent(self) -> float | None:

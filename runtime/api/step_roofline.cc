@@ -3,9 +3,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cstddef>
+#include <string_view>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "compiler/analysis/cost_model.h"
 #include "compiler/analysis/roofline.h"
 #include "compiler/ir/op_table.h"
@@ -26,6 +28,19 @@ absl::Status CheckSize(const plan::Plan& plan, const StepSize& size) {
                                                    " (the tokens) to ", plan.limits.context_length));
   }
   return absl::OkStatus();
+}
+
+// Adds the matrices that a step reads, and whether as codes.
+void AddWeights(const plan::Plan& plan, const plan::Step& step, StepRooflineRow* row) {
+  for (const int32_t input : step.inputs) {
+    if (input < 0) continue;
+    const plan::Tensor& tensor = plan.tensors[static_cast<size_t>(input)];
+    if (tensor.storage != plan::Storage::kWeight || tensor.shape.size() != 2) continue;
+    for (std::string_view source : plan.weights[static_cast<size_t>(tensor.index)].sources) {
+      row->coded = absl::ConsumeSuffix(&source, plan::kCodesSuffix) || row->coded;
+      row->weights.emplace_back(source);
+    }
+  }
 }
 
 int64_t PagesOf(const plan::Plan& plan, const StepSize& size) {
@@ -61,11 +76,13 @@ absl::StatusOr<StepRoofline> ComputeStepRoofline(const plan::Plan& plan, const i
                              .op = plan.steps[step].op,
                              .loc = plan.steps[step].loc,
                              .tactic = tactics.empty() ? "" : tactics[0].id,
+                             .weights = {},
                              .bytes = row.cost.bytes(),
                              .flops = row.cost.flops,
                              .floor_us = row.floor_us,
                              .bound_by_memory = row.bound_by_memory,
                              .achieved_us = times_us.empty() ? 0 : times_us[step]});
+    AddWeights(plan, plan.steps[step], &roofline.rows.back());
     roofline.floor_us += row.floor_us;
     roofline.achieved_us += roofline.rows.back().achieved_us;
     ++step;

@@ -25,8 +25,10 @@ struct StepSize {
 struct StepRooflineRow {
   size_t step = 0;  // of the plan
   std::string op, loc;
-  std::string tactic;  // the kernel, and where it ran what of its config is not the default
-  double bytes = 0;    // that must move, read and written
+  std::string tactic;                // the kernel, and where it ran what of its config is not the default
+  std::vector<std::string> weights;  // the model's matrices that it reads, by their names in the model
+  bool coded = false;                // it reads them as int8 codes
+  double bytes = 0;                  // that must move, read and written
   double flops = 0;
   double floor_us = 0;  // the longer of moving the bytes and doing the arithmetic
   bool bound_by_memory = true;

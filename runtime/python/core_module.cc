@@ -613,6 +613,8 @@ py::dict Roofline(Engine& engine, const std::string& device, int64_t tokens, int
     dict["op"] = row.op;
     dict["loc"] = row.loc;
     dict["tactic"] = row.tactic;
+    dict["weights"] = py::tuple(py::cast(row.weights));
+    dict["coded"] = row.coded;
     dict["bytes"] = row.bytes;
     dict["flops"] = row.flops;
     dict["floor_us"] = row.floor_us;

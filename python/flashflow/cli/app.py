@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import typer
 
+from flashflow.cli.build import build
 from flashflow.cli.cache import app as cache_app
 from flashflow.cli.calibrate import calibrate
 from flashflow.cli.eval_latency import eval_latency
@@ -29,6 +30,7 @@ app.command("generate")(generate)
 app.command("train")(train)
 app.command("export-fx-graph")(export_fx_graph)
 app.command("export-checkpoint")(export_checkpoint)
+app.command("build")(build)
 app.command("calibrate")(calibrate)
 app.command("eval-latency")(eval_latency)
 app.command("eval-perplexity")(eval_perplexity)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EncodedText",
+    "Logits",
     "Perplexity",
     "Window",
     "encode_file",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,11 @@ from flashflow.errors import DataLossError, InvalidArgumentError
 from flashflow.loaders.weight import LazyWeight
 from flashflow.models.config import ModelConfig
 
-__all__ = ["GenerationInfo", "LoadedModel", "check_weights"]
+__all__ = ["CALIBRATED_PRECISION", "TRAINED_PRECISION", "GenerationInfo", "LoadedModel", "check_weights"]
+
+# Of a model's metadata.
+TRAINED_PRECISION = "trained_precision"  # "int8": it learned with that rounding
+CALIBRATED_PRECISION = "calibrated_precision"  # "int8": its weights and clips were made to lose little by it
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,6 @@ class LoadedModel:
       metadata: facts to keep with an engine, such as the license.
       clips: where an int8 layer clips its input, by the layer's weight: what calibration or training found. Above 0;
         a layer without one does not clip.
-      float_weights: what stays floats in an int8 engine: what calibration found to cost most as codes.
     """
 
     name: str
@@ -70,12 +73,20 @@ class LoadedModel:
     generation: GenerationInfo = field(default_factory=GenerationInfo)
     metadata: Mapping[str, str] = field(default_factory=dict)
     clips: Mapping[str, float] = field(default_factory=dict)
-    float_weights: Sequence[str] = ()
 
-    def graph_metadata(self) -> dict[str, float | str]:
-        """What the compiler reads of clips and of weights that stay floats: metadata of the exported graph."""
-        clips = {f"clip.{name}": clip for name, clip in sorted(self.clips.items())}
-        return {**clips, **{f"precision.{name}": "float" for name in sorted(self.float_weights)}}
+    @property
+    def learned_in_int8(self) -> bool:
+        """Whether it was trained with int8's rounding: its weights are then what their codes stand for."""
+        return self.metadata.get(TRAINED_PRECISION) == "int8"
+
+    @property
+    def made_for_int8(self) -> bool:
+        """Whether it was trained or calibrated for int8."""
+        return self.learned_in_int8 or self.metadata.get(CALIBRATED_PRECISION) == "int8" or bool(self.clips)
+
+    def graph_metadata(self) -> dict[str, float]:
+        """What the compiler reads of the clips: metadata of the exported graph."""
+        return {f"clip.{name}": clip for name, clip in sorted(self.clips.items())}
 
     def engine_config(self) -> dict[str, Any]:
         """The `ff.config` section of an engine; GenerationInfo.from_dict reads its part back."""

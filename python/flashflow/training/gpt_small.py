@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flashflow.errors import DataLossError, InvalidArgumentError
 from flashflow.loaders.checkpoint import save_checkpoint
-from flashflow.loaders.loaded_model import GenerationInfo
+from flashflow.loaders.loaded_model import TRAINED_PRECISION, GenerationInfo
 from flashflow.models.config import GptSmallConfig
 from flashflow.models.gpt_small import GptSmall
 from flashflow.output_folder import make_output_folder
@@ -56,9 +56,8 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
                 op="--save-dir",
                 hint="go on with --resume, or name another folder",
             )
-        text = read_text(data)
         make_output_folder(save_dir, "--save-dir")
-        tokenizer, tokens = _tokenize(data, text, save_dir, model_config.vocab_size, resume)
+        tokenizer, tokens = _tokenize(data, save_dir, model_config.vocab_size, resume)
     dataset = Dataset.split(tokens, config.seq_len)
     torch.manual_seed(config.seed)
     model = GptSmall(model_config)
@@ -69,7 +68,8 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
     generation = GenerationInfo(bos_token_id=end, eos_token_ids=() if end is None else (end,))
 
     def write_model(folder: Path, weights: Mapping[str, Tensor]) -> None:
-        save_checkpoint(folder, model_config, weights, tokenizer_json, generation)
+        metadata = {TRAINED_PRECISION: config.qat} if config.qat else None
+        save_checkpoint(folder, model_config, weights, tokenizer_json, generation, metadata)
 
     data_hash = hashlib.sha256(tokens.data).hexdigest()
     trainer = Trainer(model, dataset, config, save_dir, write_model, data_hash, world)
@@ -78,8 +78,9 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
     return trainer
 
 
-def _tokenize(data: Path, text: str, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
+def _tokenize(data: Path, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
     """GPT-2's tokenizer for models with its vocabulary, one trained on the text for smaller ones; and the tokens."""
+    text = read_text(data)
     cache = save_dir / "tokens"
     saved = newest_checkpoint(save_dir) / "tokenizer.json" if resume else None
     if vocab_size == VOCAB_SIZE:
