@@ -20,7 +20,8 @@
 #include "compiler/passes/options.h"
 #include "runtime/api/engine_builder.h"
 
-ABSL_FLAG(std::string, dtype, "bf16", "of weights and KV cache: bf16 or f32");
+ABSL_FLAG(std::string, kv_dtype, "", "int8: the KV cache is of codes; empty: of dtype");
+ABSL_FLAG(std::string, dtype, "bf16", "of weights and KV cache: bf16, f32, or int8 codes in bf16");
 ABSL_FLAG(uint32_t, seed, 1, "of the weights");
 
 namespace flashflow {
@@ -36,6 +37,11 @@ absl::Status Run(const std::string& graph_path, const std::string& engine_path) 
   FF_ASSIGN_OR_RETURN(const auto graph, frontend::ImportGraph(text.str()));
   passes::CompileOptions options;
   options.dtype = absl::GetFlag(FLAGS_dtype);
+  options.kv_dtype = absl::GetFlag(FLAGS_kv_dtype);
+  if (options.dtype == "int8") {
+    options.dtype = "bf16";
+    options.quantize = "int8";
+  }
   FF_RETURN_IF_ERROR(passes::CheckOptions(options));
 
   std::vector<float> values;

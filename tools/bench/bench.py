@@ -32,6 +32,10 @@ class Dtype(str, enum.Enum):
     INT8 = "int8"
 
 
+# As random_engine names them.
+ENGINE_DTYPES = {Dtype.FLOAT32: "f32", Dtype.BFLOAT16: "bf16", Dtype.INT8: "int8"}
+
+
 def machine() -> dict[str, str | int]:
     """What the figures were measured on: CPU model, usable cores, operating system, versions."""
     model = platform.processor() or platform.machine()
@@ -67,7 +71,7 @@ def main(
             "there are gpt2-xl and llama-3.2-1b too; repeatable."
         ),
     ] = None,
-    dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable.")] = None,
+    dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable, on a GPU one.")] = None,
     prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
     decode_tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of the decode figure.")] = 32,
     repeats: Annotated[
@@ -120,6 +124,8 @@ def main(
         )
         raise typer.Exit(train_suite.run_command(train_options, json_out))
     if on_engines:
+        if dtype and len(dtype) > 1:
+            raise typer.BadParameter("on a GPU one --dtype at a time; int8 runs beside bfloat16 by itself")
         try:
             engine_options = engine_suite.Options(
                 suites=suites,
@@ -128,6 +134,7 @@ def main(
                 contexts=engine_suite.numbers(contexts),
                 without=kernels_suite.words(without),
                 repeats=repeats or engine_suite.Options.repeats,
+                dtype=ENGINE_DTYPES[dtype[0] if dtype else Dtype.BFLOAT16],
                 commit=source_commit(),
             )
         except ValueError as error:

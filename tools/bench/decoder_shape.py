@@ -26,21 +26,35 @@ class DecoderShape:
         out = self.hidden_size * self.head_dim * self.n_heads
         return qkv + out + (3 if self.gated else 2) * self.hidden_size * self.mlp_size
 
-    def decode_cost(self, batch: int, context: int, element_bytes: int) -> tuple[float, float]:
-        """Operations and bytes of one step: each weight once, each request's keys and values once."""
+    def decode_cost(
+        self, batch: int, context: int, element_bytes: int, weight_bytes: int | None = None
+    ) -> tuple[float, float]:
+        """Operations and bytes of one step: each weight once, each request's keys and values once.
+
+        Args:
+            weight_bytes: of an element of the weights, where it has others than one of keys and values.
+        """
+        weight_bytes = weight_bytes or element_bytes
         weights = self.n_layers * self.layer_parameters + self.vocab_size * self.hidden_size
         cached = 2 * self.n_layers * self.n_kv_heads * self.head_dim * context  # elements a request
         attention = 4 * self.n_layers * self.n_heads * self.head_dim * context  # operations a request
-        return batch * (2.0 * weights + attention), element_bytes * (weights + float(batch) * cached)
+        return batch * (2.0 * weights + attention), weight_bytes * weights + element_bytes * float(batch) * cached
 
-    def prefill_cost(self, batch: int, tokens: int, element_bytes: int) -> tuple[float, float]:
-        """Operations and bytes of reading prompts: each weight once, the head for the last tokens, causal attention."""
+    def prefill_cost(
+        self, batch: int, tokens: int, element_bytes: int, weight_bytes: int | None = None
+    ) -> tuple[float, float]:
+        """Operations and bytes of reading prompts: each weight once, the head for the last tokens, causal attention.
+
+        Args:
+            weight_bytes: as in decode_cost.
+        """
+        weight_bytes = weight_bytes or element_bytes
         layers = self.n_layers * self.layer_parameters
         head = self.vocab_size * self.hidden_size
         attention = 2.0 * self.n_layers * self.n_heads * self.head_dim * tokens * tokens  # half of the square
         flops = batch * (2.0 * layers * tokens + 2.0 * head + attention)
         written = 2.0 * batch * tokens * self.n_layers * self.n_kv_heads * self.head_dim
-        return flops, element_bytes * (layers + head + written)
+        return flops, weight_bytes * (layers + head) + element_bytes * written
 
 
 SHAPES = {

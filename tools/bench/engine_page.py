@@ -28,6 +28,7 @@ Every figure is the median of {rounds} rounds in which a row's variants take tur
 caller waits; the peers by events on the GPU alone. *cold*: a process of ours (no Python) from its start to the first
 token of a prompt of 128; *not in memory* is with the engine, the program and the library dropped from the page cache.
 
+- **int8** is ours of the same model with layers of 8-bit codes, and its time over ours: at most 1, or int8 is a loss;
 - **invariant** is ours with `batch_invariant=True`, and its time over ours;
 - **peer** is the fastest of torch's: Inductor (max-autotune, coordinate descent) in a CUDA graph with a static cache of
   the context and 16 slots, or of the whole context (its number of slots is named), eager, `transformers.generate`;
@@ -42,6 +43,7 @@ _HEADER = (
     "row",
     "ours, us",
     "tokens/s",
+    "int8, us",
     "invariant, us",
     "peer, us",
     "ratio",
@@ -61,7 +63,11 @@ def _times(result: Result, role: str) -> dict[str, float]:
 
 def _line(result: Result) -> tuple[str, ...]:
     ours, peers = result.best("ours", MODE), result.best("peer", MODE)
-    invariant = _times(result, "ours").get("invariant")
+
+    def beside_ours(name: str) -> str:
+        us = _times(result, "ours").get(name)
+        return f"{_us(us)} ({us / ours[1]:.2f})" if ours and us else "-"
+
     numbers = [int(word) for word in result.shape.replace(",", "").split() if word.isdigit()]
     tokens = numbers[0] * (numbers[1] if result.kernel.startswith("prefill") else 1)
     ratio, share = result.ratio(MODE), result.share_of_floor(MODE)
@@ -70,7 +76,8 @@ def _line(result: Result) -> tuple[str, ...]:
         result.shape,
         _us(ours[1]) if ours else "-",
         f"{tokens * 1e6 / ours[1]:,.0f}" if ours else "-",
-        f"{_us(invariant)} ({invariant / ours[1]:.2f})" if ours and invariant else "-",
+        beside_ours("int8"),
+        beside_ours("invariant"),
         f"{peers[0]} {_us(peers[1])}" if peers else "-",
         "-" if ratio is None else f"{ratio:.2f}",
         "-" if result.floor_us is None else _us(result.floor_us),

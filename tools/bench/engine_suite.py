@@ -42,7 +42,7 @@ class Options:
     prefills: list[tuple[int, int]] = field(default_factory=lambda: list(PREFILLS))  # batch and length
     without: list[str] = field(
         default_factory=list
-    )  # beginnings of variants' names: eager, inductor products, invariant
+    )  # beginnings of variants' names: eager, inductor products, invariant, int8
     compile_only: bool = False  # the peers, into Inductor's cache; several processes can share the work
     repeats: int = 7
     device: str = "cuda"
@@ -51,6 +51,11 @@ class Options:
     graphs: Path = GRAPHS
     engines: Path | None = None  # a folder that keeps the engines, for later runs; else they are made for this one
     commit: str = "unknown"
+
+    @property
+    def times_int8(self) -> bool:
+        """Whether each row also has the same model in int8, to see that it is never slower."""
+        return self.dtype == "bf16" and "int8" not in self.without
 
 
 @dataclass(frozen=True)
@@ -249,23 +254,36 @@ def measure_row(
             if repeat:
                 times[name].append(us)
     cost = row.shape.decode_cost if row.suite == "decode" else row.shape.prefill_cost
-    flops, size = cost(row.batch, row.tokens, 4 if dtype == "f32" else 2)
-    floor, bound = spec.floor(flops, size, dtype) if spec else (None, "memory")
+    flops, size = cost(row.batch, row.tokens, 4 if dtype == "f32" else 2, 1 if dtype == "int8" else None)
+    floor, bound = spec.floor(flops, size, "i8" if dtype == "int8" else dtype) if spec else (None, "memory")
     variants = {name: Variant(role, {MODE: summarize(times[name])}) for name, (role, _) in turns.items()}
     kernel = f"{row.suite}, {row.shape.name}"
     return Result(kernel, row.title, dtype, flops, size, floor, bound, variants)
 
 
 @contextmanager
-def _engines(options: Options, folder: Path) -> Iterator[Callable[[str], Path]]:
-    """Builds the engines that the folder lacks, in the background; gives a function that waits for one."""
+def _engines(options: Options, folder: Path) -> Iterator[Callable[[str, str], Path]]:
+    """Builds the engines that the folder lacks, in the background; gives what waits for a model's of a dtype.
+
+    They are MODEL.ff, and MODEL-int8.ff where int8 is beside the dtype of the options.
+    """
+
+    def path(model: str, dtype: str) -> Path:
+        return folder / (f"{model}.ff" if dtype == options.dtype else f"{model}-{dtype}.ff")
+
     builds = {
-        model: EngineBuild(options.programs, options.graphs / f"{model}.json", folder / f"{model}.ff", options.dtype)
+        path(model, dtype): EngineBuild(options.programs, options.graphs / f"{model}.json", path(model, dtype), dtype)
         for model in options.models
-        if not (folder / f"{model}.ff").exists()
+        for dtype in (options.dtype, *(("int8",) if options.times_int8 else ()))
+        if not path(model, dtype).exists()
     }
+
+    def wait(model: str, dtype: str) -> Path:
+        engine = path(model, dtype)
+        return builds[engine].wait() if engine in builds else engine
+
     try:
-        yield lambda model: builds[model].wait() if model in builds else folder / f"{model}.ff"
+        yield wait
     finally:
         for build in builds.values():
             build.stop()
@@ -307,11 +325,13 @@ def run(options: Options, log: Callable[[str], None], keep: Callable[[Report], o
             peers = _Peers(SHAPES[model], options.without, log) if on_gpu else None
             for batch in dict.fromkeys(row.batch for row in named if row.shape.name == model):
                 mine = [row for row in named if row.shape.name == model and row.batch == batch]
-                for result in _measure_batch(mine, options, engine_of(model), peers, spec, log):
+                for result in _measure_batch(mine, options, engine_of, peers, spec, log):
                     results.append(result)
                     keep(Report(machine, results))
             if "cold" in options.suites:
-                results += cold_start(model, engine_of(model), options.programs, options.device, options.repeats)
+                results += cold_start(
+                    model, engine_of(model, options.dtype), options.programs, options.device, options.repeats
+                )
             del peers
             if on_gpu:
                 import torch
@@ -325,20 +345,23 @@ def run(options: Options, log: Callable[[str], None], keep: Callable[[Report], o
 def _measure_batch(
     mine: list[Row],
     options: Options,
-    engine: Path,
+    engine_of: Callable[[str, str], Path],
     peers: _Peers | None,
     spec: DeviceSpec | None,
     log: Callable[[str], None],
 ) -> Iterator[Result]:
     """The rows of one model at one batch, which share our processes."""
 
-    def start(*flags: str) -> EngineProcess:
+    def start(dtype: str, *flags: str) -> EngineProcess:
+        engine = engine_of(mine[0].shape.name, dtype)
         return EngineProcess(options.programs, engine, options.device, mine[0].batch, flags)
 
-    processes = {"ours": start()}
+    processes = {"ours": start(options.dtype)}
     try:
+        if options.times_int8:
+            processes["int8"] = start("int8")
         if "invariant" not in options.without:
-            processes["invariant"] = start("--batch_invariant")
+            processes["invariant"] = start(options.dtype, "--batch_invariant")
         for row in mine:
             turns = {name: ("ours", _ours(row, process)) for name, process in processes.items()}
             for name, turn in (peers.turns(row) if peers else {}).items():
@@ -414,10 +437,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--contexts", type=numbers, default=defaults.contexts, help="of decoding: 128,512,1000")
     parser.add_argument("--prefills", type=prefills, default=defaults.prefills, help="1x128,32x1016: batch and length")
     parser.add_argument("--compile-only", action="store_true", help="fill Inductor's cache with the peers; no timing")
-    parser.add_argument("--without", type=words, default=[], help="variants: eager, inductor, inductor products, ...")
+    parser.add_argument("--without", type=words, default=[], help="variants: int8, invariant, eager, inductor, ...")
     parser.add_argument("--repeats", type=int, default=defaults.repeats, help="rounds; medians are reported")
     parser.add_argument("--device", default=defaults.device, help="of ours; cpu leaves the peers out")
-    parser.add_argument("--dtype", default=defaults.dtype, choices=("bf16", "f32"))
+    parser.add_argument("--dtype", default=defaults.dtype, choices=("bf16", "f32", "int8"))
     parser.add_argument("--programs", type=Path, default=PROGRAMS, help="the folder of random_engine and time_engine")
     parser.add_argument("--graphs", type=Path, default=GRAPHS, help="the folder of the models' graphs")
     parser.add_argument("--engines", type=Path, help="a folder that keeps the engines from run to run")

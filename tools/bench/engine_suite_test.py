@@ -26,7 +26,7 @@ print(json.dumps(dict(library_ms=50.0, device_ms=200.0, open_ms=100.0)), flush=T
 for line in sys.stdin:
     prompt, tokens = line.split()
     log.write(line); log.flush()
-    slow = 10 if "--batch_invariant" in words else 0
+    slow = 10 if "--batch_invariant" in words else -5 if "--dtype=int8" in open(words[0]).read() else 0
     print(json.dumps(dict(prefill_ms=float(prompt), decode_us=float(tokens) + slow)), flush=True)
 """
 
@@ -65,17 +65,31 @@ def test_a_run_asks_our_engines_in_turn(programs, tmp_path):
     report = run(options(programs, suites=["decode", "prefill"], prefills=[(8, 100)]), lambda line: None)
     found = {(r.kernel, r.shape): {n: v.modes[MODE].us for n, v in r.variants.items()} for r in report.results}
     assert found == {
-        ("decode, gpt2-124m", "batch 1, context 512"): {"ours": 33, "invariant": 43},
-        ("decode, gpt2-124m", "batch 8, context 512"): {"ours": 33, "invariant": 43},
-        ("prefill, gpt2-124m", "batch 8, prompts of 100"): {"ours": 100_000, "invariant": 100_000},
+        ("decode, gpt2-124m", "batch 1, context 512"): {"ours": 33, "int8": 28, "invariant": 43},
+        ("decode, gpt2-124m", "batch 8, context 512"): {"ours": 33, "int8": 28, "invariant": 43},
+        ("prefill, gpt2-124m", "batch 8, prompts of 100"): {"ours": 1e5, "int8": 1e5, "invariant": 1e5},
     }
     asked = (tmp_path / "log").read_text().splitlines()
-    assert asked[:2] == [
+    assert asked[:3] == [
+        "--device=cpu --batch=1 --interactive",
         "--device=cpu --batch=1 --interactive",
         "--device=cpu --batch=1 --interactive --batch_invariant",
     ]
-    assert asked[2:8] == ["496 33"] * 6, "a warm-up and two rounds of each"
-    assert asked.count("100 1") == 12, "each twice, the second counts"
+    assert asked[3:12] == ["496 33"] * 9, "a warm-up and two rounds of each"
+    assert asked.count("100 1") == 18, "each twice, the second counts"
+
+
+def test_int8_may_be_left_out_and_may_be_all_that_runs(programs):
+    for changes in ({"without": ["int8"]}, {"dtype": "int8"}, {"dtype": "f32"}):
+        (found,) = run(options(programs, suites=["decode"], batches=[1], **changes), lambda line: None).results
+        assert set(found.variants) == {"ours", "invariant"} and found.dtype == changes.get("dtype", "bf16")
+
+
+def test_weights_of_int8_are_a_byte():
+    shape = SHAPES["gpt2-124m"]
+    weights = shape.n_layers * shape.layer_parameters + shape.vocab_size * shape.hidden_size
+    for cost in (shape.decode_cost, shape.prefill_cost):
+        assert cost(8, 512, 2)[1] - cost(8, 512, 2, 1)[1] == weights and cost(8, 512, 2)[0] == cost(8, 512, 2, 1)[0]
 
 
 def test_engines_are_kept_where_a_folder_is_named(programs, tmp_path):
@@ -127,20 +141,32 @@ def test_variants_take_turns_and_the_first_round_does_not_count():
 
 
 def result(kernel, shape, **us):
-    roles = {"ours": "ours", "invariant": "ours"}
+    roles = {"ours": "ours", "int8": "ours", "invariant": "ours"}
     variants = {n: Variant(roles.get(n, "peer"), {MODE: summarize([t])}) for n, t in us.items()}
     return Result(kernel, shape, "bf16", 1e9, 1e7, 100.0, "memory", variants)
 
 
 def test_tables_and_page():
     results = [
-        result("decode, m", "batch 8, context 512", ours=400.0, invariant=500.0, eager=3000.0, inductor=600.0),
+        result(
+            "decode, m", "batch 8, context 512", ours=400.0, int8=300.0, invariant=500.0, eager=3000.0, inductor=600.0
+        ),
         result("prefill, m", "batch 8, prompts of 1016", ours=4000.0),
     ]
     text = tables(results)
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if "batch 8" in line]
-    assert cells[0][1:] == ["400", "20,000", "500 (1.25)", "inductor 600", "1.50", "100", "25%", "eager 3,000"]
-    assert cells[1][1:4] == ["4,000", "2,032,000", "-"] and cells[1][5] == "-"
+    assert cells[0][1:] == [
+        "400",
+        "20,000",
+        "300 (0.75)",
+        "500 (1.25)",
+        "inductor 600",
+        "1.50",
+        "100",
+        "25%",
+        "eager 3,000",
+    ]
+    assert cells[1][1:5] == ["4,000", "2,032,000", "-", "-"] and cells[1][6] == "-"
     made = page(Report({"device": "NVIDIA H200", "spec": "H200 SXM"}, results))
     assert text in made and "| device | NVIDIA H200 |" in made and "median of 1 rounds" in made
 
