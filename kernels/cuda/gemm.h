@@ -5,6 +5,7 @@
 #include <cuda_runtime_api.h>
 
 #include <cstdint>
+#include <limits>
 
 #include "kernels/cuda/dtype.h"
 
@@ -44,6 +45,8 @@ struct RowNorm {
 //          sum_k a[i, k] * w[j, k] + bias[j] = fl(fl(float(sum in s32) * fl(a_scale[i] * w_scale[j])) + bias[j])
 //
 //        and d is exact where there is no activation: the same on every machine. k is at most 131,072.
+//        Where `quantize`, a holds rows of bf16, and the product makes their codes and scales itself, as Quantize does
+//        (quantize.h), or Norm where there is a norm (norm.h): the same bits; a_scale is not read. GemmRowsSm90 alone.
 struct GemmArgs {
   RowNorm norm = {};               // of the rows of `a` first, to the bits that Norm (norm.h) gives: GemmRowsSm90 alone
   const void* a = nullptr;         // [m, k]
@@ -59,6 +62,8 @@ struct GemmArgs {
   Dtype dtype = Dtype::kBf16;
   const float* a_scale = nullptr;
   const float* w_scale = nullptr;
+  bool quantize = false;
+  float clip = std::numeric_limits<float>::infinity();  // of the codes that the product makes
 };
 
 // How one launch of the sm_90a kernel is tiled; the default lets GemmSm90 choose from the shape.
@@ -109,8 +114,9 @@ struct GemmRowsSm90Config {
 // them.
 //
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
-// activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide,
-// with gamma and beta 16-byte aligned, for tiles of 64 that fit an H200 at once.
+// activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide
+// or of codes that the product makes, with gamma and beta 16-byte aligned, for tiles of 64 that fit an H200 at once;
+// codes made without a norm neither gated nor split by 1, of slices of k that fit the CTAs that fit an H200 at once.
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 

@@ -11,12 +11,15 @@
 namespace flashflow::cuda {
 
 // cudaErrorInvalidValue for sizes below one and for operands that are not there; cudaErrorNotSupported for rows to be
-// normalized, unless takes_norm.
-inline cudaError_t CheckOperands(const GemmArgs& args, bool takes_norm = false) {
+// normalized or quantized, unless takes_floats.
+inline cudaError_t CheckOperands(const GemmArgs& args, bool takes_floats = false) {
   if (args.m < 1 || args.n < 1 || args.k < 1) return cudaErrorInvalidValue;
   if (args.a == nullptr || args.w == nullptr || args.d == nullptr) return cudaErrorInvalidValue;
-  if (args.dtype == Dtype::kS8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
-  return args.norm.gamma != nullptr && !takes_norm ? cudaErrorNotSupported : cudaSuccess;
+  if (args.quantize && (args.dtype != Dtype::kS8 || !(args.clip > 0))) return cudaErrorInvalidValue;
+  if (args.dtype == Dtype::kS8 && ((args.a_scale == nullptr && !args.quantize) || args.w_scale == nullptr)) {
+    return cudaErrorInvalidValue;
+  }
+  return (args.norm.gamma != nullptr || args.quantize) && !takes_floats ? cudaErrorNotSupported : cudaSuccess;
 }
 
 inline bool Aligned16(const void* pointer) { return reinterpret_cast<uintptr_t>(pointer) % 16 == 0; }

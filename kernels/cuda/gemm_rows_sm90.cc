@@ -29,8 +29,21 @@ int64_t TilesOf(const GemmArgs& args, int64_t rows) {
   return ((args.gated ? 2 : 1) * int64_t{args.n} + rows - 1) / rows;
 }
 
+// Whether the CTAs of one shape of a product are resident at once.
+bool FitAtOnce(int64_t ctas) { return ctas <= 2 * kMultiprocessors; }
+
 // By n and k alone, so that a row's bits do not depend on m.
 GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
+  if (args.quantize && args.norm.gamma == nullptr) {
+    // A CTA codes its own slice of the rows: a short one. Sums of codes are exact, however they are shared out.
+    constexpr int kShortSlice = 384;
+    if (config.tile_rows == 0) config.tile_rows = 64;
+    if (config.split_k == 0) {
+      config.split_k = 2;
+      while (config.split_k < 8 && (args.k + config.split_k - 1) / config.split_k > kShortSlice) config.split_k *= 2;
+    }
+    return config;
+  }
   if (config.tile_rows == 0) {
     config.tile_rows = config.split_k <= 1 && TilesOf(args, 64) > 4 * kMultiprocessors ? 128 : 64;
   }
@@ -49,7 +62,7 @@ GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
 }  // namespace
 
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream) {
-  if (cudaError_t error = CheckOperands(args, /*takes_norm=*/true)) return error;
+  if (cudaError_t error = CheckOperands(args, /*takes_floats=*/true)) return error;
   const GemmRowsSm90Config chosen = Choose(args, config);
   if ((chosen.tile_rows != 64 && chosen.tile_rows != 128) ||
       (chosen.split_k != 1 && chosen.split_k != 2 && chosen.split_k != 4 && chosen.split_k != 8)) {
@@ -58,11 +71,14 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
   if (!FitsTensorCores(args)) return cudaErrorNotSupported;
   if (args.norm.gamma != nullptr) {
     if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
-    if (args.m > kMostNormedRows || args.k > kMostNormedColumns || args.dtype == Dtype::kS8 ||
+    if (args.m > kMostNormedRows || args.k > kMostNormedColumns || (args.dtype == Dtype::kS8 && !args.quantize) ||
         !Aligned16(args.norm.gamma) || !Aligned16(args.norm.beta) || chosen.tile_rows != 64 ||
-        TilesOf(args, 64) * chosen.split_k > 2 * kMultiprocessors) {
+        !FitAtOnce(TilesOf(args, 64) * chosen.split_k)) {
       return cudaErrorNotSupported;
     }
+  } else if (args.quantize && (args.gated || chosen.tile_rows != 64 || chosen.split_k == 1 ||
+                               !FitAtOnce(TilesOf(args, 64) * chosen.split_k * ((int64_t{args.m} + 63) / 64)))) {
+    return cudaErrorNotSupported;
   }
   int device = 0, major = 0;
   if (cudaError_t error = cudaGetDevice(&device)) return error;

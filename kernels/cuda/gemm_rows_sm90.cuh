@@ -8,7 +8,9 @@
 // from their shared memory.
 //
 // Where the rows of `a` are normalized first, each CTA does so itself, for its slice: a row is a few kilobytes that lie
-// in the L2 cache, and reading them again is quicker than waiting for one more kernel.
+// in the L2 cache, and reading them again is quicker than waiting for one more kernel. So it is with 8-bit codes of rows
+// of bf16. Without a norm a CTA reads its own slice alone, and the CTAs of a cluster tell each other the greatest
+// magnitudes in theirs; but a single row is read whole by each, as that takes no longer.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -27,14 +29,22 @@
 #include "kernels/cuda/hopper_wgmma.cuh"
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/normalize_row.cuh"
+#include "kernels/cuda/quantize_row.cuh"
+#include "kernels/cuda/row_reduce.cuh"
 #include "kernels/cuda/tensor_map.h"
 
 namespace flashflow::cuda::gemm_rows_sm90 {
 
 inline constexpr int kBlockBytes = 128;  // of k
 
+// Threads that share a row of `a` where the CTA codes it without a norm.
+constexpr int CodingLanes(int rows) { return rows < 32 ? 128 / rows : 4; }
+
 // kNormVectors: where the CTA normalizes its rows of `a`, 16-byte vectors of a row that a thread has; else 0.
-template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, bool kGated_, int kNormVectors_ = 0>
+// kCodedBlocks: where it codes them without a norm, blocks of a slice of k at most; else 0.
+// kRowVectors: where it codes a single row, by all warps, vectors of it whose codes a thread makes; else 0.
+template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, bool kGated_, int kNormVectors_ = 0,
+          int kCodedBlocks_ = 0, int kRowVectors_ = 0>
 struct Traits {
   using Element = Element_;
   static constexpr int kRowsA = kRowsA_;        // rows of `a`, padded
@@ -42,24 +52,35 @@ struct Traits {
   static constexpr int kSplit = kSplit_;        // CTAs of a cluster
   static constexpr bool kGated = kGated_;
   static constexpr int kColumns = kGated ? kTileRows / 2 : kTileRows;  // of d
-  // The CTA's slice of the normalized rows of `a` lies beside the ring.
+  static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
   static constexpr int kNormVectors = kNormVectors_;
   static constexpr bool kNormed = kNormVectors > 0;
-  static constexpr int kNormedBlocks = kNormVectors * 32 * 16 / kBlockBytes;
-  static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
+  static constexpr bool kCoded = kCodedBlocks_ > 0;
+  static constexpr int kRowVectors = kRowVectors_;
+  static constexpr bool kOneRow = kRowVectors > 0;
+  static constexpr bool kExchangesMost = kCoded && !kOneRow;  // among the CTAs of a cluster
+  // The CTA's slice of the rows of `a` that it makes itself lies beside the ring, and of codes the rows' scales.
+  static constexpr bool kMakesA = kNormed || kCoded;
+  static constexpr int kMadeBlocks = kNormed ? kNormVectors * 32 * 8 * static_cast<int>(sizeof(Element)) / kBlockBytes : kCodedBlocks_;
+  static constexpr int kCodingLanes = CodingLanes(kRowsA);
+  static constexpr int kCodingRows = kRowsA * kCodingLanes / 128;  // of a thread
+  static constexpr int kCodingVectors = kCodedBlocks_ * kBlockBytes / 8 / kCodingLanes;
+  static_assert(!kCoded || (kInteger && !kGated && kTileRows == 64 && kSplit > 1));
+  static_assert(!kOneRow || (kInteger && kTileRows == 64 && (kNormed || kCoded)));
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
-  using Narrow = std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, and of d unless f32
+  using Narrow = std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, of d unless f32, of rows made
 
   static constexpr int kConsumers = kTileRows / 64 * 128;  // threads
   static constexpr int kThreads = kConsumers + 32;
   static constexpr int kWBytes = kTileRows * kBlockBytes;
-  static constexpr int kStageBytes = kWBytes + (kNormed ? 0 : kRowsA * kBlockBytes);
-  static constexpr int kNormedBytes = kNormedBlocks * kRowsA * kBlockBytes;
+  static constexpr int kStageBytes = kWBytes + (kMakesA ? 0 : kRowsA * kBlockBytes);
+  static constexpr int kMadeBytes = kMadeBlocks * kRowsA * kBlockBytes;
+  static constexpr int kScaleBytes = kMakesA && kInteger ? 2 * kRowsA * 4 : 0;  // scales, greatest magnitudes
   static constexpr int kBarrierBytes = 512;
   static constexpr int kMostBytes = 113 * 1024;  // two CTAs a multiprocessor
-  static constexpr int kStages = (kMostBytes - kBarrierBytes - kNormedBytes) / kStageBytes;
-  static constexpr int kSharedBytes = kStages * kStageBytes + kNormedBytes + kBarrierBytes;
+  static constexpr int kStages = (kMostBytes - kBarrierBytes - kMadeBytes - kScaleBytes) / kStageBytes;
+  static constexpr int kSharedBytes = kStages * kStageBytes + kMadeBytes + kBarrierBytes + kScaleBytes;
   // The sums take the ring's place: [kRowsA][kPitch], padded so that a warp's writes fall in different banks.
   static constexpr int kPitch = kTileRows + 4;
   // A thread finishes the same four columns of kFinished rows, kFinishStep apart.
@@ -89,6 +110,37 @@ __device__ __forceinline__ uint4 LoadCluster(uint32_t address) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ uint32_t LoadClusterWord(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+__device__ __forceinline__ void StoreShared(uint32_t address, uint32_t v) {
+  asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
+}
+__device__ __forceinline__ uint32_t LoadShared(uint32_t address) {
+  uint32_t v;
+  asm volatile("ld.shared.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
+  return v;
+}
+
+// Codes of eight columns from `column` of the CTA's slice on, of one of its rows, to where wgmma reads them.
+template <class T>
+__device__ __forceinline__ void StoreCodes(uint32_t made, int row, int column, const float (&h)[8], float factor) {
+  const int block = column / kBlockBytes, unit = column % kBlockBytes / 16;
+  const uint32_t at = made + (block * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(PackCodes(h, factor)), "r"(PackCodes(h + 4, factor))
+               : "memory");
+}
+
+// The greatest magnitudes of bf16 at even and at odd places, and those of a vector: the upper halves of those of f32.
+__device__ __forceinline__ uint32_t MostOfPairs(uint32_t pair, const uint4& v) {
+  constexpr uint32_t kNoSigns = 0x7fff7fffu;
+  return __vmaxu2(__vmaxu2(__vmaxu2(pair, v.x & kNoSigns), v.y & kNoSigns),
+                  __vmaxu2(v.z & kNoSigns, v.w & kNoSigns));
+}
+__device__ __forceinline__ uint32_t MostOfPair(uint32_t pair) { return max(pair << 16, pair & 0xffff0000u); }
+
 __device__ __forceinline__ void Add(float (&sum)[4], const uint4& v) {
   sum[0] += __uint_as_float(v.x);
   sum[1] += __uint_as_float(v.y);
@@ -103,14 +155,14 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
 }
 
 // Normalizes the CTA's rows of `a`, a warp one at a time, as NormKernel's warps do (norm.cuh), and keeps blocks
-// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would. Each launch runs it once: it
-// is as long as its instructions take to fetch, so little is unrolled.
+// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would; of codes the rows' scales in
+// `scales`. Each launch runs it once: it is as long as its instructions take to fetch, so little is unrolled.
 template <class T>
 __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, int first_block, int blocks,
-                                              uint32_t shared) {
-  using Element = T::Element;
+                                              uint32_t shared, uint32_t scales) {
+  using Element = T::Narrow;
   constexpr int kWarps = T::kConsumers / 32, kElements = 8, kVectors = T::kNormVectors;
-  constexpr int kBlock = kBlockBytes / 2;
+  constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(typename T::Element));
   const int lane = threadIdx.x % 32;
   const int end = min(T::kRowsA, p.m - first_a);  // products of what lies beyond go nowhere
   uint4 next[kVectors];
@@ -131,21 +183,197 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, in
     for (int v = 0; v < kVectors; ++v) packed[v] = next[v];
     load(row + kWarps);
     const RowMoments moments = MomentsOf<Element, 32, kVectors>(packed, lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
+    if constexpr (T::kInteger) {
+      float h[kVectors][kElements];
+      uint32_t most = 0;
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int column = (v * 32 + lane) * kElements;
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) h[v][i] = 0;
+        if (column >= p.k) continue;
+        const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
+        NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h[v]);
+#pragma unroll
+        for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[v][i]));
+      }
+      const RowScale scale = ScaleOf(RowMost<32>(most, nullptr), p.clip);
+      if (lane == 0) StoreShared(scales + row * 4, __float_as_uint(scale.scale));
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int column = (v * 32 + lane) * kElements - first_block * kBlock;
+        if (column >= 0 && column < blocks * kBlock) StoreCodes<T>(shared, row, column, h[v], scale.factor);
+      }
+    } else {
+#pragma unroll
+      for (int v = 0; v < kVectors; ++v) {
+        const int column = (v * 32 + lane) * kElements;
+        const int block = column / kBlock - first_block;
+        if (block < 0 || block >= blocks) continue;
+        uint4 y = make_uint4(0, 0, 0, 0);  // past k, as the copy engine fills w
+        if (column < p.k) {
+          float h[kElements];
+          const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
+          NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h);
+          y = PackVector<Element>(h);
+        }
+        const uint32_t at = shared + (block * T::kRowsA + row) * kBlockBytes + (column % kBlock / 8 ^ row % 8) * 16;
+        asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(y.x), "r"(y.y), "r"(y.z), "r"(y.w)
+                     : "memory");
+      }
+    }
+  }
+}
+
+// 16-byte vectors of a norm's weights.
+template <int kVectors>
+struct NormWeights {
+  alignas(16) float gamma[kVectors][8] = {};
+  alignas(16) float beta[kVectors][8] = {};
+};
+
+// A warp's share of a row that NormalizeAndCodeRow has: columns of its vector v.
+__device__ __forceinline__ int ColumnOfWarp(int v) {
+  return ((static_cast<int>(threadIdx.x) / 32 + 4 * v) * 32 + static_cast<int>(threadIdx.x) % 32) * 8;
+}
+
+template <int kVectors>
+__device__ __forceinline__ NormWeights<kVectors> LoadNormWeights(const GemmArgs& p) {
+  NormWeights<kVectors> weights;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int column = ColumnOfWarp(v);
+    if (column >= p.k) break;
+    LoadF32(p.norm.gamma + column, weights.gamma[v]);
+    if (p.norm.beta != nullptr) LoadF32(p.norm.beta + column, weights.beta[v]);
+  }
+  return weights;
+}
+
+// The scale of a row of which each thread of the consumers knows the greatest magnitude of a share. `mosts`: a word a
+// warp.
+__device__ __forceinline__ RowScale ScaleOfShares(uint32_t most, float clip, uint32_t mosts) {
+  most = __reduce_max_sync(~0u, most);
+  if (threadIdx.x % 32 == 0) StoreShared(mosts + threadIdx.x / 32 * 4, most);
+  hopper::NamedBarrierSync(1, 128);
+#pragma unroll
+  for (int warp = 0; warp < 4; ++warp) most = max(most, LoadShared(mosts + warp * 4));
+  return ScaleOf(most, clip);
+}
+
+// NormalizeRows of a single row: each warp finds the row's moments, the same bits in each, and normalizes and codes its
+// share, so that a lane has fewer values one after the other and there are fewer instructions.
+template <class T>
+__device__ __forceinline__ void NormalizeAndCodeRow(const GemmArgs& p, const NormWeights<T::kRowVectors>& weights,
+                                                    int first_block, int blocks, uint32_t made, uint32_t scales) {
+  constexpr int kVectors = T::kNormVectors, kMine = T::kRowVectors;
+  const int lane = threadIdx.x % 32;
+  const auto* x = static_cast<const __nv_bfloat16*>(p.a);
+  const auto load = [&](int column) {
+    return column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
+  };
+  uint4 packed[kVectors], mine[kMine];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) packed[v] = load((v * 32 + lane) * 8);
+#pragma unroll
+  for (int v = 0; v < kMine; ++v) mine[v] = load(ColumnOfWarp(v));
+  const RowMoments moments =
+      MomentsOf<__nv_bfloat16, 32, kVectors>(packed, lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
+  float h[kMine][8];
+  uint32_t most = 0;
+#pragma unroll
+  for (int v = 0; v < kMine; ++v) {
+    // Past k zeros, less the mean, times a weight of zero.
+    NormalizeVector<__nv_bfloat16>(mine[v], moments, weights.gamma[v], weights.beta[v], h[v]);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) most = max(most, Magnitude(h[v][i]));
+  }
+  const RowScale scale = ScaleOfShares(most, p.clip, scales + T::kRowsA * 4);
+  if (threadIdx.x == 0) StoreShared(scales, __float_as_uint(scale.scale));
+#pragma unroll
+  for (int v = 0; v < kMine; ++v) {
+    const int column = ColumnOfWarp(v) - first_block * kBlockBytes;
+    if (column >= 0 && column < blocks * kBlockBytes) StoreCodes<T>(made, 0, column, h[v], scale.factor);
+  }
+}
+
+// CodeRows of a single row, which each CTA reads whole.
+template <class T>
+__device__ __forceinline__ void CodeRow(const GemmArgs& p, int first_block, int blocks, uint32_t made,
+                                        uint32_t scales) {
+  constexpr int kVectors = T::kRowVectors;
+  const auto* x = static_cast<const __nv_bfloat16*>(p.a);
+  const auto column_of = [&](int v) { return (v * 128 + static_cast<int>(threadIdx.x)) * 8; };
+  uint4 packed[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    packed[v] = column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v)) : make_uint4(0, 0, 0, 0);
+  }
+  uint32_t pair = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[v]);
+  const RowScale scale = ScaleOfShares(MostOfPair(pair), p.clip, scales + T::kRowsA * 4);
+  if (threadIdx.x == 0) StoreShared(scales, __float_as_uint(scale.scale));
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int column = column_of(v) - first_block * kBlockBytes;
+    if (column < 0 || column >= blocks * kBlockBytes) continue;
+    float h[8];
+    UnpackVector<__nv_bfloat16>(packed[v], h);
+    StoreCodes<T>(made, 0, column, h, scale.factor);
+  }
+}
+
+// Codes the CTA's slice of its rows of `a`, which is all that it reads of them, into `made`, and the rows' scales into
+// `scales`. Threads of a row have every kCodingLanes-th vector of it. All threads of the cluster arrive at one barrier,
+// of which the other warps wait elsewhere.
+template <class T>
+__device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, int first_block, int blocks, uint32_t made,
+                                         uint32_t scales) {
+  constexpr int kLanes = T::kCodingLanes, kRows = T::kCodingRows, kVectors = T::kCodingVectors;
+  const uint32_t mosts = scales + T::kRowsA * 4;
+  const int lane = threadIdx.x % kLanes;
+  const int begin = first_block * kBlockBytes, columns = min(blocks * kBlockBytes, p.k - begin);
+  const auto row_of = [&](int r) { return static_cast<int>(threadIdx.x) / kLanes + r * (128 / kLanes); };
+  const auto column_of = [&](int v) { return (v * kLanes + lane) * 8; };
+  uint4 packed[kRows][kVectors];
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = first_a + row_of(r);
+    const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{row} * p.lda + begin;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      const int column = (v * 32 + lane) * kElements;
-      const int block = column / kBlock - first_block;
-      if (block < 0 || block >= blocks) continue;
-      uint4 y = make_uint4(0, 0, 0, 0);  // past k, as the copy engine fills w
-      if (column < p.k) {
-        float h[kElements];
-        const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
-        NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h);
-        y = PackVector<Element>(h);
-      }
-      const uint32_t at = shared + (block * T::kRowsA + row) * kBlockBytes + (column % kBlock / 8 ^ row % 8) * 16;
-      asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(y.x), "r"(y.y), "r"(y.z), "r"(y.w)
-                   : "memory");
+      packed[r][v] = row < p.m && column_of(v) < columns ? *reinterpret_cast<const uint4*>(x + column_of(v))
+                                                         : make_uint4(0, 0, 0, 0);
+    }
+  }
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    uint32_t pair = 0;
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[r][v]);
+    uint32_t most = MostOfPair(pair);
+#pragma unroll
+    for (int offset = kLanes / 2; offset > 0; offset /= 2) most = max(most, __shfl_xor_sync(~0u, most, offset));
+    if (lane == 0) StoreShared(mosts + row_of(r) * 4, most);
+  }
+  hopper::ClusterSync();
+#pragma unroll
+  for (int r = 0; r < kRows; ++r) {
+    const int row = row_of(r);
+    uint32_t most = 0;
+#pragma unroll
+    for (int slice = 0; slice < T::kSplit; ++slice) {
+      most = max(most, LoadClusterWord(InCluster(mosts + row * 4, slice)));
+    }
+    const RowScale scale = ScaleOf(most, p.clip);
+    if (lane == 0) StoreShared(scales + row * 4, __float_as_uint(scale.scale));
+#pragma unroll
+    for (int v = 0; v < kVectors; ++v) {
+      if (column_of(v) >= blocks * kBlockBytes) break;
+      float h[8];
+      UnpackVector<__nv_bfloat16>(packed[r][v], h);
+      StoreCodes<T>(made, row, column_of(v), h, scale.factor);
     }
   }
 }
@@ -161,9 +389,10 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   using Sum = T::Sum;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t stages = SharedAddress(shared);
-  const uint32_t normed =
+  const uint32_t made =
       stages + T::kStages * T::kStageBytes;  // blocks of [kRowsA][128 bytes], swizzled as the ring's
-  const uint32_t barriers = normed + T::kNormedBytes;
+  const uint32_t barriers = made + T::kMadeBytes;
+  const uint32_t scales = barriers + T::kBarrierBytes;
   const auto full = [&](uint32_t stage) { return barriers + 8 * stage; };
   const auto empty = [&](uint32_t stage) { return barriers + 8 * (T::kStages + stage); };
 
@@ -188,6 +417,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   LetNextKernelStart();
 
   if (warp == T::kConsumers / 32) {
+    if constexpr (T::kExchangesMost) ClusterArrive();  // the barrier of CodeRows
     if (threadIdx.x % 32 == 0) {
       constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(Element));
       const auto load_w = [&](int block, uint32_t stage) {
@@ -205,7 +435,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       };
       const int ahead = min(blocks, T::kStages);
       for (int block = 0; block < ahead; ++block) load_w(block, block);
-      if constexpr (!T::kNormed) {
+      if constexpr (!T::kMakesA) {
         AwaitPreviousKernel();
         for (int block = 0; block < ahead; ++block) load_a(block, block);
       }
@@ -213,12 +443,13 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       for (int block = ahead; block < blocks; ++block) {
         BarrierWait(empty(ring.stage), ring.parity);
         load_w(block, ring.stage);
-        if constexpr (!T::kNormed) load_a(block, ring.stage);
+        if constexpr (!T::kMakesA) load_a(block, ring.stage);
         ring.Next();
       }
     }
     if constexpr (T::kSplit > 1) {
       __syncwarp();
+      if constexpr (T::kExchangesMost) ClusterWait();
       ClusterSync();
       ClusterArrive();
     }
@@ -241,10 +472,14 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         if constexpr (T::kInteger) w_scale[part][i] = there ? p.w_scale[row] : 0.0f;
       }
     }
-    if constexpr (T::kNormed) {  // these need not wait for the kernel before
+    NormWeights<T::kNormed && T::kOneRow ? T::kRowVectors : 1> norm_weights;
+    if constexpr (T::kNormed && T::kOneRow) {  // these need not wait for the kernel before
+      norm_weights = LoadNormWeights<T::kRowVectors>(p);
+    } else if constexpr (T::kNormed) {
       constexpr int kBlock = kBlockBytes / 2, kLine = 32;
-      const int end = min(p.k, (first_block + blocks) * kBlock);
-      for (int at = first_block * kBlock + threadIdx.x * kLine; at < end; at += T::kConsumers * kLine) {
+      const int first = T::kInteger ? 0 : first_block * kBlock;
+      const int end = T::kInteger ? p.k : min(p.k, (first_block + blocks) * kBlock);
+      for (int at = first + threadIdx.x * kLine; at < end; at += T::kConsumers * kLine) {
         PrefetchL1(p.norm.gamma + at);
         if (p.norm.beta != nullptr) PrefetchL1(p.norm.beta + at);
       }
@@ -255,7 +490,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
 #pragma unroll
     for (int i = 0; i < T::kFinished; ++i) {
       if (!is_mine(i)) break;
-      if constexpr (T::kInteger) row_scale[i] = p.a_scale[row_of(i)];
+      if constexpr (T::kInteger && !T::kMakesA) row_scale[i] = p.a_scale[row_of(i)];
       if (p.residual == nullptr) continue;
       const Narrow* residual = static_cast<const Narrow*>(p.residual) + int64_t{row_of(i)} * p.ld_residual + column;
 #pragma unroll
@@ -264,10 +499,24 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       }
     }
 
-    if constexpr (T::kNormed) {
-      NormalizeRows<T>(p, first_a, first_block, blocks, normed);
+    if constexpr (T::kMakesA) {
+      if constexpr (T::kNormed && T::kOneRow) {
+        NormalizeAndCodeRow<T>(p, norm_weights, first_block, blocks, made, scales);
+      } else if constexpr (T::kNormed) {
+        NormalizeRows<T>(p, first_a, first_block, blocks, made, scales);
+      } else if constexpr (T::kOneRow) {
+        CodeRow<T>(p, first_block, blocks, made, scales);
+      } else {
+        CodeRows<T>(p, first_a, first_block, blocks, made, scales);
+      }
       AsyncProxyFence();
       NamedBarrierSync(1, T::kConsumers);
+      if constexpr (T::kInteger) {
+#pragma unroll
+        for (int i = 0; i < T::kFinished; ++i) {
+          if (is_mine(i)) row_scale[i] = __uint_as_float(LoadShared(scales + (first_row + i * T::kFinishStep) * 4));
+        }
+      }
     }
 
     Sum sums[T::kRowsA / 2];
@@ -282,7 +531,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
       BarrierWait(full(ring.stage), ring.parity);
       const uint32_t stage = stages + ring.stage * T::kStageBytes;
       const uint64_t w = TileDescriptor(stage + half);
-      const uint64_t a = TileDescriptor(T::kNormed ? normed + block * T::kRowsA * kBlockBytes : stage + T::kWBytes);
+      const uint64_t a = TileDescriptor(T::kMakesA ? made + block * T::kRowsA * kBlockBytes : stage + T::kWBytes);
       WgmmaFence();
 #pragma unroll
       for (int k = 0; k < kBlockBytes / 32; ++k) {
@@ -427,9 +676,13 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
     return EncodeTensorMap(desc, map);
   };
   CUtensorMap map_a, map_w;
-  if (cudaError_t error = encode(args.a, args.m, args.lda, T::kRowsA, &map_a)) return error;
   const int64_t rows_w = T::kGated ? 2 * int64_t{args.n} : args.n;
   if (cudaError_t error = encode(args.w, rows_w, args.ldw, T::kColumns, &map_w)) return error;
+  if constexpr (T::kMakesA) {
+    map_a = map_w;  // not read
+  } else {
+    if (cudaError_t error = encode(args.a, args.m, args.lda, T::kRowsA, &map_a)) return error;
+  }
   Params params;
   params.args = args;
   params.k_blocks = (args.k + kBlock - 1) / kBlock;
@@ -444,15 +697,53 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
 template <Dtype kDtype>
 cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
+// By the rows and by how long a slice of k is.
+template <int kSplit>
+cudaError_t LaunchCoded(const GemmArgs& args, cudaStream_t stream) {
+  const auto launch = [&]<int kRowsA, int kBlocks, int kRowVectors = 0>() {
+    return Launch<Traits<int8_t, kRowsA, 64, kSplit, false, 0, kBlocks, kRowVectors>>(args, stream);
+  };
+  const int k_blocks = (args.k + kBlockBytes - 1) / kBlockBytes, blocks = (k_blocks + kSplit - 1) / kSplit;
+  if (args.m == 1 && blocks <= 8) {
+    constexpr int kColumnsOfVector = 128 * 8;
+    if (args.k <= kColumnsOfVector) return launch.template operator()<8, 8, 1>();
+    if (args.k <= 3 * kColumnsOfVector) return launch.template operator()<8, 8, 3>();
+    if (args.k <= 8 * kColumnsOfVector) return launch.template operator()<8, 8, 8>();
+  }
+  if (blocks <= 3) {
+    if (args.m <= 8) return launch.template operator()<8, 3>();
+    if (args.m <= 16) return launch.template operator()<16, 3>();
+    if (args.m <= 32) return launch.template operator()<32, 3>();
+    return launch.template operator()<64, 3>();
+  }
+  if (blocks > 8) return cudaErrorNotSupported;
+  if (args.m <= 8) return launch.template operator()<8, 8>();
+  return args.m <= 16 ? launch.template operator()<16, 8>() : cudaErrorNotSupported;
+}
+
 template <class Element, int kTileRows, int kSplit, bool kGated>
 cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
   if (args.norm.gamma != nullptr) {
-    if constexpr (sizeof(Element) == 2 && kTileRows == 64) {
+    if constexpr (kTileRows == 64) {
       constexpr int kColumnsOfVector = 32 * 8;
       const int vectors = (args.k + kColumnsOfVector - 1) / kColumnsOfVector;
+      if constexpr (sizeof(Element) == 1) {
+        if (args.m == 1) {
+          if (vectors <= 3) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 3, 0, 1>>(args, stream);
+          if (vectors <= 4) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 4, 0, 1>>(args, stream);
+          return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 8, 0, 2>>(args, stream);
+        }
+      }
       if (vectors <= 3) return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 3>>(args, stream);
       if (vectors <= 4) return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 4>>(args, stream);
       return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 8>>(args, stream);
+    } else {
+      return cudaErrorNotSupported;
+    }
+  }
+  if (args.quantize) {
+    if constexpr (sizeof(Element) == 1 && kTileRows == 64 && kSplit > 1 && !kGated) {
+      return LaunchCoded<kSplit>(args, stream);
     } else {
       return cudaErrorNotSupported;
     }

@@ -304,7 +304,8 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinear(const cuda::Api& api, const Bind
   };
 }
 
-// x becomes codes, after its norm where there is one, and the product of codes follows: two launches.
+// The product makes x's codes itself where it can, after x's norm where there is one: of few rows. Else they are made
+// ahead of it, in one more launch, to the same bits.
 template <bool invariant>
 absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const BindRequest& request) {
   cuda::GemmArgs types;
@@ -340,6 +341,8 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const 
       FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(context.outputs[0])));
       args.residual = residual->data;
     }
+    args.w_scale = static_cast<const float*>(weight_scale.data);
+    const auto run = [&] { return RunGemm<invariant>(api, args, /*computed_weight=*/false, StreamOf(context)); };
     constexpr int kDepthMultiple = 16, kMostDepth = 32768;
     if (args.k % kDepthMultiple != 0 || args.k > kMostDepth) {
       return absl::UnimplementedError(absl::StrCat("codes are multiplied on a GPU in rows of a multiple of ",
@@ -350,8 +353,20 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const 
     FF_RETURN_IF_ERROR(CheckWorkspace(context, code_bytes + int64_t{args.m} * DTypeBytes(DType::kF32)));
     auto* codes = static_cast<int8_t*>(context.workspace);
     auto* scale = reinterpret_cast<float*>(codes + code_bytes);
+    cuda::NormArgs norm_args;
     if (norm.has_value()) {
-      FF_ASSIGN_OR_RETURN(cuda::NormArgs norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
+      FF_ASSIGN_OR_RETURN(norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
+    }
+    if (x.dtype == DType::kBF16 && (!norm.has_value() || args.m <= cuda::kMostNormedRows)) {
+      args.quantize = true;
+      args.clip = clip;
+      if (norm.has_value()) args.norm = {norm_args.gamma, norm_args.beta, norm_args.epsilon, norm_args.rms};
+      const cudaError_t error = run();
+      if (error != cudaErrorNotSupported) return ToStatus(api, context, error);
+      args.quantize = false;
+      args.norm = {};
+    }
+    if (norm.has_value()) {
       norm_args.codes = codes;
       norm_args.scale = scale;
       norm_args.ld_codes = args.k;
@@ -371,8 +386,7 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const 
     }
     args.a = codes;
     args.a_scale = scale;
-    args.w_scale = static_cast<const float*>(weight_scale.data);
-    return ToStatus(api, context, RunGemm<invariant>(api, args, /*computed_weight=*/false, StreamOf(context)));
+    return ToStatus(api, context, run());
   };
 }
 

@@ -35,12 +35,12 @@ constexpr int64_t kVocab = 61, kContext = 512;
 constexpr double kF32Eps = 0x1p-24, kBF16Eps = 0x1p-9;  // of one rounding, relative
 constexpr double kInt8Eps = 1 / 254.0;                  // of a code, relative to its head's largest element
 
-frontend::TestModelShape Shape(int64_t head_dim, int64_t kv_heads) {
+frontend::TestModelShape Shape(int64_t head_dim, int64_t kv_heads, int64_t mlp = 136) {
   frontend::TestModelShape shape;
   shape.heads = 4;
   shape.kv_heads = kv_heads;
   shape.head_dim = head_dim;
-  shape.hidden = 136;
+  shape.hidden = mlp;
   shape.vocabulary = kVocab;
   shape.context_length = kContext;
   return shape;
@@ -52,6 +52,7 @@ struct ModelCase {
   std::string name, json, dtype;
   int64_t width;  // of the residual stream
   std::string kv_dtype = {};
+  std::string quantize = {};  // as CompileOptions
 };
 
 std::unique_ptr<Engine> OpenOn(const std::string& path, std::string device, bool batch_invariant = false) {
@@ -75,6 +76,7 @@ struct Model {
     passes::CompileOptions options;
     options.dtype = model.dtype;
     options.kv_dtype = model.kv_dtype;
+    options.quantize = model.quantize;
     CHECK_OK(BuildTestEngine(path, *graph, weights, options, /*eos=*/7));
     engine = OpenOn(path, "cuda");
   }
@@ -148,7 +150,14 @@ TEST_P(EngineCudaTest, LogitsAreTheGraphs) {
   EXPECT_EQ(engine().info().device, "cuda");
   const std::vector<int32_t> tokens = Prompt(300, 3);  // more than Forward takes in one step
   const std::vector<float> ours = Forward(engine(), tokens);
-  const std::vector<double> oracle = Oracle(model(), tokens);
+  std::vector<double> oracle;
+  if (GetParam().quantize.empty()) {
+    oracle = Oracle(model(), tokens);
+  } else {  // codes of the same weights, by the CPU: what differs are roundings to bf16, and codes that they tip over
+    EXPECT_EQ(engine().info().dtype, GetParam().quantize);
+    const std::vector<float> cpu = Forward(*OpenOn(model().path, "cpu"), tokens);
+    oracle.assign(cpu.begin(), cpu.end());
+  }
   ASSERT_EQ(ours.size(), oracle.size());
   for (size_t t = 0; t < tokens.size(); ++t) {
     const double* row = oracle.data() + t * kVocab;
@@ -252,7 +261,9 @@ INSTANTIATE_TEST_SUITE_P(
                       ModelCase{"llama_f32", frontend::LlamaJson(Shape(16, 2)), "f32", 64},
                       ModelCase{"llama_bf16", frontend::LlamaJson(Shape(64, 2)), "bf16", 256},
                       ModelCase{"gpt2_bf16_kv_int8", frontend::Gpt2Json(Shape(64, 4)), "bf16", 256, "int8"},
-                      ModelCase{"llama_f32_kv_int8", frontend::LlamaJson(Shape(16, 2)), "f32", 64, "int8"}),
+                      ModelCase{"llama_f32_kv_int8", frontend::LlamaJson(Shape(16, 2)), "f32", 64, "int8"},
+                      ModelCase{"gpt2_int8", frontend::Gpt2Json(Shape(64, 4, 144)), "bf16", 256, "", "int8"},
+                      ModelCase{"llama_int8", frontend::LlamaJson(Shape(64, 2, 144)), "bf16", 256, "", "int8"}),
     [](const auto& info) { return info.param.name; });
 
 class CudaServingTest : public ::testing::Test {

@@ -1,4 +1,5 @@
 // The products of 8-bit codes against integer sums on the device, exactly where no activation follows.
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <string>
@@ -6,6 +7,8 @@
 #include <vector>
 
 #include "kernels/cuda/gemm.h"
+#include "kernels/cuda/norm.h"
+#include "kernels/cuda/quantize.h"
 #include "kernels/cuda/testing/element_types.cuh"
 #include "kernels/cuda/testing/exact_activation.cuh"
 #include "kernels/cuda/testing/gemm_case.cuh"
@@ -98,9 +101,130 @@ void Run(const Case& test, uint64_t seed, const std::vector<Kernel>& kernels, Re
   cudaFree(tolerance);
 }
 
+// Codes that the product makes of rows of bf16 give the bits of Norm or Quantize and a product.
+void RunMade(const Case& test, bool norm, float clip, uint64_t seed, Report& report) {
+  const std::string name =
+      (norm ? "normed and coded " : "coded ") + Describe("s8", test) + " clip " + std::to_string(clip);
+  const char* where = name.c_str();
+  const int rows_w = test.gated ? 2 * test.n : test.n;
+  const int64_t lda = test.k + 2 * test.pad, ldd = (test.n + 7) / 8 * 8 + test.pad;
+  GuardedBuffer<Bf16> x(test.m * lda), residual(test.m * ldd), d(test.m * ldd), again(test.m * ldd);
+  GuardedBuffer<int8_t> codes(test.m * lda), w(rows_w * lda);
+  GuardedBuffer<float> scale(test.m), w_scale(rows_w), bias(rows_w), gamma(test.k), beta(test.k);
+  Fill(x, seed + 1, 3.0f);
+  Fill(w, seed + 2, test.magnitude);
+  Fill(w_scale, seed + 3, 0.01f / std::sqrt(static_cast<float>(test.k)));
+  Fill(bias, seed + 4, 1.0f);
+  Fill(residual, seed + 5, 2.0f);
+  Fill(gamma, seed + 6, 2.0f);
+  Fill(beta, seed + 7, 1.0f);
+  // Rows with what is special: zeros, a NaN, an infinity at the end, ties at a factor of 1.
+  std::vector<Bf16> host = x.Read();
+  for (int row = 0; row < test.m; ++row) {
+    Bf16* at = host.data() + row * lda;
+    if (row % 6 == 1) std::fill_n(at, test.k, static_cast<Bf16>(0.0f));
+    if (row % 6 == 2) at[test.k / 2] = static_cast<Bf16>(NAN);
+    if (row % 6 == 3) at[test.k - 1] = static_cast<Bf16>(-INFINITY);
+    if (row % 6 == 4) {
+      for (int i = 0; i < test.k; ++i) at[i] = static_cast<Bf16>(static_cast<float>(i % 128) * 0.5f);
+      at[test.k - 1] = static_cast<Bf16>(-127.0f);
+    }
+  }
+  FF_CUDA_OK(cudaMemcpy(x.data(), host.data(), host.size() * sizeof(Bf16), cudaMemcpyHostToDevice));
+  NormArgs norm_args;
+  norm_args.x = x.data();
+  norm_args.gamma = gamma.data();
+  norm_args.rms = test.m % 2 == 0;
+  norm_args.beta = norm_args.rms ? nullptr : beta.data();
+  norm_args.rows = test.m;
+  norm_args.columns = test.k;
+  norm_args.ld = norm_args.ld_codes = lda;
+  norm_args.epsilon = 1e-5f;
+  norm_args.codes = codes.data();
+  norm_args.scale = scale.data();
+  norm_args.clip = clip;
+  norm_args.dtype = Dtype::kBf16;
+  QuantizeArgs quantize;
+  quantize.x = x.data();
+  quantize.codes = codes.data();
+  quantize.scale = scale.data();
+  quantize.rows = test.m;
+  quantize.columns = test.k;
+  quantize.ldx = quantize.ld_codes = lda;
+  quantize.clip = clip;
+  quantize.dtype = Dtype::kBf16;
+  FF_CUDA_OK(norm ? Norm(norm_args, nullptr) : Quantize(quantize, nullptr));
+
+  GemmArgs args = ArgsOf(test, Dtype::kS8, lda, ldd, bias.data(), residual.data());
+  args.w = w.data();
+  args.a = codes.data();
+  args.a_scale = scale.data();
+  args.w_scale = w_scale.data();
+  d.Poison();
+  args.d = d.data();
+  FF_CUDA_OK(GemmRowsSm90(args, {}, nullptr));
+  args.a = x.data();
+  args.a_scale = nullptr;
+  args.quantize = true;
+  args.clip = clip;
+  if (norm) args.norm = {norm_args.gamma, norm_args.beta, norm_args.epsilon, norm_args.rms};
+  args.d = again.data();
+  int taken = 0;
+  for (int split : {0, 1, 2, 4, 8}) {
+    again.Poison();
+    const cudaError_t error = GemmRowsSm90(args, {split}, nullptr);
+    if (error == cudaErrorNotSupported && split != 0) continue;
+    ++taken;
+    report.Expect(error == cudaSuccess, cudaGetErrorString(error), where);
+    FF_CUDA_OK(cudaDeviceSynchronize());
+    report.Expect(SameBytes(d.data(), again.data(), d.size() * sizeof(Bf16)),
+                  "bits are not those of codes made ahead of the product", where);
+    report.Expect(again.GuardsIntact() && x.GuardsIntact(), "a guard band was written to", where);
+  }
+  report.Expect(taken > 1, "no split is taken", where);
+  report.Expect(GemmSkinny(args, nullptr) == cudaErrorNotSupported &&
+                    GemmSm90(args, {}, nullptr) == cudaErrorNotSupported &&
+                    GemmPortable(args, nullptr) == cudaErrorNotSupported,
+                "a kernel that makes no codes takes floats", where);
+  args.clip = 0;
+  report.Expect(GemmRowsSm90(args, {}, nullptr) == cudaErrorInvalidValue, "a clip of 0 is accepted", where);
+}
+
+void TestMade(Report& report) {
+  using enum Activation;
+  uint64_t seed = 190000;
+  for (float clip : {INFINITY, 1.5f}) {
+    for (int k : {16, 144, 768, 1600, kMostNormedColumns}) {
+      for (int m : {1, 2, 5, kMostNormedRows}) {
+        for (bool gated : {false, true}) {
+          const Case test = {.m = m,
+                             .n = m % 2 == 0 ? 327 : 63,
+                             .k = k,
+                             .activation = gated ? kSilu : kNone,
+                             .bias = true,
+                             .residual = !gated && m == 5,
+                             .gated = gated,
+                             .pad = 8};
+          RunMade(test, /*norm=*/true, clip, seed += 10, report);
+        }
+      }
+    }
+    for (int m : {1, 7, 8, 9, 16, 17, 32, 33, 64, 65, 128}) {
+      for (int k : {16, 144, 384, 768, 1536, 3072}) {
+        if (m > 16 && k == 144) continue;
+        RunMade({.m = m, .n = k == 384 ? 1 : 327, .k = k, .bias = true, .residual = k != 144, .pad = 8}, false, clip,
+                seed += 10, report);
+      }
+      if (m <= 16) RunMade({.m = m, .n = 200, .k = 6400, .activation = kGeluTanh}, false, clip, seed += 10, report);
+    }
+    RunMade({.m = 8, .n = 2048, .k = 8192, .residual = true, .magnitude = 1e9f}, false, clip, seed += 10, report);
+  }
+}
+
 }  // namespace
 
 void TestGemmS8(Report& report) {
+  if (report.hopper) TestMade(report);
   using enum Activation;
   uint64_t seed = 90000;
   const auto run_with = [&](const Case& test, const std::vector<Kernel>& kernels) {

@@ -22,32 +22,50 @@ double Activate(Activation activation, double x) {
   }
 }
 
+// Row i of `a`, ready for products.
+struct RowA {
+  std::vector<float> values;  // of codes none
+  std::vector<int8_t> codes;
+  float scale = 0;  // of the codes
+};
+
 // Of 8-bit codes: the sum is exact, and each of the header's three roundings is made.
-float CodesTerm(const GemmArgs& args, int64_t i, int64_t row) {
-  const int8_t* a = static_cast<const int8_t*>(args.a) + i * args.lda;
+float CodesTerm(const GemmArgs& args, const RowA& a, int64_t row) {
   const int8_t* w = static_cast<const int8_t*>(args.w) + row * args.ldw;
   int32_t sum = 0;
-  for (int k = 0; k < args.k; ++k) sum += int32_t{a[k]} * w[k];
-  const float scale = args.a_scale[i] * args.w_scale[row];
+  for (int k = 0; k < args.k; ++k) sum += int32_t{a.codes[k]} * w[k];
+  const float scale = a.scale * args.w_scale[row];
   const float product = static_cast<float>(sum) * scale;
   return args.bias == nullptr ? product : product + args.bias[row];
 }
 
-// Row i of `a`, normalized and rounded once more where asked for; of codes nothing.
-std::vector<float> RowOfA(const GemmArgs& args, int64_t i) {
-  if (args.dtype == Dtype::kS8) return {};
-  std::vector<float> row(args.k);
-  for (int k = 0; k < args.k; ++k) row[k] = Load(args.dtype, args.a, i * args.lda + k);
-  if (args.norm.gamma == nullptr) return row;
-  row = NormalizedRow(row, args.norm);
-  for (float& x : row) x = Rounded(args.dtype, x);
+// The type of what `a` points to.
+Dtype TypeOfA(const GemmArgs& args) { return args.quantize ? Dtype::kBf16 : args.dtype; }
+
+RowA RowOfA(const GemmArgs& args, int64_t i) {
+  RowA row;
+  if (args.dtype == Dtype::kS8 && !args.quantize) {
+    const int8_t* codes = static_cast<const int8_t*>(args.a) + i * args.lda;
+    row.codes.assign(codes, codes + args.k);
+    row.scale = args.a_scale[i];
+    return row;
+  }
+  row.values.resize(args.k);
+  for (int k = 0; k < args.k; ++k) row.values[k] = Load(TypeOfA(args), args.a, i * args.lda + k);
+  if (args.norm.gamma != nullptr) row.values = NormalizedRow(row.values, args.norm);
+  if (args.quantize) {
+    row.codes.resize(args.k);
+    QuantizeRow(row.values, args.clip, row.codes.data(), &row.scale);
+  } else {
+    for (float& x : row.values) x = Rounded(args.dtype, x);
+  }
   return row;
 }
 
-double Term(const GemmArgs& args, const std::vector<float>& a, int64_t i, int64_t row) {
-  if (args.dtype == Dtype::kS8) return CodesTerm(args, i, row);
+double Term(const GemmArgs& args, const RowA& a, int64_t row) {
+  if (args.dtype == Dtype::kS8) return CodesTerm(args, a, row);
   double sum = 0;
-  for (int k = 0; k < args.k; ++k) sum += double{a[k]} * Load(args.dtype, args.w, row * args.ldw + k);
+  for (int k = 0; k < args.k; ++k) sum += double{a.values[k]} * Load(args.dtype, args.w, row * args.ldw + k);
   return args.bias == nullptr ? sum : sum + args.bias[row];
 }
 
@@ -59,7 +77,10 @@ cudaError_t RefuseOperands(const GemmArgs& args) {
   if (args.m < 1 || args.n < 1 || args.k < 1 || args.a == nullptr || args.w == nullptr || args.d == nullptr) {
     return cudaErrorInvalidValue;
   }
-  if (args.dtype == Dtype::kS8 && (args.a_scale == nullptr || args.w_scale == nullptr)) return cudaErrorInvalidValue;
+  if (args.quantize && (args.dtype != Dtype::kS8 || !(args.clip > 0))) return cudaErrorInvalidValue;
+  if (args.dtype == Dtype::kS8 && ((args.a_scale == nullptr && !args.quantize) || args.w_scale == nullptr)) {
+    return cudaErrorInvalidValue;
+  }
   if (args.dtype == Dtype::kF32) return cudaSuccess;
   const int step = 16 / ElementBytes(args.dtype);
   const bool taken = args.k % step == 0 && args.lda % step == 0 && args.ldw % step == 0 && Aligned(args.a, 16) &&
@@ -71,21 +92,23 @@ cudaError_t RefuseOperands(const GemmArgs& args) {
 
 cudaError_t RefuseGemmPortable(const GemmArgs& args) {
   if (cudaError_t error = RefuseOperands(args)) return error;
-  return args.norm.gamma != nullptr ? cudaErrorNotSupported : cudaSuccess;
+  return args.norm.gamma != nullptr || args.quantize ? cudaErrorNotSupported : cudaSuccess;
 }
 
 cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
   if (cudaError_t error = RefuseOperands(args)) return error;
   if (compute_capability / 10 != 9 || args.dtype == Dtype::kF32) return cudaErrorNotSupported;
-  if (args.norm.gamma == nullptr) return cudaSuccess;
+  if (args.norm.gamma == nullptr) return args.quantize && args.gated ? cudaErrorNotSupported : cudaSuccess;
   if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
-  const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns && args.dtype != Dtype::kS8 &&
+  const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns &&
+                     (args.dtype != Dtype::kS8 || args.quantize) &&
                      Aligned(args.norm.gamma, 16) && Aligned(args.norm.beta, 16);
   return taken ? cudaSuccess : cudaErrorNotSupported;
 }
 
 cudaError_t RefuseGemm(const GemmArgs& args, int compute_capability) {
-  return args.norm.gamma != nullptr ? RefuseGemmRowsSm90(args, compute_capability) : RefuseGemmPortable(args);
+  const bool makes_a = args.norm.gamma != nullptr || args.quantize;
+  return makes_a ? RefuseGemmRowsSm90(args, compute_capability) : RefuseGemmPortable(args);
 }
 
 cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
@@ -93,7 +116,7 @@ cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
   const bool s8 = args.dtype == Dtype::kS8;
   const Dtype residual_dtype = s8 ? Dtype::kBf16 : args.dtype;
   const Dtype d_dtype = args.f32_output ? Dtype::kF32 : residual_dtype;
-  if (!memory.HoldsRows(args.a, args.dtype, args.m, args.k, args.lda) ||
+  if (!memory.HoldsRows(args.a, TypeOfA(args), args.m, args.k, args.lda) ||
       !memory.HoldsRows(args.w, args.dtype, w_rows, args.k, args.ldw) ||
       (args.norm.gamma != nullptr && !memory.Holds(args.norm.gamma, int64_t{args.k} * 4)) ||
       (args.norm.beta != nullptr && !memory.Holds(args.norm.beta, int64_t{args.k} * 4)) ||
@@ -101,15 +124,16 @@ cudaError_t Compute(const HostMemory& memory, const GemmArgs& args) {
       (args.bias != nullptr && !memory.Holds(args.bias, w_rows * 4)) ||
       (args.residual != nullptr &&
        !memory.HoldsRows(args.residual, residual_dtype, args.m, args.n, args.ld_residual)) ||
-      (s8 && (!memory.Holds(args.a_scale, int64_t{args.m} * 4) || !memory.Holds(args.w_scale, w_rows * 4)))) {
+      (s8 && !memory.Holds(args.w_scale, w_rows * 4)) ||
+      (s8 && !args.quantize && !memory.Holds(args.a_scale, int64_t{args.m} * 4))) {
     return cudaErrorIllegalAddress;
   }
   std::vector<float> row(args.n);
   for (int64_t i = 0; i < args.m; ++i) {
-    const std::vector<float> a = RowOfA(args, i);
+    const RowA a = RowOfA(args, i);
     for (int64_t j = 0; j < args.n; ++j) {
-      double value = Activate(args.activation, Term(args, a, i, j));
-      if (args.gated) value *= Term(args, a, i, args.n + j);
+      double value = Activate(args.activation, Term(args, a, j));
+      if (args.gated) value *= Term(args, a, args.n + j);
       if (args.residual != nullptr) value += Load(residual_dtype, args.residual, i * args.ld_residual + j);
       row[j] = static_cast<float>(value);
     }
