@@ -116,7 +116,8 @@ struct GemmRowsSm90Config {
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
 // activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide
 // or of codes that the product makes, with gamma and beta 16-byte aligned, for tiles of 64 that fit an H200 at once;
-// codes made without a norm neither gated nor split by 1, of slices of k that fit the CTAs that fit an H200 at once.
+// codes made without a norm not gated, of k up to 8,192 for up to 8 rows and 3,072 for more, where the CTAs fit an H200
+// at once, split by 8, or of a single row by 2 or 4.
 // Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 

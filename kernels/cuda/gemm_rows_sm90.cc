@@ -35,11 +35,11 @@ bool FitAtOnce(int64_t ctas) { return ctas <= 2 * kMultiprocessors; }
 // By n and k alone, so that a row's bits do not depend on m.
 GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
   if (args.quantize && args.norm.gamma == nullptr) {
-    // A CTA codes its own slice of the rows: a short one. Sums of codes are exact, however they are shared out.
+    // Sums of codes are exact, however they are shared out: of several rows so that many CTAs share making codes.
     constexpr int kShortSlice = 384;
     if (config.tile_rows == 0) config.tile_rows = 64;
     if (config.split_k == 0) {
-      config.split_k = 2;
+      config.split_k = args.m == 1 ? 2 : 8;
       while (config.split_k < 8 && (args.k + config.split_k - 1) / config.split_k > kShortSlice) config.split_k *= 2;
     }
     return config;
@@ -77,7 +77,7 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
       return cudaErrorNotSupported;
     }
   } else if (args.quantize && (args.gated || chosen.tile_rows != 64 || chosen.split_k == 1 ||
-                               !FitAtOnce(TilesOf(args, 64) * chosen.split_k * ((int64_t{args.m} + 63) / 64)))) {
+                               (args.m <= 8 && !FitAtOnce(TilesOf(args, 64) * chosen.split_k)))) {
     return cudaErrorNotSupported;
   }
   int device = 0, major = 0;

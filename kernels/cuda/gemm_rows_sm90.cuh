@@ -9,8 +9,8 @@
 //
 // Where the rows of `a` are normalized first, each CTA does so itself, for its slice: a row is a few kilobytes that lie
 // in the L2 cache, and reading them again is quicker than waiting for one more kernel. So it is with 8-bit codes of rows
-// of bf16. Without a norm a CTA reads its own slice alone, and the CTAs of a cluster tell each other the greatest
-// magnitudes in theirs; but a single row is read whole by each, as that takes no longer.
+// of bf16, whose scale takes the whole row: the CTAs of a cluster share out the rows and write their codes into each
+// other's shared memory; but a single row each codes for itself.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -37,14 +37,11 @@ namespace flashflow::cuda::gemm_rows_sm90 {
 
 inline constexpr int kBlockBytes = 128;  // of k
 
-// Threads that share a row of `a` where the CTA codes it without a norm.
-constexpr int CodingLanes(int rows) { return rows < 32 ? 128 / rows : 4; }
-
 // kNormVectors: where the CTA normalizes its rows of `a`, 16-byte vectors of a row that a thread has; else 0.
-// kCodedBlocks: where it codes them without a norm, blocks of a slice of k at most; else 0.
-// kRowVectors: where it codes a single row, by all warps, vectors of it whose codes a thread makes; else 0.
+// kRowVectors: where all warps code a row together, vectors of it whose codes a thread makes; else 0.
+// kOneRow: of a single row.
 template <class Element_, int kRowsA_, int kTileRows_, int kSplit_, bool kGated_, int kNormVectors_ = 0,
-          int kCodedBlocks_ = 0, int kRowVectors_ = 0>
+          int kRowVectors_ = 0, bool kOneRow_ = false>
 struct Traits {
   using Element = Element_;
   static constexpr int kRowsA = kRowsA_;        // rows of `a`, padded
@@ -55,17 +52,17 @@ struct Traits {
   static constexpr bool kInteger = std::is_same_v<Element, int8_t>;
   static constexpr int kNormVectors = kNormVectors_;
   static constexpr bool kNormed = kNormVectors > 0;
-  static constexpr bool kCoded = kCodedBlocks_ > 0;
   static constexpr int kRowVectors = kRowVectors_;
-  static constexpr bool kOneRow = kRowVectors > 0;
-  static constexpr bool kExchangesMost = kCoded && !kOneRow;  // among the CTAs of a cluster
+  static constexpr bool kOneRow = kOneRow_;
+  static constexpr bool kCoded = !kNormed && kRowVectors > 0;
   // The CTA's slice of the rows of `a` that it makes itself lies beside the ring, and of codes the rows' scales.
   static constexpr bool kMakesA = kNormed || kCoded;
-  static constexpr int kMadeBlocks = kNormed ? kNormVectors * 32 * 8 * static_cast<int>(sizeof(Element)) / kBlockBytes : kCodedBlocks_;
-  static constexpr int kCodingLanes = CodingLanes(kRowsA);
-  static constexpr int kCodingRows = kRowsA * kCodingLanes / 128;  // of a thread
-  static constexpr int kCodingVectors = kCodedBlocks_ * kBlockBytes / 8 / kCodingLanes;
-  static_assert(!kCoded || (kInteger && !kGated && kTileRows == 64 && kSplit > 1));
+  static constexpr bool kSharesRows = kMakesA && kInteger && !kOneRow && kSplit > 1;  // with the CTAs of its cluster
+  static constexpr int kMadeRows = kSharesRows ? kRowsA / kSplit : kRowsA;            // that this CTA makes
+  static constexpr int kColumnsMade = kNormed ? kNormVectors * 32 * 8 : kRowVectors * 128 * 8;
+  static constexpr int kBlocksMade = kColumnsMade * static_cast<int>(sizeof(Element)) / kBlockBytes;
+  static constexpr int kMadeBlocks = kCoded ? (kBlocksMade + kSplit - 1) / kSplit : kBlocksMade;
+  static_assert(!kCoded || (kInteger && !kGated && kTileRows == 64 && kSplit > 1 && kMadeRows > 0));
   static_assert(!kOneRow || (kInteger && kTileRows == 64 && (kNormed || kCoded)));
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
@@ -76,10 +73,12 @@ struct Traits {
   static constexpr int kWBytes = kTileRows * kBlockBytes;
   static constexpr int kStageBytes = kWBytes + (kMakesA ? 0 : kRowsA * kBlockBytes);
   static constexpr int kMadeBytes = kMadeBlocks * kRowsA * kBlockBytes;
-  static constexpr int kScaleBytes = kMakesA && kInteger ? 2 * kRowsA * 4 : 0;  // scales, greatest magnitudes
+  static constexpr int kScaleBytes = kMakesA && kInteger ? 5 * kRowsA * 4 : 0;  // scales, a warp's greatest magnitudes
   static constexpr int kBarrierBytes = 512;
   static constexpr int kMostBytes = 113 * 1024;  // two CTAs a multiprocessor
-  static constexpr int kStages = (kMostBytes - kBarrierBytes - kMadeBytes - kScaleBytes) / kStageBytes;
+  static constexpr int kRoom = (kMostBytes - kBarrierBytes - kMadeBytes - kScaleBytes) / kStageBytes;
+  // A short slice is in the ring whole, and leaves room for more CTAs.
+  static constexpr int kStages = !kCoded || kMadeBlocks > kRoom ? kRoom : kMadeBlocks < 3 ? 3 : kMadeBlocks;
   static constexpr int kSharedBytes = kStages * kStageBytes + kMadeBytes + kBarrierBytes + kScaleBytes;
   // The sums take the ring's place: [kRowsA][kPitch], padded so that a warp's writes fall in different banks.
   static constexpr int kPitch = kTileRows + 4;
@@ -110,11 +109,6 @@ __device__ __forceinline__ uint4 LoadCluster(uint32_t address) {
                : "memory");
   return v;
 }
-__device__ __forceinline__ uint32_t LoadClusterWord(uint32_t address) {
-  uint32_t v;
-  asm volatile("ld.shared::cluster.u32 %0, [%1];" : "=r"(v) : "r"(address) : "memory");
-  return v;
-}
 __device__ __forceinline__ void StoreShared(uint32_t address, uint32_t v) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(address), "r"(v) : "memory");
 }
@@ -124,13 +118,50 @@ __device__ __forceinline__ uint32_t LoadShared(uint32_t address) {
   return v;
 }
 
-// Codes of eight columns from `column` of the CTA's slice on, of one of its rows, to where wgmma reads them.
+// Where codes of a product go. A row's are zero beyond k only in `w`, which is enough.
+struct CodesPlace {
+  uint32_t made;    // of this CTA
+  uint32_t scales;  // likewise; behind them a word a warp and row made
+  int k_blocks;     // of the whole k
+  int first_block, blocks;
+};
+
+// Codes of eight columns from `column` on, of a row of this CTA's `a`, to where wgmma reads them: of this CTA, or, where
+// it shares the rows, of the one whose slice they are in.
 template <class T>
-__device__ __forceinline__ void StoreCodes(uint32_t made, int row, int column, const float (&h)[8], float factor) {
-  const int block = column / kBlockBytes, unit = column % kBlockBytes / 16;
-  const uint32_t at = made + (block * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
-  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(PackCodes(h, factor)), "r"(PackCodes(h + 4, factor))
-               : "memory");
+__device__ __forceinline__ void StoreCodes(const CodesPlace& place, int row, int column, const float (&h)[8],
+                                           float factor) {
+  int block = column / kBlockBytes;
+  const int unit = column % kBlockBytes / 16;
+  const uint32_t low = PackCodes(h, factor), high = PackCodes(h + 4, factor);
+  const auto within = [&](int in_slice) {
+    return place.made + (in_slice * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
+  };
+  if constexpr (T::kSharesRows) {
+    // The greatest rank whose first block, k_blocks * rank / kSplit, is not beyond.
+    const int rank = ((block + 1) * T::kSplit - 1) / place.k_blocks;
+    block -= place.k_blocks * rank / T::kSplit;
+    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(InCluster(within(block), rank)), "r"(low), "r"(high)
+                 : "memory");
+  } else {
+    block -= place.first_block;
+    if (block < 0 || block >= place.blocks) return;
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(within(block)), "r"(low), "r"(high) : "memory");
+  }
+}
+
+// The scale of a row to all CTAs that need it, by the first threads of those that call.
+template <class T>
+__device__ __forceinline__ void StoreScale(const CodesPlace& place, int row, int thread, float scale) {
+  const uint32_t at = place.scales + row * 4;
+  if constexpr (T::kSharesRows) {
+    if (thread < T::kSplit) {
+      asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(InCluster(at, thread)), "r"(__float_as_uint(scale))
+                   : "memory");
+    }
+  } else if (thread == 0) {
+    StoreShared(at, __float_as_uint(scale));
+  }
 }
 
 // The greatest magnitudes of bf16 at even and at odd places, and those of a vector: the upper halves of those of f32.
@@ -155,11 +186,11 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
 }
 
 // Normalizes the CTA's rows of `a`, a warp one at a time, as NormKernel's warps do (norm.cuh), and keeps blocks
-// [first_block, first_block + blocks) of k in `shared`, laid out as the copy engine would; of codes the rows' scales in
-// `scales`. Each launch runs it once: it is as long as its instructions take to fetch, so little is unrolled.
+// [first_block, first_block + blocks) of k, laid out as the copy engine would; or of codes, and their scales, of the rows
+// that are this CTA's to make. Each launch runs it once: it is as long as its instructions take to fetch, so little is
+// unrolled.
 template <class T>
-__device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, int first_block, int blocks,
-                                              uint32_t shared, uint32_t scales) {
+__device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, uint32_t rank, const CodesPlace& place) {
   using Element = T::Narrow;
   constexpr int kWarps = T::kConsumers / 32, kElements = 8, kVectors = T::kNormVectors;
   constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(typename T::Element));
@@ -174,14 +205,15 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, in
       next[v] = row < end && column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
     }
   };
-  int row = threadIdx.x / 32;
+  constexpr int kStep = T::kSharesRows ? T::kSplit : 1;
+  int row = threadIdx.x / 32 * kStep + (T::kSharesRows ? rank : 0);
   load(row);
 #pragma unroll 1
-  for (; row < end; row += kWarps) {
+  for (; row < end; row += kWarps * kStep) {
     uint4 packed[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) packed[v] = next[v];
-    load(row + kWarps);
+    load(row + kWarps * kStep);
     const RowMoments moments = MomentsOf<Element, 32, kVectors>(packed, lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
     if constexpr (T::kInteger) {
       float h[kVectors][kElements];
@@ -198,18 +230,18 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, in
         for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[v][i]));
       }
       const RowScale scale = ScaleOf(RowMost<32>(most, nullptr), p.clip);
-      if (lane == 0) StoreShared(scales + row * 4, __float_as_uint(scale.scale));
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
-        const int column = (v * 32 + lane) * kElements - first_block * kBlock;
-        if (column >= 0 && column < blocks * kBlock) StoreCodes<T>(shared, row, column, h[v], scale.factor);
+        const int column = (v * 32 + lane) * kElements;
+        if (column < p.k) StoreCodes<T>(place, row, column, h[v], scale.factor);
       }
+      StoreScale<T>(place, row, lane, scale.scale);
     } else {
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         const int column = (v * 32 + lane) * kElements;
-        const int block = column / kBlock - first_block;
-        if (block < 0 || block >= blocks) continue;
+        const int block = column / kBlock - place.first_block;
+        if (block < 0 || block >= place.blocks) continue;
         uint4 y = make_uint4(0, 0, 0, 0);  // past k, as the copy engine fills w
         if (column < p.k) {
           float h[kElements];
@@ -217,7 +249,7 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, in
           NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h);
           y = PackVector<Element>(h);
         }
-        const uint32_t at = shared + (block * T::kRowsA + row) * kBlockBytes + (column % kBlock / 8 ^ row % 8) * 16;
+        const uint32_t at = place.made + (block * T::kRowsA + row) * kBlockBytes + (column % kBlock / 8 ^ row % 8) * 16;
         asm volatile("st.shared.v4.u32 [%0], {%1, %2, %3, %4};" ::"r"(at), "r"(y.x), "r"(y.y), "r"(y.z), "r"(y.w)
                      : "memory");
       }
@@ -250,22 +282,20 @@ __device__ __forceinline__ NormWeights<kVectors> LoadNormWeights(const GemmArgs&
   return weights;
 }
 
-// The scale of a row of which each thread of the consumers knows the greatest magnitude of a share. `mosts`: a word a
-// warp.
-__device__ __forceinline__ RowScale ScaleOfShares(uint32_t most, float clip, uint32_t mosts) {
+// A warp's greatest magnitude into the first of the four words at `mosts`, or its own; the greatest of the four.
+__device__ __forceinline__ void StoreMost(uint32_t most, uint32_t mosts) {
   most = __reduce_max_sync(~0u, most);
   if (threadIdx.x % 32 == 0) StoreShared(mosts + threadIdx.x / 32 * 4, most);
-  hopper::NamedBarrierSync(1, 128);
-#pragma unroll
-  for (int warp = 0; warp < 4; ++warp) most = max(most, LoadShared(mosts + warp * 4));
-  return ScaleOf(most, clip);
+}
+__device__ __forceinline__ uint32_t MostOfWarps(uint32_t mosts) {
+  return max(max(LoadShared(mosts), LoadShared(mosts + 4)), max(LoadShared(mosts + 8), LoadShared(mosts + 12)));
 }
 
 // NormalizeRows of a single row: each warp finds the row's moments, the same bits in each, and normalizes and codes its
 // share, so that a lane has fewer values one after the other and there are fewer instructions.
 template <class T>
 __device__ __forceinline__ void NormalizeAndCodeRow(const GemmArgs& p, const NormWeights<T::kRowVectors>& weights,
-                                                    int first_block, int blocks, uint32_t made, uint32_t scales) {
+                                                    const CodesPlace& place) {
   constexpr int kVectors = T::kNormVectors, kMine = T::kRowVectors;
   const int lane = threadIdx.x % 32;
   const auto* x = static_cast<const __nv_bfloat16*>(p.a);
@@ -288,63 +318,31 @@ __device__ __forceinline__ void NormalizeAndCodeRow(const GemmArgs& p, const Nor
 #pragma unroll
     for (int i = 0; i < 8; ++i) most = max(most, Magnitude(h[v][i]));
   }
-  const RowScale scale = ScaleOfShares(most, p.clip, scales + T::kRowsA * 4);
-  if (threadIdx.x == 0) StoreShared(scales, __float_as_uint(scale.scale));
+  const uint32_t mosts = place.scales + T::kRowsA * 4;
+  StoreMost(most, mosts);
+  hopper::NamedBarrierSync(1, 128);
+  const RowScale scale = ScaleOf(MostOfWarps(mosts), p.clip);
 #pragma unroll
-  for (int v = 0; v < kMine; ++v) {
-    const int column = ColumnOfWarp(v) - first_block * kBlockBytes;
-    if (column >= 0 && column < blocks * kBlockBytes) StoreCodes<T>(made, 0, column, h[v], scale.factor);
-  }
+  for (int v = 0; v < kMine; ++v) StoreCodes<T>(place, 0, ColumnOfWarp(v), h[v], scale.factor);
+  StoreScale<T>(place, 0, threadIdx.x, scale.scale);
 }
 
-// CodeRows of a single row, which each CTA reads whole.
+// Codes the rows of `a` that are this CTA's to make, all threads a row together, the rows at once.
 template <class T>
-__device__ __forceinline__ void CodeRow(const GemmArgs& p, int first_block, int blocks, uint32_t made,
-                                        uint32_t scales) {
-  constexpr int kVectors = T::kRowVectors;
-  const auto* x = static_cast<const __nv_bfloat16*>(p.a);
+__device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, uint32_t rank, const CodesPlace& place) {
+  constexpr int kRows = T::kOneRow ? 1 : T::kMadeRows, kVectors = T::kRowVectors;
+  const auto row_of = [&](int r) { return T::kSharesRows ? static_cast<int>(rank) + r * T::kSplit : r; };
   const auto column_of = [&](int v) { return (v * 128 + static_cast<int>(threadIdx.x)) * 8; };
-  uint4 packed[kVectors];
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    packed[v] = column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v)) : make_uint4(0, 0, 0, 0);
-  }
-  uint32_t pair = 0;
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[v]);
-  const RowScale scale = ScaleOfShares(MostOfPair(pair), p.clip, scales + T::kRowsA * 4);
-  if (threadIdx.x == 0) StoreShared(scales, __float_as_uint(scale.scale));
-#pragma unroll
-  for (int v = 0; v < kVectors; ++v) {
-    const int column = column_of(v) - first_block * kBlockBytes;
-    if (column < 0 || column >= blocks * kBlockBytes) continue;
-    float h[8];
-    UnpackVector<__nv_bfloat16>(packed[v], h);
-    StoreCodes<T>(made, 0, column, h, scale.factor);
-  }
-}
-
-// Codes the CTA's slice of its rows of `a`, which is all that it reads of them, into `made`, and the rows' scales into
-// `scales`. Threads of a row have every kCodingLanes-th vector of it. All threads of the cluster arrive at one barrier,
-// of which the other warps wait elsewhere.
-template <class T>
-__device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, int first_block, int blocks, uint32_t made,
-                                         uint32_t scales) {
-  constexpr int kLanes = T::kCodingLanes, kRows = T::kCodingRows, kVectors = T::kCodingVectors;
-  const uint32_t mosts = scales + T::kRowsA * 4;
-  const int lane = threadIdx.x % kLanes;
-  const int begin = first_block * kBlockBytes, columns = min(blocks * kBlockBytes, p.k - begin);
-  const auto row_of = [&](int r) { return static_cast<int>(threadIdx.x) / kLanes + r * (128 / kLanes); };
-  const auto column_of = [&](int v) { return (v * kLanes + lane) * 8; };
+  const auto mosts_of = [&](int r) { return place.scales + (T::kRowsA + r * 4) * 4; };
   uint4 packed[kRows][kVectors];
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
     const int row = first_a + row_of(r);
-    const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{row} * p.lda + begin;
+    const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{row} * p.lda;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      packed[r][v] = row < p.m && column_of(v) < columns ? *reinterpret_cast<const uint4*>(x + column_of(v))
-                                                         : make_uint4(0, 0, 0, 0);
+      packed[r][v] = row < p.m && column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v))
+                                                     : make_uint4(0, 0, 0, 0);
     }
   }
 #pragma unroll
@@ -352,29 +350,20 @@ __device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, int fir
     uint32_t pair = 0;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[r][v]);
-    uint32_t most = MostOfPair(pair);
-#pragma unroll
-    for (int offset = kLanes / 2; offset > 0; offset /= 2) most = max(most, __shfl_xor_sync(~0u, most, offset));
-    if (lane == 0) StoreShared(mosts + row_of(r) * 4, most);
+    StoreMost(MostOfPair(pair), mosts_of(r));
   }
-  hopper::ClusterSync();
+  hopper::NamedBarrierSync(1, 128);
 #pragma unroll
   for (int r = 0; r < kRows; ++r) {
-    const int row = row_of(r);
-    uint32_t most = 0;
-#pragma unroll
-    for (int slice = 0; slice < T::kSplit; ++slice) {
-      most = max(most, LoadClusterWord(InCluster(mosts + row * 4, slice)));
-    }
-    const RowScale scale = ScaleOf(most, p.clip);
-    if (lane == 0) StoreShared(scales + row * 4, __float_as_uint(scale.scale));
+    const RowScale scale = ScaleOf(MostOfWarps(mosts_of(r)), p.clip);
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      if (column_of(v) >= blocks * kBlockBytes) break;
+      if (column_of(v) >= p.k) break;
       float h[8];
       UnpackVector<__nv_bfloat16>(packed[r][v], h);
-      StoreCodes<T>(made, row, column_of(v), h, scale.factor);
+      StoreCodes<T>(place, row_of(r), column_of(v), h, scale.factor);
     }
+    StoreScale<T>(place, row_of(r), threadIdx.x, scale.scale);
   }
 }
 
@@ -415,9 +404,13 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   }
   __syncthreads();
   LetNextKernelStart();
+  if constexpr (T::kSharesRows) ClusterArrive();  // a CTA writes to another's shared memory once that is there
 
   if (warp == T::kConsumers / 32) {
-    if constexpr (T::kExchangesMost) ClusterArrive();  // the barrier of CodeRows
+    if constexpr (T::kSharesRows) {  // it need not wait for the codes
+      ClusterWait();
+      ClusterArrive();
+    }
     if (threadIdx.x % 32 == 0) {
       constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(Element));
       const auto load_w = [&](int block, uint32_t stage) {
@@ -449,7 +442,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     }
     if constexpr (T::kSplit > 1) {
       __syncwarp();
-      if constexpr (T::kExchangesMost) ClusterWait();
+      if constexpr (T::kSharesRows) ClusterWait();
       ClusterSync();
       ClusterArrive();
     }
@@ -484,6 +477,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         if (p.norm.beta != nullptr) PrefetchL1(p.norm.beta + at);
       }
     }
+    if constexpr (T::kSharesRows) ClusterWait();
     AwaitPreviousKernel();
     float added[T::kFinished][4] = {};
     float row_scale[T::kFinished] = {};
@@ -500,17 +494,21 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     }
 
     if constexpr (T::kMakesA) {
+      const CodesPlace place = {made, scales, params.k_blocks, first_block, blocks};
       if constexpr (T::kNormed && T::kOneRow) {
-        NormalizeAndCodeRow<T>(p, norm_weights, first_block, blocks, made, scales);
+        NormalizeAndCodeRow<T>(p, norm_weights, place);
       } else if constexpr (T::kNormed) {
-        NormalizeRows<T>(p, first_a, first_block, blocks, made, scales);
-      } else if constexpr (T::kOneRow) {
-        CodeRow<T>(p, first_block, blocks, made, scales);
+        NormalizeRows<T>(p, first_a, rank, place);
       } else {
-        CodeRows<T>(p, first_a, first_block, blocks, made, scales);
+        CodeRows<T>(p, first_a, rank, place);
       }
       AsyncProxyFence();
-      NamedBarrierSync(1, T::kConsumers);
+      if constexpr (T::kSharesRows) {
+        ClusterSync();
+        AsyncProxyFence();  // what the others have written
+      } else {
+        NamedBarrierSync(1, T::kConsumers);
+      }
       if constexpr (T::kInteger) {
 #pragma unroll
         for (int i = 0; i < T::kFinished; ++i) {
@@ -697,28 +695,34 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
 template <Dtype kDtype>
 cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
-// By the rows and by how long a slice of k is.
+// Codes without a norm: by the rows, of which a CTA has few so that making codes is soon done, and by their length.
 template <int kSplit>
 cudaError_t LaunchCoded(const GemmArgs& args, cudaStream_t stream) {
-  const auto launch = [&]<int kRowsA, int kBlocks, int kRowVectors = 0>() {
-    return Launch<Traits<int8_t, kRowsA, 64, kSplit, false, 0, kBlocks, kRowVectors>>(args, stream);
+  const auto launch = [&]<int kRowsA, int kRowVectors, bool kOneRow = false>() {
+    return Launch<Traits<int8_t, kRowsA, 64, kSplit, false, 0, kRowVectors, kOneRow>>(args, stream);
   };
-  const int k_blocks = (args.k + kBlockBytes - 1) / kBlockBytes, blocks = (k_blocks + kSplit - 1) / kSplit;
-  if (args.m == 1 && blocks <= 8) {
-    constexpr int kColumnsOfVector = 128 * 8;
-    if (args.k <= kColumnsOfVector) return launch.template operator()<8, 8, 1>();
-    if (args.k <= 3 * kColumnsOfVector) return launch.template operator()<8, 8, 3>();
-    if (args.k <= 8 * kColumnsOfVector) return launch.template operator()<8, 8, 8>();
+  const int vectors = (args.k + 128 * 8 - 1) / (128 * 8);
+  if (vectors > 8) return cudaErrorNotSupported;
+  if (args.m == 1) {
+    if (vectors == 1) return launch.template operator()<8, 1, true>();
+    return vectors <= 3 ? launch.template operator()<8, 3, true>() : launch.template operator()<8, 8, true>();
   }
-  if (blocks <= 3) {
-    if (args.m <= 8) return launch.template operator()<8, 3>();
-    if (args.m <= 16) return launch.template operator()<16, 3>();
-    if (args.m <= 32) return launch.template operator()<32, 3>();
-    return launch.template operator()<64, 3>();
+  if constexpr (kSplit == 8) {
+    if (args.m <= 8) {
+      if (vectors == 1) return launch.template operator()<8, 1>();
+      return vectors <= 3 ? launch.template operator()<8, 3>() : launch.template operator()<8, 8>();
+    }
+    if (vectors > 3) return cudaErrorNotSupported;
+    // Three CTAs a multiprocessor of an H200.
+    const int64_t tiles = (int64_t{args.n} + 63) / 64 * kSplit, most = 3 * 132;
+    if (tiles * ((args.m + 15) / 16) <= most) {
+      return vectors == 1 ? launch.template operator()<16, 1>() : launch.template operator()<16, 3>();
+    }
+    if (tiles * ((args.m + 31) / 32) <= most) {
+      return vectors == 1 ? launch.template operator()<32, 1>() : launch.template operator()<32, 3>();
+    }
   }
-  if (blocks > 8) return cudaErrorNotSupported;
-  if (args.m <= 8) return launch.template operator()<8, 8>();
-  return args.m <= 16 ? launch.template operator()<16, 8>() : cudaErrorNotSupported;
+  return cudaErrorNotSupported;
 }
 
 template <class Element, int kTileRows, int kSplit, bool kGated>
@@ -729,9 +733,9 @@ cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
       const int vectors = (args.k + kColumnsOfVector - 1) / kColumnsOfVector;
       if constexpr (sizeof(Element) == 1) {
         if (args.m == 1) {
-          if (vectors <= 3) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 3, 0, 1>>(args, stream);
-          if (vectors <= 4) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 4, 0, 1>>(args, stream);
-          return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 8, 0, 2>>(args, stream);
+          if (vectors <= 3) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 3, 1, true>>(args, stream);
+          if (vectors <= 4) return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 4, 1, true>>(args, stream);
+          return Launch<Traits<Element, 8, kTileRows, kSplit, kGated, 8, 2, true>>(args, stream);
         }
       }
       if (vectors <= 3) return Launch<Traits<Element, kMostNormedRows, kTileRows, kSplit, kGated, 3>>(args, stream);

@@ -98,12 +98,14 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
     }
   }
   if (p.codes == nullptr) return;
+  constexpr bool kKeeps = kVectors * kElements <= 32;  // in registers; a longer row is normalized once more
+  float kept[kKeeps ? kVectors : 1][kElements];
   uint32_t most = 0;
 #pragma unroll
   for (int v = 0; v < kVectors; ++v) {
     const int column = (v * kRowThreads + thread) * kElements;
     if (column >= p.columns) break;
-    float h[kElements];
+    float(&h)[kElements] = kept[kKeeps ? v : 0];
     normalized(v, column, h);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[i]));
@@ -114,8 +116,8 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
   for (int v = 0; v < kVectors; ++v) {
     const int column = (v * kRowThreads + thread) * kElements;
     if (column >= p.columns) break;
-    float h[kElements];
-    normalized(v, column, h);
+    float(&h)[kElements] = kept[kKeeps ? v : 0];
+    if constexpr (!kKeeps) normalized(v, column, h);
 #pragma unroll
     for (int i = 0; i < kElements; i += 4) {
       *reinterpret_cast<uint32_t*>(p.codes + row * p.ld_codes + column + i) = PackCodes(h + i, row_scale.factor);
