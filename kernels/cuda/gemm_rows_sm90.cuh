@@ -8,9 +8,9 @@
 // from their shared memory.
 //
 // Where the rows of `a` are normalized first, each CTA does so itself, for its slice: a row is a few kilobytes that lie
-// in the L2 cache, and reading them again is quicker than waiting for one more kernel. So it is with 8-bit codes of rows
-// of bf16, whose scale takes the whole row: the CTAs of a cluster share out the rows and write their codes into each
-// other's shared memory; but a single row each codes for itself.
+// in the L2 cache, and reading them again is quicker than waiting for one more kernel. So it is with 8-bit codes of
+// rows of bf16, whose scale takes the whole row: the CTAs of a cluster share out the rows and write their codes into
+// each other's shared memory; but a single row each codes for itself.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -66,7 +66,8 @@ struct Traits {
   static_assert(!kOneRow || (kInteger && kTileRows == 64 && (kNormed || kCoded)));
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
-  using Narrow = std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, of d unless f32, of rows made
+  using Narrow =
+      std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, of d unless f32, of rows made
 
   static constexpr int kConsumers = kTileRows / 64 * 128;  // threads
   static constexpr int kThreads = kConsumers + 32;
@@ -126,8 +127,8 @@ struct CodesPlace {
   int first_block, blocks;
 };
 
-// Codes of eight columns from `column` on, of a row of this CTA's `a`, to where wgmma reads them: of this CTA, or, where
-// it shares the rows, of the one whose slice they are in.
+// Codes of eight columns from `column` on, of a row of this CTA's `a`, to where wgmma reads them: of this CTA, or,
+// where it shares the rows, of the one whose slice they are in.
 template <class T>
 __device__ __forceinline__ void StoreCodes(const CodesPlace& place, int row, int column, const float (&h)[8],
                                            float factor) {
@@ -167,8 +168,7 @@ __device__ __forceinline__ void StoreScale(const CodesPlace& place, int row, int
 // The greatest magnitudes of bf16 at even and at odd places, and those of a vector: the upper halves of those of f32.
 __device__ __forceinline__ uint32_t MostOfPairs(uint32_t pair, const uint4& v) {
   constexpr uint32_t kNoSigns = 0x7fff7fffu;
-  return __vmaxu2(__vmaxu2(__vmaxu2(pair, v.x & kNoSigns), v.y & kNoSigns),
-                  __vmaxu2(v.z & kNoSigns, v.w & kNoSigns));
+  return __vmaxu2(__vmaxu2(__vmaxu2(pair, v.x & kNoSigns), v.y & kNoSigns), __vmaxu2(v.z & kNoSigns, v.w & kNoSigns));
 }
 __device__ __forceinline__ uint32_t MostOfPair(uint32_t pair) { return max(pair << 16, pair & 0xffff0000u); }
 
@@ -186,9 +186,9 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
 }
 
 // Normalizes the CTA's rows of `a`, a warp one at a time, as NormKernel's warps do (norm.cuh), and keeps blocks
-// [first_block, first_block + blocks) of k, laid out as the copy engine would; or of codes, and their scales, of the rows
-// that are this CTA's to make. Each launch runs it once: it is as long as its instructions take to fetch, so little is
-// unrolled.
+// [first_block, first_block + blocks) of k, laid out as the copy engine would; or of codes, and their scales, of the
+// rows that are this CTA's to make. Each launch runs it once: it is as long as its instructions take to fetch, so
+// little is unrolled.
 template <class T>
 __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, uint32_t rank, const CodesPlace& place) {
   using Element = T::Narrow;
@@ -341,8 +341,8 @@ __device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, uint32_
     const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{row} * p.lda;
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) {
-      packed[r][v] = row < p.m && column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v))
-                                                     : make_uint4(0, 0, 0, 0);
+      packed[r][v] =
+          row < p.m && column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v)) : make_uint4(0, 0, 0, 0);
     }
   }
 #pragma unroll
@@ -378,8 +378,7 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   using Sum = T::Sum;
   extern __shared__ __align__(1024) uint8_t shared[];
   const uint32_t stages = SharedAddress(shared);
-  const uint32_t made =
-      stages + T::kStages * T::kStageBytes;  // blocks of [kRowsA][128 bytes], swizzled as the ring's
+  const uint32_t made = stages + T::kStages * T::kStageBytes;  // blocks of [kRowsA][128 bytes], swizzled as the ring's
   const uint32_t barriers = made + T::kMadeBytes;
   const uint32_t scales = barriers + T::kBarrierBytes;
   const auto full = [&](uint32_t stage) { return barriers + 8 * stage; };

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
   for (int v = 0; v < kVectors; ++v) {
     const int column = (v * kRowThreads + thread) * kElements;
     if (column >= p.columns) break;
-    float(&h)[kElements] = kept[kKeeps ? v : 0];
+    float (&h)[kElements] = kept[kKeeps ? v : 0];
     normalized(v, column, h);
 #pragma unroll
     for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[i]));
@@ -116,7 +116,7 @@ __global__ void __launch_bounds__(kBlockThreads<kRowThreads>) NormKernel(const N
   for (int v = 0; v < kVectors; ++v) {
     const int column = (v * kRowThreads + thread) * kElements;
     if (column >= p.columns) break;
-    float(&h)[kElements] = kept[kKeeps ? v : 0];
+    float (&h)[kElements] = kept[kKeeps ? v : 0];
     if constexpr (!kKeeps) normalized(v, column, h);
 #pragma unroll
     for (int i = 0; i < kElements; i += 4) {

@@ -101,8 +101,8 @@ cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
   if (args.norm.gamma == nullptr) return args.quantize && args.gated ? cudaErrorNotSupported : cudaSuccess;
   if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
   const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns &&
-                     (args.dtype != Dtype::kS8 || args.quantize) &&
-                     Aligned(args.norm.gamma, 16) && Aligned(args.norm.beta, 16);
+                     (args.dtype != Dtype::kS8 || args.quantize) && Aligned(args.norm.gamma, 16) &&
+                     Aligned(args.norm.beta, 16);
   return taken ? cudaSuccess : cudaErrorNotSupported;
 }
 
