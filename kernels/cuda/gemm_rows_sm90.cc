@@ -76,8 +76,8 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
         !FitAtOnce(TilesOf(args, 64) * chosen.split_k)) {
       return cudaErrorNotSupported;
     }
-  } else if (args.quantize && (args.gated || chosen.tile_rows != 64 || chosen.split_k == 1 ||
-                               (args.m <= 8 && !FitAtOnce(TilesOf(args, 64) * chosen.split_k)))) {
+  } else if (args.quantize && (args.m > kMostNormedRows || args.gated || chosen.tile_rows != 64 ||
+                               chosen.split_k == 1 || !FitAtOnce(TilesOf(args, 64) * chosen.split_k))) {
     return cudaErrorNotSupported;
   }
   int device = 0, major = 0;

@@ -134,7 +134,6 @@ __device__ __forceinline__ void StoreCodes(const CodesPlace& place, int row, int
                                            float factor) {
   int block = column / kBlockBytes;
   const int unit = column % kBlockBytes / 16;
-  const uint32_t low = PackCodes(h, factor), high = PackCodes(h + 4, factor);
   const auto within = [&](int in_slice) {
     return place.made + (in_slice * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
   };
@@ -142,12 +141,15 @@ __device__ __forceinline__ void StoreCodes(const CodesPlace& place, int row, int
     // The greatest rank whose first block, k_blocks * rank / kSplit, is not beyond.
     const int rank = ((block + 1) * T::kSplit - 1) / place.k_blocks;
     block -= place.k_blocks * rank / T::kSplit;
-    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(InCluster(within(block), rank)), "r"(low), "r"(high)
+    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(InCluster(within(block), rank)),
+                 "r"(PackCodes(h, factor)), "r"(PackCodes(h + 4, factor))
                  : "memory");
   } else {
     block -= place.first_block;
     if (block < 0 || block >= place.blocks) return;
-    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(within(block)), "r"(low), "r"(high) : "memory");
+    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(within(block)), "r"(PackCodes(h, factor)),
+                 "r"(PackCodes(h + 4, factor))
+                 : "memory");
   }
 }
 
@@ -694,32 +696,21 @@ cudaError_t Launch(const GemmArgs& args, cudaStream_t stream) {
 template <Dtype kDtype>
 cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
-// Codes without a norm: by the rows, of which a CTA has few so that making codes is soon done, and by their length.
+// Codes without a norm, by the length of the rows.
 template <int kSplit>
 cudaError_t LaunchCoded(const GemmArgs& args, cudaStream_t stream) {
-  const auto launch = [&]<int kRowsA, int kRowVectors, bool kOneRow = false>() {
-    return Launch<Traits<int8_t, kRowsA, 64, kSplit, false, 0, kRowVectors, kOneRow>>(args, stream);
+  const auto launch = [&]<int kRowVectors, bool kOneRow = false>() {
+    return Launch<Traits<int8_t, kMostNormedRows, 64, kSplit, false, 0, kRowVectors, kOneRow>>(args, stream);
   };
   const int vectors = (args.k + 128 * 8 - 1) / (128 * 8);
   if (vectors > 8) return cudaErrorNotSupported;
   if (args.m == 1) {
-    if (vectors == 1) return launch.template operator()<8, 1, true>();
-    return vectors <= 3 ? launch.template operator()<8, 3, true>() : launch.template operator()<8, 8, true>();
+    if (vectors == 1) return launch.template operator()<1, true>();
+    return vectors <= 3 ? launch.template operator()<3, true>() : launch.template operator()<8, true>();
   }
   if constexpr (kSplit == 8) {
-    if (args.m <= 8) {
-      if (vectors == 1) return launch.template operator()<8, 1>();
-      return vectors <= 3 ? launch.template operator()<8, 3>() : launch.template operator()<8, 8>();
-    }
-    if (vectors > 3) return cudaErrorNotSupported;
-    // Three CTAs a multiprocessor of an H200.
-    const int64_t tiles = (int64_t{args.n} + 63) / 64 * kSplit, most = 3 * 132;
-    if (tiles * ((args.m + 15) / 16) <= most) {
-      return vectors == 1 ? launch.template operator()<16, 1>() : launch.template operator()<16, 3>();
-    }
-    if (tiles * ((args.m + 31) / 32) <= most) {
-      return vectors == 1 ? launch.template operator()<32, 1>() : launch.template operator()<32, 3>();
-    }
+    if (vectors == 1) return launch.template operator()<1>();
+    return vectors <= 3 ? launch.template operator()<3>() : launch.template operator()<8>();
   }
   return cudaErrorNotSupported;
 }

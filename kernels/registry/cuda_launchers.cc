@@ -357,7 +357,7 @@ absl::StatusOr<CheckedLaunchFn> BindFusedLinearInt8(const cuda::Api& api, const 
     if (norm.has_value()) {
       FF_ASSIGN_OR_RETURN(norm_args, NormArgsOf(*norm, x, Optional(context, 4), Optional(context, 5)));
     }
-    if (x.dtype == DType::kBF16 && (!norm.has_value() || args.m <= cuda::kMostNormedRows)) {
+    if (x.dtype == DType::kBF16 && args.m <= cuda::kMostNormedRows) {
       args.quantize = true;
       args.clip = clip;
       if (norm.has_value()) args.norm = {norm_args.gamma, norm_args.beta, norm_args.epsilon, norm_args.rms};

@@ -98,6 +98,7 @@ cudaError_t RefuseGemmPortable(const GemmArgs& args) {
 cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
   if (cudaError_t error = RefuseOperands(args)) return error;
   if (compute_capability / 10 != 9 || args.dtype == Dtype::kF32) return cudaErrorNotSupported;
+  if (args.quantize && args.m > kMostNormedRows) return cudaErrorNotSupported;
   if (args.norm.gamma == nullptr) return args.quantize && args.gated ? cudaErrorNotSupported : cudaSuccess;
   if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
   const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns &&
