@@ -24,6 +24,11 @@ __device__ __forceinline__ RowScale ScaleOf(uint32_t most, float clip) {
   return {__fdiv_rn(127.0f, a), __fdiv_rn(a, 127.0f)};
 }
 
+// A NaN, as a factor of zero makes of infinity, has the code 0.
+__device__ __forceinline__ int Code(float x, float factor) {
+  return max(-127, min(127, __float2int_rn(__fmul_rn(x, factor))));
+}
+
 // Two codes in the lower half, `above` in the upper one; above 127 they saturate.
 __device__ __forceinline__ uint32_t PackTwo(int first, int second, uint32_t above) {
   uint32_t packed;
@@ -31,7 +36,7 @@ __device__ __forceinline__ uint32_t PackTwo(int first, int second, uint32_t abov
   return packed;
 }
 
-// The codes of four values, the first in the lowest byte. A NaN, as a factor of zero makes of infinity, has the code 0.
+// The same of four values, the first in the lowest byte.
 __device__ __forceinline__ uint32_t PackCodes(const float* x, float factor) {
   int codes[4];
 #pragma unroll
