@@ -61,6 +61,15 @@ def calibrate(
             "codes, a step reads no more.",
         ),
     ] = False,
+    budget: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="Let the layers that cost most for their size stay floats (bfloat16), until those of codes cost this "
+            "much of the perplexity by an estimate on the calibration text.",
+            show_default="codes throughout",
+        ),
+    ] = None,
     context: Annotated[int, typer.Option(help="Tokens that the model sees at once.")] = 512,
     tokens: Annotated[int, typer.Option(help="Tokens to calibrate on, from the text's beginning.", min=2)] = 4096,
     eval_tokens: Annotated[int, typer.Option(help="Tokens to measure on, from its end.", min=2)] = 4096,
@@ -114,12 +123,14 @@ def calibrate(
             smooth=smooth != "off",
             alpha=alpha,
             untie_head=untie_head,
+            budget=None if budget is None else budget / 100,
             context=context,
             sensitivity=sensitivity.value,
         ),
         progress,
     )
-    progress.done(f"{len(result.clips)} layers clip, {len(result.smoothed)} are smoothed; {out}")
+    floats = f", {len(result.kept)} stay floats" if budget is not None else ""
+    progress.done(f"{len(result.clips)} layers clip, {len(result.smoothed)} are smoothed{floats}; {out}")
     figures = json.dumps({"model": model, "data": str(data), "method": method.value, **result.to_json()})
     if report is not None:
         report.write_text(figures + "\n", encoding="utf-8")

@@ -50,6 +50,8 @@ def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
         "0.5",
         "--sensitivity",
         "perplexity",
+        "--budget",
+        "0.0001",
         "--report",
         "report.json",
     )
@@ -65,10 +67,15 @@ def test_calibrated_model_is_a_checkpoint_whose_graph_has_the_clips(home):
     assert re.search(r"fp32 \d+\.\d{4}, int8 \d+\.\d{4} \([+-]\d+\.\d\d%\)$", lines[-1])
     assert "calibrating" in said and "9 layers clip, 6 are smoothed" in said
 
+    assert report["kept"] and "stay floats" in said
     run(home, "export_fx_graph", "--model", "int8", "--out", "graph.json")
+    metadata = json.loads((home / "graph.json").read_text())["metadata"]
+    assert {name for name in metadata if name.startswith("precision.")} == {f"precision.{n}" for n in report["kept"]}
     ir = core().import_graph((home / "graph.json").read_text())
     ir = core().run_passes(ir, ["quantize-int8"], {"quantize": "int8"})
-    assert {float(clip) for clip in re.findall(r"fused_linear\(.*\{clip = ([^}]+)\}", ir)} == set(clips.values())
+    assert {float(clip) for clip in re.findall(r"fused_linear\(.*\{clip = ([^}]+)\}", ir)} == {
+        clip for name, clip in clips.items() if name not in report["kept"]
+    }
     run(home, "export_checkpoint", "--model", "int8", "--out", "int8.ff", "--dtype", "float32")
 
 

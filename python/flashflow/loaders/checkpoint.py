@@ -1,14 +1,15 @@
 """FlashFlow's own checkpoints: a folder of config.json (with "architecture"), model.safetensors and tokenizer.json.
 
 A model that was trained or calibrated for int8 also has, for a layer with the weight X.weight, X.input_clip.ratio and
-X.input_clip.max_abs, f32 [1] each: their product is where the layer clips its input, 0 being nowhere.
+X.input_clip.max_abs, f32 [1] each: their product is where the layer clips its input, 0 being nowhere. Weights that stay
+floats in an int8 engine are named in config.json, "float_weights".
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,10 @@ def load_checkpoint(folder: Path) -> LoadedModel:
     metadata = fields.get("metadata", {})
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise DataLossError(f"{folder / 'config.json'}: metadata must be an object of texts", op="metadata")
+    float_weights = fields.get("float_weights", [])
+    matrices = {name for name, shape in config.weight_shapes().items() if len(shape) == 2}
+    if not isinstance(float_weights, list) or not all(isinstance(n, str) and n in matrices for n in float_weights):
+        raise DataLossError(f"{folder / 'config.json'}: float_weights must name weights of layers", op="float_weights")
     return LoadedModel(
         name=folder.resolve().name,
         config=config,
@@ -60,6 +65,7 @@ def load_checkpoint(folder: Path) -> LoadedModel:
         generation=GenerationInfo.from_dict(generation),
         metadata=metadata,
         clips=_read_clips({name: tensors[name] for name in sorted(of_clips & set(tensors))}, folder),
+        float_weights=float_weights,
     )
 
 
@@ -97,12 +103,14 @@ def save_checkpoint(
     tokenizer_json: bytes | None = None,
     generation: GenerationInfo | None = None,
     metadata: Mapping[str, str] | None = None,
+    float_weights: Sequence[str] = (),
 ) -> None:
     """Writes what load_checkpoint reads. Each file is replaced whole, so that a reader never sees half of one.
 
     Args:
       state_dict: the module's: config.weight_shapes(), and where it was prepared for int8 its clips.
       metadata: facts to keep with the model, such as its license.
+      float_weights: as of LoadedModel.
     """
     from safetensors.torch import save_file
 
@@ -124,6 +132,8 @@ def save_checkpoint(
     fields["generation"] = (generation or GenerationInfo()).to_dict()
     if metadata:
         fields["metadata"] = dict(sorted(metadata.items()))
+    if float_weights:
+        fields["float_weights"] = sorted(float_weights)
     _replace(folder / "config.json", json.dumps(fields, indent=2).encode("utf-8") + b"\n")
 
 

@@ -94,8 +94,9 @@ def clips_of_state(**changes):
 
 
 def test_clips_and_metadata_round_trip(tmp_path):
-    save_checkpoint(tmp_path, CONFIG, clips_of_state(), metadata={"license": "mine"})
+    save_checkpoint(tmp_path, CONFIG, clips_of_state(), metadata={"license": "mine"}, float_weights=["wte.weight"])
     loaded = load_checkpoint(tmp_path)
+    assert loaded.float_weights == ["wte.weight"] and loaded.graph_metadata()["precision.wte.weight"] == "float"
     assert loaded.clips == {"wte.weight": 1.5, "blocks.0.mlp.up_proj.weight": torch.tensor(0.1).item()}
     assert loaded.graph_metadata()["clip.wte.weight"] == 1.5
     assert loaded.metadata == {"license": "mine"} and set(loaded.weights) == set(CONFIG.weight_shapes())
@@ -126,3 +127,12 @@ def test_damaged_clips_are_named(tmp_path, name, value, message):
 def test_clips_of_what_is_no_layer_are_refused(tmp_path):
     with pytest.raises(InvalidArgumentError, match="disagree"):
         save_checkpoint(tmp_path, CONFIG, clips_of_state(**{"norm.input_clip.ratio": torch.ones(1)}))
+
+
+@pytest.mark.parametrize("names", ["wte.weight", [1], ["norm.weight"], ["other.weight"]])
+def test_float_weights_that_are_no_weights_of_layers_are_refused(tmp_path, names):
+    save_checkpoint(tmp_path, CONFIG, clips_of_state())
+    fields = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**fields, "float_weights": names}))
+    with pytest.raises(DataLossError, match="float_weights must name weights of layers"):
+        load_checkpoint(tmp_path)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,7 @@ class LoadedModel:
       metadata: facts to keep with an engine, such as the license.
       clips: where an int8 layer clips its input, by the layer's weight: what calibration or training found. Above 0;
         a layer without one does not clip.
+      float_weights: what stays floats in an int8 engine: what calibration found to cost most as codes.
     """
 
     name: str
@@ -73,6 +74,7 @@ class LoadedModel:
     generation: GenerationInfo = field(default_factory=GenerationInfo)
     metadata: Mapping[str, str] = field(default_factory=dict)
     clips: Mapping[str, float] = field(default_factory=dict)
+    float_weights: Sequence[str] = ()
 
     @property
     def learned_in_int8(self) -> bool:
@@ -84,9 +86,10 @@ class LoadedModel:
         """Whether it was trained or calibrated for int8."""
         return self.learned_in_int8 or self.metadata.get(CALIBRATED_PRECISION) == "int8" or bool(self.clips)
 
-    def graph_metadata(self) -> dict[str, float]:
-        """What the compiler reads of the clips: metadata of the exported graph."""
-        return {f"clip.{name}": clip for name, clip in sorted(self.clips.items())}
+    def graph_metadata(self) -> dict[str, float | str]:
+        """What the compiler reads of clips and of weights that stay floats: metadata of the exported graph."""
+        clips = {f"clip.{name}": clip for name, clip in sorted(self.clips.items())}
+        return {**clips, **{f"precision.{name}": "float" for name in sorted(self.float_weights)}}
 
     def engine_config(self) -> dict[str, Any]:
         """The `ff.config` section of an engine; GenerationInfo.from_dict reads its part back."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,18 @@ from flashflow.models.build import build_model
 from flashflow.quantization.calibration import (
     Sensitivity,
     calibrate,
+    divergence_sensitivity,
+    keep_within,
     loss_sensitivity,
     observe_inputs,
     output_sensitivity,
 )
-from flashflow.quantization.qat import kept_codes, prepare_qat, set_quantized
+from flashflow.quantization.qat import kept_codes, prepare_qat, quantized_modules, set_quantized
 from flashflow.quantization.smoothing import smooth
 
 __all__ = ["Calibration", "CalibrationOptions", "calibrate_model", "sensitivity_table", "with_untied_head"]
+
+_BUDGET_TOKENS = 256  # of the calibration text; each group of layers takes a pass over them
 
 Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
 
@@ -44,6 +49,8 @@ class CalibrationOptions:
         smooth: moves outliers of activations into weights.
         alpha: of smoothing, 0 to 1; None looks for the best of each input.
         untie_head: gives a tied head weights of its own, which can be smoothed.
+        budget: the growth of perplexity, 0.005 being half a percent, that layers of codes may cost by an estimate on
+            the calibration text; those that cost most for their size stay floats. None codes all.
         context: tokens that the model sees at once.
         sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
             as well, a whole evaluation for each layer.
@@ -54,6 +61,7 @@ class CalibrationOptions:
     smooth: bool = True
     alpha: float | None = None
     untie_head: bool = False
+    budget: float | None = None
     context: int = 512
     sensitivity: str = "output"
 
@@ -66,7 +74,8 @@ class Calibration:
         clips: by weight, of the layers that clip.
         smoothed: weights that took over outliers of their input.
         fp32: on the held-out text, before.
-        int8: after, all layers and the token table being codes.
+        int8: after, all layers and the token table being codes, but for `kept`.
+        kept: weights that stay floats.
         sensitivity: a row for the layers of each input, the largest first; empty where it was not asked for.
     """
 
@@ -75,6 +84,7 @@ class Calibration:
     fp32: Perplexity
     int8: Perplexity
     sensitivity: list[Sensitivity]
+    kept: list[str]
 
     @property
     def growth(self) -> float:
@@ -115,6 +125,8 @@ def calibrate_model(
         raise InvalidArgumentError(
             f"--context is {context}: expected 2..{loaded.config.context_length}", op="--context"
         )
+    if options.budget is not None and not 0 <= options.budget < 1:
+        raise InvalidArgumentError(f"--budget is {100 * options.budget:g}: expected 0 to below 100", op="--budget")
     batches = [
         torch.tensor(calibration_ids[first : first + context])[None]
         for first in range(0, len(calibration_ids), context)
@@ -139,7 +151,15 @@ def calibrate_model(
         inputs = observe_inputs(model, batches, of("observing inputs"))
         smoothed = smooth(model, inputs, options.alpha, of("smoothing"))
     clips = calibrate(model, batches, options.method, percent=options.percent, progress=of("calibrating"))
+    kept: list[str] = []
+    if options.budget is not None:
+        with kept_codes(model):
+            costs = divergence_sensitivity(model, batches[0][:, :_BUDGET_TOKENS], of("measuring what each layer costs"))
+        sizes = {name: module.weight.numel() for name, module in quantized_modules(model).items()}
+        kept = keep_within(costs, sizes, math.log1p(options.budget))
     set_quantized(model, True)
+    for name in kept:
+        quantized_modules(model)[name].quantized = False
     sensitivity: list[Sensitivity] = []
     with kept_codes(model):
         int8 = measure("measuring int8")
@@ -153,8 +173,8 @@ def calibrate_model(
             sensitivity = loss_sensitivity(model, sensitivity, loss, of("measuring each layer's loss"))
     report("writing", None)
     metadata = {**loaded.metadata, CALIBRATED_PRECISION: "int8"}
-    save_checkpoint(out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, metadata)
-    return Calibration(clips, smoothed, fp32, int8, sensitivity)
+    save_checkpoint(out, loaded.config, model.state_dict(), loaded.tokenizer_json, loaded.generation, metadata, kept)
+    return Calibration(clips, smoothed, fp32, int8, sensitivity, kept)
 
 
 def with_untied_head(loaded: LoadedModel) -> LoadedModel:

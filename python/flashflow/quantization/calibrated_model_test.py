@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from flashflow.errors import UnsupportedError
+from flashflow.errors import InvalidArgumentError, UnsupportedError
 from flashflow.evaluation.perplexity import EncodedText
 from flashflow.loaders.checkpoint import load_checkpoint, save_checkpoint
 from flashflow.loaders.torch_weights import read_tensors
@@ -47,6 +47,17 @@ def test_an_untied_head_is_smoothed_and_the_function_stays(tmp_path):
     assert np.abs(logits(tmp_path / "int8") - expected).max() < 1e-4 * np.abs(expected).max()
     assert result.fp32.perplexity == pytest.approx(run(loaded, tmp_path / "tied").fp32.perplexity)
     assert load_checkpoint(tmp_path / "tied").config == TIED
+
+
+def test_a_budget_keeps_floats_and_less_is_lost(tmp_path):
+    loaded = model_of(TIED, tmp_path / "float")
+    assert run(loaded, tmp_path / "codes", budget=0.9).kept == []
+    result = run(loaded, tmp_path / "floats", budget=0.0)
+    kept = load_checkpoint(tmp_path / "floats").float_weights
+    assert set(kept) == set(result.kept) and len(kept) >= 10
+    assert abs(result.growth) < abs(run(loaded, tmp_path / "int8").growth)
+    with pytest.raises(InvalidArgumentError, match="--budget is -1"):
+        run(loaded, tmp_path / "bad", budget=-0.01)
 
 
 @pytest.mark.parametrize("config", [GptSmallConfig(**SHAPE), LlamaConfig(**SHAPE, n_kv_heads=2, head_dim=8)])

@@ -11,7 +11,10 @@ from flashflow.models.build import build_model
 from flashflow.models.config import Gpt2Config, GptSmallConfig, LlamaConfig
 from flashflow.quantization.calibration import (
     METHODS,
+    Sensitivity,
     calibrate,
+    divergence_sensitivity,
+    keep_within,
     loss_sensitivity,
     observe_inputs,
     output_sensitivity,
@@ -189,3 +192,42 @@ def test_what_is_wrong_is_said():
         model.norm.weight[0] = math.inf
     with pytest.raises(FailedPreconditionError, match=r"the input of wte\.weight is not finite"):
         calibrate(model, batches(), "min-max")
+
+
+def test_divergences_name_the_bad_layer_and_add_up():
+    """The sum over groups is that of all at once, up to the third that small models' layers act on each other."""
+    model, ids = make(), batches(1)[0]
+    model.blocks[1].mlp.up_proj.input_clip.max_abs.fill_(0.2)
+    found = divergence_sensitivity(model, ids)
+    assert len(found) == 9 and found[0].weights == ("blocks.1.mlp.up_proj.weight",)
+    assert all(one.nats_per_token >= 0 for one in found)
+    positions = torch.arange(ids.shape[1]).expand_as(ids)
+    with torch.no_grad():
+        coded = model(ids, positions).log_softmax(-1)
+        set_quantized(model, False)
+        exact = model(ids, positions).log_softmax(-1)
+    divergence = (exact.exp() * (exact - coded)).sum(-1).mean().item()
+    assert divergence == pytest.approx(sum(one.nats_per_token for one in found), rel=1 / 3)
+    assert found[0].clip == pytest.approx(0.2) and found[0].nats_per_token > 10 * found[1].nats_per_token
+
+
+def test_the_layers_are_left_as_they_were():
+    model, ids = make(), batches(1)[0]
+    module = quantized_modules(model)["blocks.0.mlp.up_proj.weight"]
+    module.quantized = False
+    divergence_sensitivity(model, ids)
+    assert not module.quantized and sum(m.quantized for m in quantized_modules(model).values()) == 8
+
+
+def test_what_costs_most_for_its_size_is_kept():
+    found = [
+        Sensitivity(("a",), None, 0.0, 0.5),
+        Sensitivity(("q", "k", "v"), None, 0.0, 0.3),
+        Sensitivity(("b",), None, 0.0, 0.1),
+        Sensitivity(("c",), None, 0.0, -0.01),
+    ]
+    sizes = {"a": 100, "q": 4, "k": 2, "v": 2, "b": 50, "c": 1}
+    assert keep_within(found, sizes, 0.95) == []
+    assert keep_within(found, sizes, 0.6001) == ["q", "k", "v"]
+    assert keep_within(found, sizes, 0.15) == ["q", "k", "v", "a"]
+    assert keep_within(found, sizes, 0.0) == ["q", "k", "v", "a", "b"]

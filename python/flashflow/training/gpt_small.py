@@ -56,8 +56,9 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
                 op="--save-dir",
                 hint="go on with --resume, or name another folder",
             )
+        text = read_text(data)
         make_output_folder(save_dir, "--save-dir")
-        tokenizer, tokens = _tokenize(data, save_dir, model_config.vocab_size, resume)
+        tokenizer, tokens = _tokenize(data, text, save_dir, model_config.vocab_size, resume)
     dataset = Dataset.split(tokens, config.seq_len)
     torch.manual_seed(config.seed)
     model = GptSmall(model_config)
@@ -78,9 +79,8 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
     return trainer
 
 
-def _tokenize(data: Path, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
+def _tokenize(data: Path, text: str, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
     """GPT-2's tokenizer for models with its vocabulary, one trained on the text for smaller ones; and the tokens."""
-    text = read_text(data)
     cache = save_dir / "tokens"
     saved = newest_checkpoint(save_dir) / "tokenizer.json" if resume else None
     if vocab_size == VOCAB_SIZE:

@@ -131,3 +131,10 @@ def test_damaged_weights_of_a_checkpoint_are_refused(data, tmp_path):
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(DataLossError, match="model.safetensors"):
         make_trainer(data, tmp_path, CONFIG, resume=True)
+
+
+def test_data_that_cannot_be_read_leaves_no_folder(tmp_path):
+    (tmp_path / "bad.txt").write_bytes(b"abc \xff")
+    with pytest.raises(InvalidArgumentError, match="not UTF-8"):
+        make_trainer(tmp_path / "bad.txt", tmp_path / "run", CONFIG, resume=False)
+    assert not (tmp_path / "run").exists()
