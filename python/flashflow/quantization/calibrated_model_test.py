@@ -39,7 +39,7 @@ def test_an_untied_head_is_smoothed_and_the_function_stays(tmp_path):
     loaded = model_of(TIED, tmp_path / "float")
     result = run(loaded, tmp_path / "int8", untie_head=True, alpha=0.5)
     found = load_checkpoint(tmp_path / "int8")
-    assert not found.config.tied_head and found.metadata == {"license": "free"}
+    assert not found.config.tied_head and found.metadata == {"license": "free", "calibrated_precision": "int8"}
     assert "head.weight" in result.smoothed and found.clips == result.clips
     table, head = found.weights["embed.weight"].read(), found.weights["head.weight"].read()
     assert np.array_equal(table, loaded.weights["embed.weight"].read()) and not np.allclose(table, head)
