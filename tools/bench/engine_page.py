@@ -18,7 +18,8 @@ _PAGE = """# Performance of whole models on a GPU
 
 Rendered from the report of one run:
 `./bazelw run //tools:bench -- --suite decode,prefill --from-json REPORT --markdown PAGE`.
-[howto/profile_a_kernel.md](howto/profile_a_kernel.md) says how to make such a run.
+[howto/profile_a_kernel.md](howto/profile_a_kernel.md) says how to make such a run, [kernels_log.md](kernels_log.md)
+("Whole models", "int8 on CUDA") what a step is made of and what limits it.
 
 {machine}
 
