@@ -34,16 +34,24 @@ bool IsTransposedForLayers(const Node& node) {
   return node.op() == Op::kTranspose && analysis::AsLoadedWeight(*node.result()).has_value();
 }
 
+// Whether the metadata keep a weight of an int8 model in floats.
+bool StaysFloat(const ir::Graph& graph, const Value* weight) {
+  const auto it = graph.metadata().find(absl::StrCat("precision.", weight->name()));
+  const auto* precision = it == graph.metadata().end() ? nullptr : std::get_if<std::string>(&it->second);
+  return precision != nullptr && *precision == "float";
+}
+
 // Why a weight that a product or a lookup streams stays as it is; empty if it is narrowed; nullopt if it is not of the
 // kind.
 std::optional<std::string> ReasonAgainst(const ir::Graph& graph, const Value* weight, bool quantize) {
+  const bool coded = quantize && !StaysFloat(graph, weight);
   if (weight->tensor().dtype != DType::kF32 || weight->tensor().shape.size() != 2) return std::nullopt;
   bool streamed = false;
   std::string reason;
   for (const ir::Use& use : weight->uses()) {
     const bool product = IsTransposedForLayers(*use.node) || (use.node->op() == Op::kLinear && use.operand_index == 1);
     const bool table = IsTokenLookup(*use.node) && use.operand_index == 0;
-    if ((product || table) && quantize) return std::nullopt;  // codes are made of what is stored
+    if ((product || table) && coded) return std::nullopt;  // codes are made of what is stored
     if (product || table) {
       streamed = true;
     } else {

@@ -1,8 +1,9 @@
 // narrow-weights: stores what a step streams in the chosen dtype. Option `dtype`, else the graph's metadata `dtype`,
 // else f32. With bf16, weights of products and token embedding tables become bf16, and so does the KV cache;
 // activations, norms and biases stay f32. Position tables stay f32 too: a step reads one row of them a token, and the
-// angles of rotary embeddings would lose bits that they need. Notes the choice in the metadata. With the option
-// `kv_dtype` = int8 the KV cache is of codes, whatever the weights are.
+// angles of rotary embeddings would lose bits that they need. With the option `quantize`, weights stay as codes are to
+// be made of them, but for those of metadata `precision.<weight>` = "float". Notes the choice in the metadata. With the
+// option `kv_dtype` = int8 the KV cache is of codes, whatever the weights are.
 //
 //   weight %1 "wte" : f32[256, 32]                           weight %1 "wte" : bf16[256, 32]
 //   %2 = embedding(%1, %0) {dtype = f32} : f32[T, 32]   =>   %2 = embedding(%1, %0) {dtype = f32} : f32[T, 32]

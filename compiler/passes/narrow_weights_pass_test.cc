@@ -54,6 +54,18 @@ TEST(NarrowWeightsPassTest, NarrowsWhatAStepStreams) {
   EXPECT_TRUE(CheckPass<NarrowWeightsPass>(kGraph, {.dtype = "bf16"}));
 }
 
+// Codes are made of what is stored, but for weights that the metadata keep in floats.
+TEST(NarrowWeightsPassTest, LeavesWhatBecomesCodes) {
+  const std::string graph =
+      absl::StrReplaceAll(kGraph, {{"symbol T [1, 8]",
+                                    "symbol T [1, 8]\n      metadata \"precision.proj\" = \"float\"\n      metadata "
+                                    "precision.wte = \"int8\""}});
+  const PassRun run = RunPasses(MakePassList<NarrowWeightsPass>(), graph, {.dtype = "bf16", .quantize = "int8"});
+  ASSERT_EQ(run.error, "");
+  EXPECT_THAT(run.after, ::testing::HasSubstr("\"wte\" : f32[32, 16]"));
+  EXPECT_THAT(run.after, ::testing::HasSubstr("\"proj\" : bf16[16, 16]"));
+}
+
 // The cache alone where only it is asked for; besides what the dtype narrows where that is too.
 TEST(NarrowWeightsPassTest, CodesTheCache) {
   for (const char* dtype : {"f32", "bf16"}) {

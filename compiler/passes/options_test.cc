@@ -29,7 +29,7 @@ TEST(OptionsTest, SetsByName) {
 TEST(OptionsTest, RefusesByName) {
   CompileOptions options;
   EXPECT_THAT(Message(SetOption("pagesize", int64_t{32}, &options)),
-              HasSubstr("unknown option \"pagesize\"; known: dtype, quantize, activation_dtype"));
+              HasSubstr("unknown option \"pagesize\"; known: dtype, quantize, kv_dtype, activation_dtype"));
   EXPECT_THAT(Message(SetOption("page_size", int64_t{0}, &options)), HasSubstr("page_size: expected 1 to 1024, got 0"));
   EXPECT_THAT(Message(SetOption("page_size", std::string("32"), &options)), HasSubstr("expected an int, got \"32\""));
   EXPECT_THAT(Message(SetOption("dtype", int64_t{1}, &options)), HasSubstr("expected a string, got 1"));
