@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
+from flashflow.cli.two_texts import two_texts
 from flashflow.cli.verb import MODEL_HELP, DebugOption, Device, DeviceOption, JsonOption, ThreadsOption, verb
-from flashflow.errors import InvalidArgumentError, UnsupportedError
+from flashflow.errors import InvalidArgumentError
 from flashflow.output_folder import make_output_folder
 
 
@@ -103,7 +104,7 @@ def build(
     progress = ProgressLine()
     progress(f"loading {model}")
     from flashflow.engine_builder import build_engine
-    from flashflow.evaluation.perplexity import EncodedText, read_text_file
+    from flashflow.evaluation.perplexity import read_text_file
     from flashflow.loaders.resolve import resolve
     from flashflow.quantization.auto_precision import (
         FLOAT,
@@ -113,15 +114,14 @@ def build(
         build_float_engine,
     )
     from flashflow.quantization.precision import explain as explain_choices
-    from flashflow.tokenizers.tokenizer import Tokenizer
 
-    text = read_text_file(data) if automatic and data is not None else ""
+    text = "" if data is None else read_text_file(data)
     source = resolve(model)
     if source.kind == "engine":
         raise InvalidArgumentError(f"{model} is an engine: its precision is part of it", op="--model")
     loaded = source.load()
     make_output_folder(out.parent, "--out")
-    if not automatic:
+    if not automatic or data is None:
         in_int8 = precision is PrecisionName.INT8 or (precision is PrecisionName.AS_TRAINED and loaded.made_for_int8)
         if in_int8:
             build_engine(loaded, out, "int8", progress)
@@ -130,24 +130,14 @@ def build(
         progress.done(f"{'int8' if in_int8 else FLOAT}, {out.stat().st_size / 1e6:.1f} MB")
         typer.echo(json.dumps({"engine": str(out), "dtype": "int8" if in_int8 else FLOAT}) if json_output else out)
         return
-    if loaded.tokenizer_json is None:
-        raise UnsupportedError(f"{model} has no tokenizer, and its text cannot be read", op="--model")
-    tokenizer = Tokenizer(loaded.tokenizer_json, loaded.generation, loaded.config.vocab_size)
-    ids = tokenizer.encode(text)
-    if len(ids) < tokens + eval_tokens:
-        raise InvalidArgumentError(
-            f"{data} has {len(ids)} tokens: {tokens} and {eval_tokens} to measure on are more",
-            op="--data",
-            hint="give a longer text, or a smaller --tokens and --eval-tokens",
-        )
-    held_out = ids[-eval_tokens:]
+    calibration_ids, held_out = two_texts(loaded, text, data, tokens, eval_tokens)
     longest = loaded.config.context_length
     prompt_tokens = min(512, longest - NEW_TOKENS) if prompt_len is None else prompt_len
     result = build_auto_engine(
         loaded,
         out,
-        ids[:tokens],
-        EncodedText(held_out, len(held_out), len(tokenizer.decode(held_out).encode("utf-8"))),
+        calibration_ids,
+        held_out,
         PrecisionOptions(
             device=device.value,
             threads=threads,

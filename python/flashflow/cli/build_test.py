@@ -73,7 +73,7 @@ def test_other_precisions_measure_nothing(home, words, dtype):
         (("--model", "model", "--out", "m.ff", "--explain"), "--precision as-trained measures nothing to explain"),
         (
             ("--model", "model", "--out", "m.ff", "--precision", "auto", "--data", "text.txt"),
-            "tokens: 4096 and 4096 to measure on are more",
+            "tokens: 4096 to calibrate on and 4096 to measure on are more",
         ),
     ],
 )

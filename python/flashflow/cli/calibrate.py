@@ -10,8 +10,9 @@ from typing import Annotated
 import typer
 
 from flashflow.cli.console import ProgressLine
+from flashflow.cli.two_texts import two_texts
 from flashflow.cli.verb import MODEL_HELP, DebugOption, JsonOption, verb
-from flashflow.errors import InvalidArgumentError, UnsupportedError
+from flashflow.errors import InvalidArgumentError
 from flashflow.output_folder import make_output_folder
 
 
@@ -87,10 +88,9 @@ def calibrate(
 
     DIR is a model then: export-checkpoint --model DIR --dtype int8 makes its engine.
     """
-    from flashflow.evaluation.perplexity import EncodedText, read_text_file
+    from flashflow.evaluation.perplexity import read_text_file
     from flashflow.loaders.resolve import resolve
     from flashflow.quantization.calibrated_model import CalibrationOptions, calibrate_model, sensitivity_table
-    from flashflow.tokenizers.tokenizer import Tokenizer
 
     alpha = _alpha(smooth)
     text = read_text_file(data)
@@ -100,22 +100,12 @@ def calibrate(
     if source.kind == "engine":
         raise InvalidArgumentError(f"{model} is an engine: its weights are compiled already", op="--model")
     loaded = source.load()
-    if loaded.tokenizer_json is None:
-        raise UnsupportedError(f"{model} has no tokenizer, and its text cannot be read", op="--model")
-    tokenizer = Tokenizer(loaded.tokenizer_json, loaded.generation, loaded.config.vocab_size)
-    ids = tokenizer.encode(text)
-    if len(ids) < tokens + eval_tokens:
-        raise InvalidArgumentError(
-            f"{data} has {len(ids)} tokens: {tokens} to calibrate on and {eval_tokens} to measure on are more",
-            op="--data",
-            hint="give a longer text, or a smaller --tokens and --eval-tokens",
-        )
-    held_out = ids[-eval_tokens:]
+    calibration_ids, held_out = two_texts(loaded, text, data, tokens, eval_tokens)
     make_output_folder(out, "--out")
     result = calibrate_model(
         loaded,
-        ids[:tokens],
-        EncodedText(held_out, len(held_out), len(tokenizer.decode(held_out).encode("utf-8"))),
+        calibration_ids,
+        held_out,
         out,
         CalibrationOptions(
             method=method.value,
