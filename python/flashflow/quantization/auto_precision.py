@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
+from flashflow.core import core
 from flashflow.engine_builder import build_engine
 from flashflow.errors import InvalidArgumentError
 from flashflow.evaluation.latency import measure_latency
@@ -126,6 +127,7 @@ def build_auto_engine(
         FailedPreconditionError: the device is not there.
     """
     _check(loaded, options)
+    core().check_device(options.device, options.threads or 0)  # before engines that it could not open
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".flashflow-build-") as folder:
         engines = _Engines(loaded, Path(folder), options, report)
         return _choose(engines, loaded, path, calibration_ids, held_out, options, report)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from flashflow.errors import InvalidArgumentError
+from flashflow.errors import FlashFlowError, InvalidArgumentError
 from flashflow.evaluation.perplexity import EncodedText, text_perplexity
 from flashflow.llm import LLM
 from flashflow.loaders.checkpoint import load_checkpoint
@@ -132,6 +132,14 @@ def test_what_learned_in_int8_falls_back_to_what_its_codes_stand_for(loaded, tim
     assert tensors(tmp_path / "f.ff")[name].equal(fallback)
     build_float_engine(loaded, tmp_path / "g.ff", "float32", silent)
     assert tensors(tmp_path / "g.ff")[name].tolist() == weight.tolist()
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_built(loaded, tmp_path):
+    stages = []
+    options = dataclasses.replace(OPTIONS, device="cuda:99")
+    with pytest.raises(FlashFlowError, match="cuda"):
+        build_auto_engine(loaded, tmp_path / "m.ff", IDS, HELD_OUT, options, lambda *stage: stages.append(stage))
+    assert not stages
 
 
 @pytest.mark.parametrize(
