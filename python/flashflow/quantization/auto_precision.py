@@ -29,7 +29,7 @@ from flashflow.quantization.calibrated_model import logits_of
 from flashflow.quantization.calibration import output_sensitivity
 from flashflow.quantization.int8_contract import dequantize, quantize_rows
 from flashflow.quantization.precision import LayerChoice, choose_layers, pair_layers
-from flashflow.quantization.qat import kept_codes, prepare_qat, set_quantized
+from flashflow.quantization.qat import QatEmbedding, QatLinear, kept_codes, prepare_qat, set_quantized
 from flashflow.roofline import RooflineRow
 
 __all__ = ["Precision", "PrecisionOptions", "build_auto_engine", "build_float_engine"]
@@ -100,8 +100,7 @@ class Precision:
 
 def build_float_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) -> None:
     """Builds an engine without codes; of a model that learned with int8's rounding, of what its codes stand for."""
-    names = [name for name, weight in loaded.weights.items() if len(weight.shape) == 2]
-    build_engine(_with_fallback(loaded, names), path, dtype, report)
+    build_engine(_with_fallback(loaded, _coded_weights(loaded)), path, dtype, report)
 
 
 def build_auto_engine(
@@ -190,6 +189,12 @@ def _check(loaded: LoadedModel, options: PrecisionOptions) -> None:
         raise InvalidArgumentError(
             f"--perplexity-budget is {100 * options.budget:g}%: expected 0 to 100", op="--perplexity-budget"
         )
+
+
+def _coded_weights(loaded: LoadedModel) -> set[str]:
+    """What int8 training rounds: weights of layers and the token table, and no other matrix."""
+    modules = prepare_qat(build_model(loaded.config)).named_modules()
+    return {f"{name}.weight" for name, module in modules if isinstance(module, QatLinear | QatEmbedding)}
 
 
 def _with_fallback(loaded: LoadedModel, names: Collection[str]) -> LoadedModel:

@@ -130,6 +130,8 @@ def test_what_learned_in_int8_falls_back_to_what_its_codes_stand_for(loaded, tim
     assert tensors(tmp_path / "m.ff")[name].equal(fallback.to(torch.bfloat16)), "beside codes, floats are bfloat16"
     build_float_engine(learned, tmp_path / "f.ff", "float32", silent)
     assert tensors(tmp_path / "f.ff")[name].equal(fallback)
+    positions = torch.from_numpy(loaded.weights["wpe.weight"].read())
+    assert tensors(tmp_path / "f.ff")["wpe.weight"].equal(positions), "no codes stand for positions"
     build_float_engine(loaded, tmp_path / "g.ff", "float32", silent)
     assert tensors(tmp_path / "g.ff")[name].tolist() == weight.tolist()
 
