@@ -6,6 +6,7 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/quantize_row.cuh"
 #include "kernels/cuda/rotate.cuh"
+#include "kernels/cuda/row_of.cuh"
 
 namespace flashflow::cuda {
 namespace {
@@ -13,17 +14,6 @@ namespace {
 constexpr int kWarps = 4;
 constexpr int kMaxHeadDim = 256;
 constexpr int kSteps = kMaxHeadDim / 2 / 32;  // channels of the first half that a lane may have
-
-// The row that owns the token. With one token a row, the usual step, it is the first guess.
-__device__ __forceinline__ int RowOf(const PagedRows& rows, int token) {
-  if (token < rows.rows && rows.row_start[token] <= token && token < rows.row_start[token + 1]) return token;
-  int low = 0, high = rows.rows;  // row_start[low] <= token < row_start[high]
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (rows.row_start[middle] <= token ? low : high) = middle;
-  }
-  return low;
-}
 
 template <class E, class Angle>
 __global__ void __launch_bounds__(32 * kWarps) Int8AppendKernel(const __grid_constant__ Int8AppendArgs args) {

@@ -5,22 +5,12 @@
 #include "kernels/cuda/launch.cuh"
 #include "kernels/cuda/rope_append.h"
 #include "kernels/cuda/rotate.cuh"
+#include "kernels/cuda/row_of.cuh"
 
 namespace flashflow::cuda {
 namespace {
 
 constexpr int kThreads = 128;
-
-// The row that owns the token. With one token a row, the usual step, it is the first guess.
-__device__ __forceinline__ int RowOf(const PagedRows& rows, int token) {
-  if (token < rows.rows && rows.row_start[token] <= token && token < rows.row_start[token + 1]) return token;
-  int low = 0, high = rows.rows;  // row_start[low] <= token < row_start[high]
-  while (high - low > 1) {
-    const int middle = (low + high) / 2;
-    (rows.row_start[middle] <= token ? low : high) = middle;
-  }
-  return low;
-}
 
 // A thread has kCount channels of the first half of a head, and those that they are turned with.
 template <class E, class Angle, int kCount>
