@@ -95,6 +95,12 @@ class World:
             dist.barrier()
 
 
+# The groups that this process has left. The one who lets go of a group last joins its threads, and they may need the GIL
+# to free the last tensors that they have moved: Python lets go without the GIL, but DDP's reducer with it, and would
+# wait forever. So it is never the last.
+_left_groups: list[dist.ProcessGroup] = []
+
+
 @contextlib.contextmanager
 def joined_processes(device: str) -> Iterator[World]:
     """The processes that torchrun started; a process that it did not start is alone.
@@ -114,6 +120,7 @@ def joined_processes(device: str) -> Iterator[World]:
         dist.init_process_group("gloo")
     yield world
     # Not after an error: the others may be waiting in a collective, and torchrun ends them.
+    _left_groups.append(dist.distributed_c10d._get_default_group())
     dist.destroy_process_group()
 
 

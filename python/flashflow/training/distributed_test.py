@@ -1,5 +1,6 @@
 """Two processes, started as users start them, compute what one does with batches of twice the size."""
 
+import functools
 import json
 import math
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+import torch.distributed as dist
 from safetensors.torch import load_file
 
 from flashflow.errors import FailedPreconditionError, InvalidArgumentError
@@ -123,6 +126,33 @@ def test_scaled_fp16_under_fsdp_tracks_one_process(tmp_path):
     a, b = series(tmp_path / "one", "loss"), series(two, "loss")
     assert np.abs(a - b).max() <= 2.0**-11 * a.max()
     assert series(two, "loss_scale").tolist() == [65536, 65536]
+
+
+def leave_with_a_model(rank, folder, times):
+    """Leaves groups whose last tensors are still in the hands of their threads, with a model that outlives them."""
+    for time in range(times):
+        store = dist.FileStore(str(folder / str(time)), 2)
+        init = functools.partial(dist.init_process_group, store=store, rank=rank, world_size=2)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(dist, "init_process_group", init)
+            patch.setenv("RANK", str(rank))
+            patch.setenv("WORLD_SIZE", "2")
+            with joined_processes("cpu") as world:
+                model = parallelize(torch.nn.Linear(3, 3), "ddp", world)
+                model(torch.ones(1, 3)).sum().backward()
+                world.gather(torch.ones(5000))
+        del model
+
+
+def test_processes_leave_with_a_model(tmp_path):
+    processes = torch.multiprocessing.spawn(leave_with_a_model, (tmp_path, 50), nprocs=2, join=False).processes
+    try:
+        for process in processes:
+            process.join(120)
+        assert [process.exitcode for process in processes] == [0, 0]  # None: it waits forever
+    finally:
+        for process in processes:
+            process.kill()
 
 
 def test_process_without_a_gpu_is_refused(monkeypatch):
