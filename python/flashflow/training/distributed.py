@@ -95,9 +95,9 @@ class World:
             dist.barrier()
 
 
-# The groups that this process has left. The one who lets go of a group last joins its threads, and they may need the GIL
-# to free the last tensors that they have moved: Python lets go without the GIL, but DDP's reducer with it, and would
-# wait forever. So it is never the last.
+# The groups that this process has left. The one who lets go of a group last joins its threads, and they may need the
+# GIL to free the last tensors that they have moved: Python lets go without the GIL, but DDP's reducer with it, and
+# would wait forever. So it is never the last.
 _left_groups: list[dist.ProcessGroup] = []
 
 
