@@ -99,7 +99,7 @@ absl::Status EvalFusedLinear(Evaluation& e) {
   const Tensor& x = e.input(0);
   const Tensor& weight = e.input(1);
   const int64_t n = weight.shape[0];
-  const int64_t k = weight.shape[1];
+  const int64_t k = x.shape.back();
   const int64_t m = NumElements(Shape(x.shape.begin(), x.shape.end() - 1));
   std::vector<double> normalized = x.floats;
   if (const auto& norm = e.attr<std::string>("norm"); norm != "none") {
@@ -107,10 +107,12 @@ absl::Status EvalFusedLinear(Evaluation& e) {
   }
   std::vector<double> products(m * n);
   const Tensor* bias = e.Optional(2);
-  if (weight.dtype == DType::kI8) {
+  const bool groups = e.HasInput(6) && e.input(6).dtype == DType::kF16;
+  if (weight.dtype == DType::kI8 && !groups) {
     QuantizedLinear(e, normalized, m, products.data());
   } else {
-    Linear(normalized.data(), weight.floats.data(), m, n, k, products.data());
+    const std::vector<double> stood_for = groups ? WeightOfGroups(e.mode, weight, e.input(6)) : std::vector<double>();
+    Linear(normalized.data(), groups ? stood_for.data() : weight.floats.data(), m, n, k, products.data());
     for (int64_t i = 0; bias != nullptr && i < m * n; ++i) products[i] += bias->floats[i % n];
   }
   const std::string& activation = e.attr<std::string>("activation");

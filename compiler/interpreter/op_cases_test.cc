@@ -11,6 +11,7 @@
 #include "absl/container/flat_hash_set.h"
 #include "compiler/interpreter/interpreter.h"
 #include "compiler/ir/builder.h"
+#include "compiler/ir/float_convert.h"
 #include "compiler/ir/op_table.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -414,6 +415,87 @@ TEST(OpCases, AddNormRoundsTheSumBeforeItNormalizes) {
   };
   EXPECT_THAT(norm(Mode::kTyped), ::testing::ElementsAre(0, 0));
   EXPECT_THAT(norm(Mode::kWide), ::testing::ElementsAre(::testing::Lt(-0.5), ::testing::Gt(0.5)));
+}
+
+// 32 elements l + s q of the codes q, and what codes them: two a byte.
+struct Group {
+  std::vector<double> elements;
+  std::vector<int64_t> bytes;
+};
+Group GroupOf(double s, double l) {
+  Group group;
+  for (int i = 0; i < 32; ++i) {
+    const int q = i * 7 % 16;  // each twice
+    group.elements.push_back(l + s * q);
+    if (i % 2 == 0) {
+      group.bytes.push_back(q);
+    } else {
+      group.bytes.back() = static_cast<int8_t>(group.bytes.back() + 16 * q);
+    }
+  }
+  return group;
+}
+
+TEST(OpCases, QuantizeGivesGroupsAScaleAndALeastValue) {
+  const Group first = GroupOf(0.25, -1.5), second = GroupOf(2, 100);
+  std::vector<double> x = first.elements;
+  x.insert(x.end(), second.elements.begin(), second.elements.end());
+  std::vector<int64_t> codes = first.bytes;
+  codes.insert(codes.end(), second.bytes.begin(), second.bytes.end());
+  for (const double wrong : {kInf, 1e30, 0.0}) {  // not finite, more than f16 holds, none: all 32 alike
+    x.resize(x.size() + 32, wrong == 0 ? 3.0 : 1.0);
+    if (wrong != 0) x.back() = wrong;
+    codes.resize(codes.size() + 16, 0);
+  }
+  ir::GraphBuilder builder("op");
+  ir::Value* coded = builder.Add(Op::kQuantize, {builder.Input("x", DType::kF32, {5, 32})}, {{"group", int64_t{32}}});
+  builder.Output("codes", coded);
+  builder.Output("scales", coded->def()->result(1));
+  const auto graph = builder.Build();
+  const Values inputs = {{"x", F({5, 32}, x)}};
+  const auto results = Interpret(*graph, inputs, WeightsFrom({}), Mode::kTyped);
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_EQ(std::get<Tensor>(results->at("codes")).ints, codes);
+  using ::testing::IsNan;
+  EXPECT_THAT(std::get<Tensor>(results->at("scales")).floats,
+              ::testing::ElementsAre(0.25, -1.5, 2, 100, IsNan(), IsNan(), IsNan(), IsNan(), 0, 3));
+}
+
+// A range of 1 has steps of f16(1/15), and each element becomes the nearest.
+TEST(OpCases, GroupCodesAreTheNearestOfTheRoundedScale) {
+  std::vector<double> x(32, 0);
+  x[1] = 1;
+  const double step = RoundTo(DType::kF16, 1.0 / 15);
+  x[2] = 1.49 * step;
+  x[3] = 1.51 * step;
+  ir::GraphBuilder builder("op");
+  builder.Output("codes",
+                 builder.Add(Op::kQuantize, {builder.Input("x", DType::kF32, {32})}, {{"group", int64_t{32}}}));
+  const auto results = Interpret(*builder.Build(), {{"x", F({32}, x)}}, WeightsFrom({}), Mode::kTyped);
+  ASSERT_TRUE(results.ok()) << results.status();
+  const std::vector<int64_t>& bytes = std::get<Tensor>(results->at("codes")).ints;
+  EXPECT_EQ(bytes[0], static_cast<int8_t>(15 * 16));
+  EXPECT_EQ(bytes[1], 1 + 2 * 16);
+}
+
+// As the same layer of the floats that the codes stand for, which are exact here.
+TEST(OpCases, ProductsOfGroupCodesTakeWhatTheyStandFor) {
+  const Group group = GroupOf(0.5, -3);
+  std::vector<double> x(32), residual = {1000};
+  double sum = 7;  // bias
+  for (int i = 0; i < 32; ++i) {
+    x[i] = 0.37 * i - 3;
+    x[i] = static_cast<float>(x[i]);
+    sum += x[i] * group.elements[i];
+  }
+  const Case c = {Op::kFusedLinear,
+                  {F({1, 32}, x), I({1, 16}, group.bytes, DType::kI8), F({1}, {7}), F({1, 1}, residual), kAbsent,
+                   kAbsent, Tensor::Floats({1, 1, 2}, {0.5, -3}, DType::kF16)},
+                  {{"activation", "relu"}},
+                  F({1, 1}, {static_cast<float>(std::max(sum, 0.0) + 1000)})};
+  const auto got = Evaluate(c, Mode::kTyped);
+  ASSERT_TRUE(got.ok()) << got.status();
+  EXPECT_EQ(got->floats, c.expected.floats);
 }
 
 TEST(OpCases, QuantizeGivesAScaleForEachRow) {

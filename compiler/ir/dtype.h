@@ -56,6 +56,9 @@ constexpr int64_t KvHeadBytes(DType dtype, int64_t head_dim) {
   return dtype == DType::kI8 ? head_dim + 4 : head_dim * DTypeBytes(dtype);
 }
 
+// Elements of a row that share the scale and least value of 4-bit codes (the op quantize, docs/ir.md).
+inline constexpr int64_t kCodeGroup = 32;
+
 constexpr bool IsFloat(DType dtype) { return dtype == DType::kF32 || dtype == DType::kF16 || dtype == DType::kBF16; }
 constexpr bool IsInteger(DType dtype) { return dtype == DType::kI8 || dtype == DType::kI32 || dtype == DType::kI64; }
 

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <optional>
 #include <string>
 
 #include "absl/strings/str_join.h"
@@ -23,6 +24,29 @@ absl::Status RequireClip(const AttrMap& attrs) {
 
 // Products of two codes are 127^2 at most: sums of so many fit 32 bits.
 constexpr int64_t kMaxCodes = int64_t{1} << 17;
+
+// The scales and least values of groups of 4-bit codes, for rows of k elements; nullopt if groups do not divide k.
+std::optional<TensorType> GroupScales(Dims rows, const DimExpr& k) {
+  const std::optional<DimExpr> groups = k.DividedBy(kCodeGroup);
+  if (!groups.has_value()) return std::nullopt;
+  rows.push_back(*groups);
+  rows.push_back(2);
+  return TensorType{DType::kF16, rows};
+}
+
+// Whether fused_linear's weight is of codes of groups.
+bool HasGroups(Operands operands) { return IsGiven(operands, 6) && operands[6].tensor().dtype == DType::kF16; }
+
+// The weight that the codes of groups stand for.
+absl::StatusOr<TensorType> WeightOfGroups(Operands operands) {
+  const TensorType& codes = operands[1].tensor();
+  FF_RETURN_IF_ERROR(RequireRank("weight", codes, 2));
+  const DimExpr k = codes.shape[1] * DimExpr(2);
+  const std::optional<TensorType> scale = GroupScales({codes.shape[0]}, k);
+  if (!scale.has_value()) return Mismatch("weight", absl::StrCat("rows of a multiple of ", kCodeGroup / 2), codes);
+  if (operands[6].tensor() != *scale) return Mismatch("weight_scale", Type(*scale).ToString(), operands[6].tensor());
+  return TensorType{DType::kF32, {codes.shape[0], k}};
+}
 
 // What fused_linear wants of a weight of codes, and of its scales.
 absl::Status RequireCodes(Operands operands) {
@@ -64,7 +88,12 @@ InferResult InferFusedLinear(Operands operands, const AttrMap& attrs) {
   FF_RETURN_IF_ERROR(RequireEps(attrs));
   FF_RETURN_IF_ERROR(RequireClip(attrs));
   std::vector<Type> linear(operands.begin(), operands.begin() + std::min<size_t>(3, operands.size()));
-  if (operands[1].tensor().dtype == DType::kI8) {
+  if (operands[1].tensor().dtype == DType::kI8 && HasGroups(operands)) {
+    FF_ASSIGN_OR_RETURN(linear[1], WeightOfGroups(operands));
+    if (!std::isinf(Get<double>(attrs, "clip"))) {
+      return Mismatch("clip", "inf, as x has no codes", AttrToString(Get<double>(attrs, "clip")));
+    }
+  } else if (operands[1].tensor().dtype == DType::kI8) {
     FF_RETURN_IF_ERROR(RequireCodes(operands));
     linear[1] = TensorType{DType::kF32, operands[1].tensor().shape};
   } else if (IsGiven(operands, 6)) {
@@ -113,8 +142,18 @@ InferResult InferQuantize(Operands operands, const AttrMap& attrs) {
   FF_RETURN_IF_ERROR(RequireFloat("x", x));
   if (x.shape.empty()) return Mismatch("x", "rank 1 or more", x);
   FF_RETURN_IF_ERROR(RequireClip(attrs));
-  return std::vector<Type>{TensorType{DType::kI8, x.shape},
-                           TensorType{DType::kF32, Dims(x.shape.begin(), x.shape.end() - 1)}};
+  const Dims rows(x.shape.begin(), x.shape.end() - 1);
+  const int64_t group = Get<int64_t>(attrs, "group");
+  if (group == 0) return std::vector<Type>{TensorType{DType::kI8, x.shape}, TensorType{DType::kF32, rows}};
+  if (group != kCodeGroup) return Mismatch("group", absl::StrCat("0 or ", kCodeGroup), absl::StrCat(group));
+  if (!std::isinf(Get<double>(attrs, "clip"))) {
+    return Mismatch("clip", "inf, as it has groups", AttrToString(Get<double>(attrs, "clip")));
+  }
+  const std::optional<TensorType> scales = GroupScales(rows, x.shape.back());
+  if (!scales.has_value()) return Mismatch("x", absl::StrCat("a last dim that is a multiple of ", kCodeGroup), x);
+  Dims codes = x.shape;
+  codes.back() = *codes.back().DividedBy(2);
+  return std::vector<Type>{TensorType{DType::kI8, codes}, *scales};
 }
 
 }  // namespace flashflow::ir

@@ -252,7 +252,9 @@ std::vector<OpDef> MakeTable() {
               "the result is y + residual, of `dtype` as residual is, and rounded once. A weight of i8 holds the codes "
               "of quantize, weight_scale[N] its scales: then h, rounded to f32, becomes codes q and scales s by "
               "quantize with `clip`, and z = fl(fl(fl(sum of q[k] * weight[n, k]) * fl(s * weight_scale[n])) + "
-              "bias[n]), the sum in i32 and fl rounding to f32."},
+              "bias[n]), the sum in i32 and fl rounding to f32. A weight of i8[N, K/2] with a weight_scale of "
+              "f16[N, K/32, 2] holds quantize's codes of groups and stands for weight[N, K] of f32, code q of a group "
+              "for fl(scale * q + least value); x is as it is then."},
       {.op = Op::kAddNorm,
        .name = "add_norm",
        .group = "Fused",
@@ -265,12 +267,19 @@ std::vector<OpDef> MakeTable() {
        .name = "quantize",
        .group = "Quantization",
        .operands = {{"x"}},
-       .attrs = {{"clip", AttrKind::kFloat, std::numeric_limits<double>::infinity()}},
+       .attrs = {{"clip", AttrKind::kFloat, std::numeric_limits<double>::infinity()},
+                 {"group", AttrKind::kInt, int64_t{0}}},
        .infer = InferQuantize,
        .doc = "Symmetric codes of each row, the last axis, and its scale: x[..., K] -> i8[..., K], f32[...]. With fl "
               "rounding to f32 and a = min(max|x|, clip): if a < 2^-100 all codes and the scale are 0; else r = "
               "fl(127 / a), a code is fl(x * r) rounded to the nearest integer, ties to even, and clamped to +-127, "
-              "and the scale is fl(a / 127). A row with an element that is not finite has codes 0 and scale NaN."},
+              "and the scale is fl(a / 127). A row with an element that is not finite has codes 0 and scale NaN. With "
+              "`group` 32, codes of 4 bits of each 32 elements, two a byte and the first in its lower half, and of "
+              "each group a scale and a least value: x[..., K] -> i8[..., K/2], f16[..., K/32, 2]. With f16 rounding "
+              "to f16: the least value is l = f16(min x), the scale s = f16(fl(fl(max x - min x) / 15)), a code is "
+              "fl(fl(x - l) / s) rounded to the nearest integer, ties to even, and clamped to 0..15, or 0 if s is 0. A "
+              "group with an element that is not finite, or whose s or l is not, has codes 0 and scale and least value "
+              "NaN."},
 
       {.op = Op::kKvAppend,
        .name = "kv_append",

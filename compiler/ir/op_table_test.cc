@@ -293,6 +293,31 @@ TEST(InferTypes, Fused) {
               HasSubstr("bias: expected none"));
 }
 
+TEST(InferTypes, CodesOfGroups) {
+  const auto types = [](Dims shape, AttrMap attrs) {
+    attrs.emplace("group", int64_t{32});
+    return InferTypes(Op::kQuantize, std::vector<Type>{F32(std::move(shape))}, &attrs);
+  };
+  EXPECT_EQ(*types({B, 96}, {}),
+            (std::vector<Type>{TensorType{DType::kI8, {B, 48}}, TensorType{DType::kF16, {B, 3, 2}}}));
+  EXPECT_THAT(types({B, 80}, {}).status().message(), HasSubstr("x: expected a last dim that is a multiple of 32"));
+  EXPECT_THAT(types({B, 96}, {{"group", int64_t{16}}}).status().message(), HasSubstr("group: expected 0 or 32"));
+  EXPECT_THAT(types({B, 96}, {{"clip", 2.0}}).status().message(), HasSubstr("clip: expected inf"));
+  const auto linear = [](Dims codes, Type scale, AttrMap attrs = {}) {
+    return Infer(Op::kFusedLinear,
+                 {F32({T, 64}), TensorType{DType::kI8, std::move(codes)}, Type(), Type(), Type(), Type(), scale},
+                 std::move(attrs));
+  };
+  const Type scales = TensorType{DType::kF16, {6, 2, 2}};
+  EXPECT_EQ(linear({6, 32}, scales), "f32[T, 6]");
+  EXPECT_EQ(linear({6, 32}, scales, {{"gated", true}}), "f32[T, 3]");
+  EXPECT_THAT(linear({6, 32}, TensorType{DType::kF16, {6, 1, 2}}), HasSubstr("weight_scale: expected f16[6, 2, 2]"));
+  EXPECT_THAT(linear({6, 24}, scales), HasSubstr("weight: expected rows of a multiple of 16"));
+  EXPECT_THAT(linear({6, 16}, TensorType{DType::kF16, {6, 1, 2}}), HasSubstr("weight: expected shape [6, 64]"));
+  EXPECT_THAT(linear({6}, scales), HasSubstr("weight: expected rank 2"));
+  EXPECT_THAT(linear({6, 32}, scales, {{"clip", 2.0}}), HasSubstr("clip: expected inf"));
+}
+
 TEST(InferTypes, Quantization) {
   const auto types = [](Dims shape, AttrMap attrs) {
     return InferTypes(Op::kQuantize, std::vector<Type>{F32(std::move(shape))}, &attrs);
