@@ -23,6 +23,7 @@ namespace {
 struct Panels {
   const float* x;
   const void* weight;
+  const void* groups;
   const float* bias;  // of all columns
   float* z;
   size_t ldz;
@@ -82,11 +83,14 @@ constexpr auto kTiles = MakeTiles<W, kOnePrefetch>(std::make_index_sequence<kTil
 
 template <typename W>
 void RunPanels(const Panels& problem) {
-  constexpr size_t kPack = sizeof(float) / sizeof(W);  // k values that lie side by side
-  const size_t k_stride = kPack * kPanel;
+  using Block = WeightBlock<W>;
+  constexpr size_t kPack = Block::kDepth;
+  constexpr size_t k_stride = Block::kElements;
   const size_t packs = CeilDiv(problem.k, kPack);
   const size_t panel_stride = packs * k_stride;
   const W* weight = static_cast<const W*>(problem.weight);
+  const auto* groups = static_cast<const hwy::float16_t*>(problem.groups);
+  const size_t group_panel_stride = packs * 2 * kPanel;
   const LinearConfig& config = problem.config;
   const size_t most_rows = AtMost(kTileRows, config.tile_rows);
   const size_t row_blocks = CeilDiv(problem.m, static_cast<size_t>(config.block_rows));
@@ -132,7 +136,9 @@ void RunPanels(const Panels& problem) {
               .accumulate = k_block > 0,
               .prefetch = reinterpret_cast<uintptr_t>(fetch),
               .prefetch_panel = panel_stride * sizeof(W),
-              .prefetch_step = k_stride * sizeof(W) / sharers,
+              .prefetch_step = k_stride * sizeof(W) / Block::kLines / sharers,
+              .groups = groups == nullptr ? nullptr : groups + p * group_panel_stride + k_packs.begin * 2 * kPanel,
+              .group_panel_stride = group_panel_stride,
           };
           const size_t index = (tile_rows.size() - 1) * kMaxPanels + panels - 1;
           (one_prefetch ? kTiles<W, true> : kTiles<W, false>)[index](tile);
@@ -148,6 +154,7 @@ LinearTiles Tiles() {
 
 void RunPanelsF32(const Panels& problem) { RunPanels<float>(problem); }
 void RunPanelsBF16(const Panels& problem) { RunPanels<uint16_t>(problem); }
+void RunPanelsInt4(const Panels& problem) { RunPanels<uint32_t>(problem); }
 void RunEpilogue(const Epilogue& e) { FinishLinear(e); }
 
 }  // namespace HWY_NAMESPACE
@@ -160,6 +167,7 @@ namespace {
 
 HWY_EXPORT(RunPanelsF32);
 HWY_EXPORT(RunPanelsBF16);
+HWY_EXPORT(RunPanelsInt4);
 HWY_EXPORT(RunEpilogue);
 HWY_EXPORT(Tiles);
 
@@ -173,6 +181,19 @@ constexpr int64_t kStreamTaskBytes = int64_t{512} << 10;
 constexpr int64_t kGatedRows = 128;
 constexpr int64_t kGatedColumns = 384;
 static_assert(kGatedRows * (2 * kGatedColumns + 32) * sizeof(float) <= ThreadPool::kScratchBytes);
+
+// Of one weight.
+int64_t WeightBits(LinearWeight type) {
+  switch (type) {
+    case LinearWeight::kF32:
+      return 32;
+    case LinearWeight::kBF16:
+      return 16;
+    case LinearWeight::kInt4:
+      return 5;  // with its share of the group's
+  }
+  return 0;
+}
 
 // A task: some rows and, in whole panels but for the last, some columns of y.
 class Block {
@@ -225,9 +246,12 @@ class Block {
 
   // z of some rows and columns; the first column begins a panel.
   void Multiply(int64_t row, int64_t rows, int64_t begin, int64_t end, float* z, int64_t ldz) const {
-    const auto run = problem_.bf16_weight ? HWY_DYNAMIC_POINTER(RunPanelsBF16) : HWY_DYNAMIC_POINTER(RunPanelsF32);
+    auto run = HWY_DYNAMIC_POINTER(RunPanelsF32);
+    if (problem_.weight_type == LinearWeight::kBF16) run = HWY_DYNAMIC_POINTER(RunPanelsBF16);
+    if (problem_.weight_type == LinearWeight::kInt4) run = HWY_DYNAMIC_POINTER(RunPanelsInt4);
     run({.x = problem_.x + row * problem_.k,
          .weight = problem_.weight,
+         .groups = problem_.groups,
          .bias = problem_.bias,
          .z = z,
          .ldz = static_cast<size_t>(ldz),
@@ -272,7 +296,7 @@ void Linear(const LinearProblem& problem, ThreadPool* pool, const LinearConfig& 
   int64_t tasks = std::max<int64_t>(m * problem.n * problem.k / kGrain, 1);
   int64_t most = config.tasks_per_thread;
   if (m < kTaskRows) {
-    const int64_t weight_bytes = problem.n * problem.k * (problem.bf16_weight ? 2 : 4);
+    const int64_t weight_bytes = problem.n * problem.k * WeightBits(problem.weight_type) / 8;
     most = std::max(most, weight_bytes / threads / kStreamTaskBytes);
   }
   if (tasks > threads) tasks = std::min(tasks / threads, most) * threads;

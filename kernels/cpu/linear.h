@@ -9,18 +9,27 @@
 #include <cstdint>
 
 #include "kernels/cpu/linear_epilogue.h"
+#include "kernels/cpu/quantize_groups.h"
 #include "kernels/cpu/thread_pool.h"
 
 namespace flashflow::cpu {
+
+// How the weights are stored.
+enum class LinearWeight : uint8_t {
+  kF32,   // panel16
+  kBF16,  // panel16_vnni2: widened exactly
+  kInt4,  // panel16_int4 and panel16_groups, of codes q, scales s and least values l of groups: fl(s q + l), exactly
+          // where fl(l - 16 s) is, and else to the next float
+};
 
 // z[m, n] = x[m, k] weight[n, k]^T + bias; y = f(z), or with `gated` f(z[:, :n/2]) * z[:, n/2:]; then y += residual.
 // f is as accurate as kernels/cpu/unary.h says.
 struct LinearProblem {
   const float* x = nullptr;  // row-major, as y and residual
-  // Packed as kernels/registry/catalog.h says of panel16, or with bf16_weight of panel16_vnni2 (widened exactly to
-  // fp32; x is not rounded). Aligned to 64 bytes.
+  // In a layout of kernels/registry/catalog.h, aligned to 64 bytes; x is not rounded to the weights' type.
   const void* weight = nullptr;
-  bool bf16_weight = false;
+  LinearWeight weight_type = LinearWeight::kF32;
+  const void* groups = nullptr;     // of kInt4; k is a multiple of kInt4Group then
   const float* bias = nullptr;      // [n], or nullptr
   const float* residual = nullptr;  // of y's shape, or nullptr
   float* y = nullptr;               // [m, n], or gated [m, n / 2]; overlaps none of the others

@@ -63,16 +63,19 @@ void Report(benchmark::State& state, Shape shape, size_t layer_bytes, double ban
   state.counters["bandwidth_GB/s"] = bandwidth * 1e-9;
 }
 
-void BM_Linear(benchmark::State& state, Shape shape, bool bf16) {
+void BM_Linear(benchmark::State& state, Shape shape, LinearWeight type) {
   static HugeBuffer* weights = [] {
     auto buffer = HugeBuffer::Allocate(kWeightBytes);
     CHECK(buffer.ok()) << buffer.status();
-    std::fill_n(static_cast<uint8_t*>(buffer->data()), kWeightBytes, uint8_t{0x3C});  // small numbers in f32 and bf16
+    std::fill_n(static_cast<uint8_t*>(buffer->data()), kWeightBytes,
+                uint8_t{0x3C});  // small numbers in f32, f16 and bf16
     return new HugeBuffer(*std::move(buffer));
   }();
   const auto [m, n, k] = shape;
-  const size_t layer = static_cast<size_t>((n + 15) / 16 * 16 * (k + k % 2 * bf16));  // elements
-  const size_t layer_bytes = layer * (bf16 ? 2 : 4);
+  const bool int4 = type == LinearWeight::kInt4;
+  const size_t layer = static_cast<size_t>((n + 15) / 16 * 16 * (k + k % 2));  // elements
+  const size_t group_bytes = int4 ? layer / 8 : 0;
+  const size_t layer_bytes = int4 ? layer / 2 + group_bytes : layer * (type == LinearWeight::kF32 ? 4 : 2);
   const size_t layers = kWeightBytes / layer_bytes;
   std::vector<float> x(static_cast<size_t>(m * k), 1.0f);
   std::vector<float> bias(static_cast<size_t>(n), 1.0f);
@@ -81,9 +84,11 @@ void BM_Linear(benchmark::State& state, Shape shape, bool bf16) {
   const double before = Bandwidth();
   size_t i = 0;
   for (auto _ : state) {
+    const auto* groups = static_cast<const uint8_t*>(weights->data()) + i * layer_bytes;
     Linear({.x = x.data(),
-            .weight = static_cast<const uint8_t*>(weights->data()) + i * layer_bytes,
-            .bf16_weight = bf16,
+            .weight = groups + group_bytes,
+            .weight_type = type,
+            .groups = int4 ? groups : nullptr,
             .bias = bias.data(),
             .y = y.data(),
             .m = m,
@@ -136,8 +141,9 @@ void RegisterShapes() {
   constexpr Shape kShapes[] = {{0, 2304, 768}, {0, 768, 768}, {0, 3072, 768}, {0, 768, 3072}, {0, 50257, 768},
                                {0, 576, 576},  {0, 192, 576}, {0, 1536, 576}, {0, 576, 1536}, {0, 49152, 576}};
   static const auto* types = new std::vector<std::pair<std::string, std::function<void(benchmark::State&, Shape)>>>{
-      {"f32", [](benchmark::State& state, Shape shape) { BM_Linear(state, shape, /*bf16=*/false); }},
-      {"bf16", [](benchmark::State& state, Shape shape) { BM_Linear(state, shape, /*bf16=*/true); }},
+      {"f32", [](benchmark::State& state, Shape shape) { BM_Linear(state, shape, LinearWeight::kF32); }},
+      {"bf16", [](benchmark::State& state, Shape shape) { BM_Linear(state, shape, LinearWeight::kBF16); }},
+      {"int4", [](benchmark::State& state, Shape shape) { BM_Linear(state, shape, LinearWeight::kInt4); }},
       {"int8", [](benchmark::State& state, Shape shape) { BM_Int8Linear(state, shape, MatrixUnit::kIfThere); }},
       {"int8_vectors", [](benchmark::State& state, Shape shape) { BM_Int8Linear(state, shape, MatrixUnit::kNever); }}};
   for (const auto& [type, run] : *types) {

@@ -10,11 +10,11 @@
 
 namespace flashflow::cpu {
 
-absl::StatusOr<double> MeasureLinearFlopPerS(bool bf16_weight, double budget_s, ThreadPool* pool) {
+absl::StatusOr<double> MeasureLinearFlopPerS(LinearWeight weight_type, double budget_s, ThreadPool* pool) {
   using Seconds = std::chrono::duration<double>;
   constexpr int64_t kM = 192, kN = 512, kK = 256;  // half a megabyte of f32 weights
   constexpr uint8_t kSmallNumbers = 0x3C;          // in every byte: about 0.01 as f32 and as bf16
-  auto weight = HugeBuffer::Allocate(kN * kK * (bf16_weight ? 2 : 4));
+  auto weight = HugeBuffer::Allocate(kN * kK * (weight_type == LinearWeight::kBF16 ? 2 : 4));
   auto x = HugeBuffer::Allocate(kM * kK * sizeof(float));
   auto y = HugeBuffer::Allocate(kM * kN * sizeof(float));
   for (const auto* buffer : {&weight, &x, &y}) {
@@ -27,7 +27,7 @@ absl::StatusOr<double> MeasureLinearFlopPerS(bool bf16_weight, double budget_s, 
     const auto begin = std::chrono::steady_clock::now();
     Linear({.x = static_cast<const float*>(x->data()),
             .weight = weight->data(),
-            .bf16_weight = bf16_weight,
+            .weight_type = weight_type,
             .y = static_cast<float*>(y->data()),
             .m = kM,
             .n = kN,

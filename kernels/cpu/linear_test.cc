@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <functional>
@@ -26,17 +27,31 @@ constexpr int64_t kRows[] = {1, 2, 3, 5, 6, 7, 8, 9, 15, 127, 129, 257};
 constexpr int64_t kColumns[] = {1, 15, 16, 17, 63, 65, 127, 192};
 constexpr int64_t kDepths[] = {1, 7, 16, 17, 65, 512, 1023};
 
+// Weights of 4-bit codes: rows are whole groups, the depths above rounded up.
+struct Int4 {};
+
 template <typename W>
 struct Operands {
-  Operands(int64_t m, int64_t n, int64_t k, const std::function<float()>& next)
+  static constexpr bool kInt4 = std::is_same_v<W, Int4>;
+
+  Operands(int64_t m, int64_t n, int64_t depth, const std::function<float()>& next)
       : m(m),
         n(n),
-        k(k),
+        k(kInt4 ? (depth + kInt4Group - 1) / kInt4Group * kInt4Group : depth),
         x(static_cast<size_t>(m * k)),
         weight(static_cast<size_t>(n * k)),
         bias(static_cast<size_t>(n)) {
     for (float& v : x) v = next();
     for (float& v : bias) v = next();
+    ThreadPool pool(1);
+    if constexpr (kInt4) {
+      PackCodes(next, &pool);
+    } else {
+      PackFloats(next, &pool);
+    }
+  }
+
+  void PackFloats(const std::function<float()>& next, ThreadPool* pool) {
     std::vector<W> stored(weight.size());
     for (size_t i = 0; i < weight.size(); ++i) {
       if constexpr (std::is_same_v<W, float>) {
@@ -50,12 +65,35 @@ struct Operands {
     constexpr int64_t kPack = sizeof(float) / sizeof(W);
     const int64_t packed_size = (n + 15) / 16 * 16 * ((k + kPack - 1) / kPack * kPack);
     packed = hwy::AllocateAligned<W>(static_cast<size_t>(std::max<int64_t>(packed_size, 1)));
-    ThreadPool pool(1);
     if constexpr (std::is_same_v<W, float>) {
-      PackPanel16(stored.data(), n, k, packed.get(), &pool);
+      PackPanel16(stored.data(), n, k, packed.get(), pool);
     } else {
-      PackPanel16Vnni2(stored.data(), n, k, packed.get(), &pool);
+      PackPanel16Vnni2(stored.data(), n, k, packed.get(), pool);
     }
+  }
+
+  // Integers: steps of 1 or 2 from -7 or -14 on.
+  void PackCodes(const std::function<float()>& next, ThreadPool* pool) {
+    std::vector<std::byte> codes(weight.size() / 2);
+    std::vector<uint16_t> scales(weight.size() / kInt4Group * 2);
+    for (size_t i = 0; i < weight.size(); ++i) {
+      const size_t group = i / kInt4Group;
+      const float step = group % 3 == 0 ? 2 : 1;
+      const float code = std::clamp(std::nearbyint(next()) + 7, 0.0f, 15.0f);
+      const hwy::float16_t range[] = {hwy::F16FromF32(step), hwy::F16FromF32(-7 * step)};
+      std::memcpy(&scales[2 * group], range, sizeof(range));
+      codes[i / 2] |= static_cast<std::byte>(code) << (i % 2 * 4);
+      weight[i] = step * (code - 7);
+    }
+    SetCodes(codes, scales, pool);
+  }
+
+  void SetCodes(const std::vector<std::byte>& codes, const std::vector<uint16_t>& scales, ThreadPool* pool) {
+    const auto columns = static_cast<size_t>((n + 15) / 16 * 16);
+    packed = hwy::AllocateAligned<W>(columns * static_cast<size_t>(k) / 2 + 1);
+    groups = hwy::AllocateAligned<uint16_t>(columns * static_cast<size_t>(k) / kInt4Group * 2 + 1);
+    PackPanel16Int4(codes.data(), n, k, reinterpret_cast<std::byte*>(packed.get()), pool);
+    PackPanel16Groups(scales.data(), n, k / kInt4Group, groups.get(), pool);
   }
 
   // y for the rows from `row` on.
@@ -66,7 +104,10 @@ struct Operands {
   LinearProblem Problem(int64_t row, int64_t rows, bool with_bias, float* y) const {
     return {.x = x.data() + row * k,
             .weight = packed.get(),
-            .bf16_weight = !std::is_same_v<W, float>,
+            .weight_type = kInt4                      ? LinearWeight::kInt4
+                           : std::is_same_v<W, float> ? LinearWeight::kF32
+                                                      : LinearWeight::kBF16,
+            .groups = groups.get(),
             .bias = with_bias ? bias.data() : nullptr,
             .y = y,
             .m = rows,
@@ -79,11 +120,12 @@ struct Operands {
   std::vector<float> weight;  // row-major, as rounded
   Guarded<float> bias;
   hwy::AlignedFreeUniquePtr<W[]> packed;
+  hwy::AlignedFreeUniquePtr<uint16_t[]> groups;  // of Int4
 };
 
 template <typename W>
 class LinearTest : public testing::Test {};
-using WeightTypes = testing::Types<float, uint16_t>;
+using WeightTypes = testing::Types<float, uint16_t, Int4>;
 TYPED_TEST_SUITE(LinearTest, WeightTypes);
 
 // On small integers every sum is exact, and one missing or doubled product shows.
@@ -98,8 +140,9 @@ TYPED_TEST(LinearTest, IsExactOnIntegers) {
       for (int64_t r = 0; r < operands.m; ++r) {
         for (int64_t c = 0; c < n; ++c) {
           int sum = 0;
-          for (int64_t i = 0; i < k; ++i) {
-            sum += static_cast<int>(operands.x[r * k + i]) * static_cast<int>(operands.weight[c * k + i]);
+          for (int64_t i = 0; i < operands.k; ++i) {
+            sum += static_cast<int>(operands.x[r * operands.k + i]) *
+                   static_cast<int>(operands.weight[c * operands.k + i]);
           }
           expected[r * n + c] = static_cast<float>(sum);
         }
@@ -273,6 +316,46 @@ TYPED_TEST(LinearTest, GatedBlocksFitTheScratch) {
   problem.y = y.data();
   Linear(problem, &pool, {.block_rows = 1000});
   EXPECT_TRUE(SameBits(y, expected));
+}
+
+// Scales and least values of many sizes: the bits of the layer of the floats that the codes stand for.
+TEST(LinearInt4Test, EqualsTheFloatsThatItsCodesStandFor) {
+  constexpr int64_t kM = 19, kN = 75, kK = 1056;
+  std::mt19937 random(7);
+  std::normal_distribution<float> normal;
+  ThreadPool pool(3);
+  Operands<Int4> operands(kM, kN, kK, [&] { return normal(random); });
+  Operands<float> floats(kM, kN, kK, [] { return 0.0f; });
+  std::copy(operands.x.begin(), operands.x.end(), floats.x.begin());
+  std::copy(operands.bias.begin(), operands.bias.end(), floats.bias.begin());
+
+  std::vector<float> weight(static_cast<size_t>(kN * kK));
+  for (size_t i = 0; i < weight.size(); ++i) {
+    const auto group = static_cast<int>(i / kInt4Group);
+    weight[i] = std::ldexp(normal(random) + static_cast<float>(group % 5 - 2), group % 9 - 6);
+  }
+  std::vector<std::byte> codes(weight.size() / 2);
+  std::vector<uint16_t> scales(weight.size() / kInt4Group * 2);
+  QuantizeGroups(weight.data(), kN * kK / kInt4Group, reinterpret_cast<uint8_t*>(codes.data()), scales.data(), &pool);
+  operands.SetCodes(codes, scales, &pool);
+  for (size_t i = 0; i < weight.size(); ++i) {
+    hwy::float16_t range[2];
+    std::memcpy(range, &scales[i / kInt4Group * 2], sizeof(range));
+    const auto code = static_cast<double>(std::to_integer<int>(codes[i / 2] >> (i % 2 * 4) & std::byte{15}));
+    const float scale = hwy::F32FromF16(range[0]);
+    // The nearest code is half a step away at most; the ends, as the range's own values are rounded, a little more.
+    ASSERT_NEAR(scale * code + hwy::F32FromF16(range[1]), weight[i], scale * 0.52);
+    weight[i] = static_cast<float>(scale * code + hwy::F32FromF16(range[1]));
+  }
+  PackPanel16(weight.data(), kN, kK, floats.packed.get(), &pool);
+  for (const int64_t m : {1, 2, 6, 8, 19}) {
+    ForEachTarget([&] {
+      Guarded<float> expected(static_cast<size_t>(m * kN)), y(expected.size());
+      floats.Run(0, m, true, expected.data(), &pool);
+      operands.Run(0, m, true, y.data(), &pool);
+      EXPECT_TRUE(SameBits(y, expected)) << m << " rows";
+    });
+  }
 }
 
 TYPED_TEST(LinearTest, EmptyProblems) {

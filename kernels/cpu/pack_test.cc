@@ -68,5 +68,34 @@ TEST(PackTest, Transposed) {
   }
 }
 
+TEST(PackTest, CodesOfGroupsAndTheirScales) {
+  for (const int64_t n : {1, 16, 37}) {
+    for (const int64_t k : {32, 96}) {
+      ThreadPool pool(2);
+      Guarded<std::byte> src(static_cast<size_t>(n * k / 2)), dst(static_cast<size_t>((n + 15) / 16 * 16 * k / 2));
+      for (size_t i = 0; i < src.size(); ++i) src[i] = static_cast<std::byte>(i * 37 + i / 256);
+      PackPanel16Int4(src.data(), n, k, dst.data(), &pool);
+      std::vector<std::byte> expected(dst.size());
+      for (int64_t i = 0; i < n * k / 2; ++i) {
+        const int64_t row = i / (k / 2), byte = i % (k / 2);
+        expected[row / 16 * 8 * k + byte / 4 * 64 + row % 16 * 4 + byte % 4] = src[i];
+      }
+      EXPECT_TRUE(SameBits(dst, expected)) << n << " x " << k;
+
+      const int64_t groups = k / 32;
+      Guarded<uint16_t> scales(static_cast<size_t>(n * groups * 2)),
+          packed(static_cast<size_t>((n + 15) / 16 * 16 * groups * 2));
+      for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<uint16_t>(i + 1);
+      PackPanel16Groups(scales.data(), n, groups, packed.data(), &pool);
+      std::vector<uint16_t> wanted(packed.size());
+      for (int64_t i = 0; i < n * groups * 2; ++i) {
+        const int64_t row = i / 2 / groups, group = i / 2 % groups;
+        wanted[(row / 16 * groups + group) * 32 + i % 2 * 16 + row % 16] = scales[i];
+      }
+      EXPECT_TRUE(SameBits(packed, wanted)) << n << " x " << k;
+    }
+  }
+}
+
 }  // namespace
 }  // namespace flashflow::cpu

@@ -197,6 +197,19 @@ std::vector<KernelSpec> CpuKernels() {
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kI8, kPanel16Int8}},
        .workspace_bytes = CodedRowsBytes},
+      {.id = "cpu.fused_linear.int4",
+       .device = "cpu",
+       .ops = {"fused_linear"},
+       .inputs = {{"x", kF32Only},
+                  {"weight", kI8Only},
+                  {"bias", kF32Only, /*optional=*/true},
+                  {"residual", kF32Only, /*optional=*/true},
+                  {"norm_weight", kF32Only, /*optional=*/true},
+                  {"norm_bias", kF32Only, /*optional=*/true},
+                  {"weight_scale", {DType::kF16}}},
+       .outputs = f32_result,
+       .weight_layouts = {{1, DType::kI8, kPanel16Int4}, {6, DType::kF16, kPanel16Groups}},
+       .workspace_bytes = NormalizedBytes},
       {.id = "cpu.add_norm",
        .device = "cpu",
        .ops = {"add_norm"},
@@ -569,28 +582,49 @@ absl::StatusOr<DimExpr> WorkspaceBytes(const KernelSpec& spec, const AttrMap& at
   return spec.workspace_bytes == nullptr ? DimExpr(0) : spec.workspace_bytes(attrs, inputs);
 }
 
+namespace {
+
+// Panels of 16 rows. Dim 1 is rounded up to a multiple, and `extra` elements a row come before.
+struct PanelLayout {
+  std::string_view name;
+  DType dtype;
+  size_t rank = 2;
+  int64_t multiple = 1;
+  int64_t extra = 0;
+};
+constexpr PanelLayout kPanelLayouts[] = {
+    {kPanel16, DType::kF32},
+    {kPanel16Vnni2, DType::kBF16, 2, 2},
+    {kPanel16Int8, DType::kI8, 2, 64, 4},  // an i32 a row
+    {kPanel16Int4, DType::kI8, 2, 16},     // groups of 32 codes
+    {kPanel16Groups, DType::kF16, 3},
+};
+
+}  // namespace
+
 absl::StatusOr<int64_t> PackedBytes(std::string_view layout, absl::Span<const int64_t> shape, DType dtype) {
   const std::string what = absl::StrCat("a weight ", DTypeName(dtype), "[", absl::StrJoin(shape, ", "), "]");
   for (int64_t dim : shape) {
     if (dim < 0) return absl::InvalidArgumentError(absl::StrCat(what, " has a negative dim"));
   }
   std::vector<int64_t> padded(shape.begin(), shape.end());
-  if (layout == kPanel16 || layout == kPanel16Vnni2 || layout == kPanel16Int8) {
-    const DType wanted = layout == kPanel16 ? DType::kF32 : (layout == kPanel16Vnni2 ? DType::kBF16 : DType::kI8);
-    if (shape.size() != 2 || dtype != wanted) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("layout ", layout, " takes a weight ", DTypeName(wanted), "[N, K], not ", what));
+  if (layout != kRowMajor) {
+    const auto* known = std::ranges::find(kPanelLayouts, layout, &PanelLayout::name);
+    if (known == std::end(kPanelLayouts)) {
+      std::string names(kRowMajor);
+      for (const PanelLayout& panels : kPanelLayouts) absl::StrAppend(&names, ", ", panels.name);
+      return absl::InvalidArgumentError(absl::StrCat("unknown weight layout \"", layout, "\"; known: ", names));
+    }
+    if (shape.size() != known->rank || dtype != known->dtype) {
+      return absl::InvalidArgumentError(absl::StrCat("layout ", layout, " takes a weight ", DTypeName(known->dtype),
+                                                     known->rank == 2 ? "[N, K]" : "[N, G, 2]", ", not ", what));
     }
     constexpr int64_t kLargest = std::numeric_limits<int64_t>::max() - 128;
     if (shape[0] > kLargest || shape[1] > kLargest) {
       return absl::InvalidArgumentError(absl::StrCat(what, " is too large"));
     }
     padded[0] = (shape[0] + 15) / 16 * 16;
-    if (layout == kPanel16Vnni2) padded[1] = (shape[1] + 1) / 2 * 2;
-    if (layout == kPanel16Int8) padded[1] = (shape[1] + 63) / 64 * 64 + 4;  // with an i32 a column
-  } else if (layout != kRowMajor) {
-    return absl::InvalidArgumentError(absl::StrCat("unknown weight layout \"", layout, "\"; known: ", kRowMajor, ", ",
-                                                   kPanel16, ", ", kPanel16Vnni2, ", ", kPanel16Int8));
+    padded[1] = (shape[1] + known->multiple - 1) / known->multiple * known->multiple + known->extra;
   }
   std::optional<int64_t> bytes = DTypeBytes(dtype);
   for (int64_t dim : padded) {

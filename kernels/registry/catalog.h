@@ -30,6 +30,12 @@ inline constexpr std::string_view kPanel16Vnni2 = "panel16_vnni2";
 // n/16 * (64 + 16*K64) + 64 + k/4*64 + n%16*4 + k%4. The i32 of column n is -128 times the sum of row n, modulo 2^32:
 // what sums of rows of x begin with whose codes are stored plus 128. Columns past N and rows past K are zero.
 inline constexpr std::string_view kPanel16Int8 = "panel16_int8";
+// i8, of two 4-bit codes each, so that K is twice the dim. ceil(N/16) panels of [K/8][16][4], K a multiple of 32; byte
+// b of row n at n/16 * 8*K + b/4*64 + n%16*4 + b%4. Bytes of rows past N are zero.
+inline constexpr std::string_view kPanel16Int4 = "panel16_int4";
+// f16[N, G, 2]: ceil(N/16) panels of [G][2][16]; element (n, g, i) at (n/16*G + g)*32 + i*16 + n%16. Those of rows past
+// N are zero.
+inline constexpr std::string_view kPanel16Groups = "panel16_groups";
 
 class DTypeSet {
  public:

@@ -31,7 +31,9 @@ TEST(CatalogTest, LayoutRulesNameOperandsThatTakeTheDtype) {
   for (const KernelSpec& spec : Catalog()) {
     for (const WeightLayoutRule& rule : spec.weight_layouts) {
       EXPECT_TRUE(AcceptsInput(spec, rule.operand, rule.dtype)) << spec.id;
-      EXPECT_TRUE(PackedBytes(rule.layout, {16, 16}, rule.dtype).ok()) << spec.id;
+      std::vector<int64_t> shape = {16, 16};
+      if (rule.layout == kPanel16Groups) shape.push_back(2);
+      EXPECT_TRUE(PackedBytes(rule.layout, shape, rule.dtype).ok()) << spec.id;
     }
   }
 }
@@ -124,6 +126,8 @@ TEST(PackedBytesTest, PadsWhatTheLayoutPads) {
   EXPECT_EQ(PackedBytes(kPanel16, {16, 7}, DType::kF32).value(), 16 * 7 * 4);
   EXPECT_EQ(PackedBytes(kPanel16Vnni2, {17, 7}, DType::kBF16).value(), 32 * 8 * 2);
   EXPECT_EQ(PackedBytes(kPanel16Int8, {17, 65}, DType::kI8).value(), 32 * (128 + 4));
+  EXPECT_EQ(PackedBytes(kPanel16Int4, {17, 48}, DType::kI8).value(), 32 * 48);
+  EXPECT_EQ(PackedBytes(kPanel16Groups, {17, 3, 2}, DType::kF16).value(), 32 * 3 * 2 * 2);
 }
 
 TEST(PackedBytesTest, RefusesWhatItDoesNotKnow) {
@@ -137,6 +141,9 @@ TEST(PackedBytesTest, RefusesWhatItDoesNotKnow) {
   EXPECT_FALSE(PackedBytes(kPanel16, {kHuge, 1}, DType::kF32).ok());
   EXPECT_FALSE(PackedBytes(kPanel16Vnni2, {1, kHuge}, DType::kBF16).ok());
   EXPECT_FALSE(PackedBytes(kPanel16Int8, {16, 16}, DType::kF32).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Int4, {16, 16, 2}, DType::kI8).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Groups, {16, 16}, DType::kF16).ok());
+  EXPECT_FALSE(PackedBytes(kPanel16Groups, {16, 1, kHuge}, DType::kF16).ok());
   EXPECT_FALSE(PackedBytes(kPanel16Int8, {1, kHuge}, DType::kI8).ok());
 }
 

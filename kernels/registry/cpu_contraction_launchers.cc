@@ -115,20 +115,41 @@ absl::StatusOr<cpu::LinearConfig> ConfigOf(const LaunchContext& context) {
   return LinearConfigOf(context.config);
 }
 
-// What a linear layer reads after its own weight. The layout is that of the dtype (kernels/registry/catalog.h).
+// Whether a step's weight is of 4-bit codes of groups.
+bool HasGroups(absl::Span<const TensorView> inputs) {
+  return inputs.size() > 6 && inputs[6].data != nullptr && inputs[6].dtype == DType::kF16;
+}
+
+// The layout of a step's weight, by its dtype (kernels/registry/catalog.h).
+std::string_view WeightLayoutOf(absl::Span<const TensorView> inputs) {
+  switch (inputs[1].dtype) {
+    case DType::kF32:
+      return kPanel16;
+    case DType::kBF16:
+      return kPanel16Vnni2;
+    default:
+      return HasGroups(inputs) ? kPanel16Int4 : kPanel16Int8;
+  }
+}
+
+// What a linear layer reads after its own weight.
 cpu::ReadAhead ReadAheadOf(const LaunchContext& context) {
-  const TensorView* weight = context.next_weight;
-  if (weight == nullptr || weight->rank != 2) return {};
+  if (context.next_inputs.size() < 2 || context.next_inputs[1].rank != 2) return {};
+  const TensorView& weight = context.next_inputs[1];
   constexpr int64_t kPanel = 16;
-  const int64_t panel[] = {kPanel, weight->dims[1]};
-  const std::string_view layout = weight->dtype == DType::kF32    ? kPanel16
-                                  : weight->dtype == DType::kBF16 ? kPanel16Vnni2
-                                                                  : kPanel16Int8;
-  const absl::StatusOr<int64_t> panel_bytes = PackedBytes(layout, panel, weight->dtype);
+  const int64_t panel[] = {kPanel, weight.dims[1]};
+  const absl::StatusOr<int64_t> panel_bytes = PackedBytes(WeightLayoutOf(context.next_inputs), panel, weight.dtype);
   if (!panel_bytes.ok()) return {};
   const int64_t parts = context.next_gated ? 2 : 1;
-  return {.data = weight->data, .unit_bytes = *panel_bytes, .units = weight->dims[0] / parts / kPanel, .parts = parts};
+  return {.data = weight.data, .unit_bytes = *panel_bytes, .units = weight.dims[0] / parts / kPanel, .parts = parts};
 }
+
+// By the dtype: codes are of groups wherever Linear gets them.
+cpu::LinearWeight WeightTypeOf(const TensorView& weight) {
+  if (weight.dtype == DType::kI8) return cpu::LinearWeight::kInt4;
+  return weight.dtype == DType::kBF16 ? cpu::LinearWeight::kBF16 : cpu::LinearWeight::kF32;
+}
+static_assert(cpu::kInt4Group == kCodeGroup);
 
 // packed: the weight lies in panels; otherwise row-major, as a value that is computed.
 template <bool packed>
@@ -147,7 +168,7 @@ absl::StatusOr<LaunchFn> BindLinear(const BindRequest&) {
     FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
     cpu::Linear({.x = x,
                  .weight = weight.data,
-                 .bf16_weight = weight.dtype == DType::kBF16,
+                 .weight_type = WeightTypeOf(weight),
                  .bias = bias,
                  .y = y,
                  .m = m,
@@ -221,15 +242,23 @@ absl::StatusOr<FusedAttrs> FusedAttrsOf(const AttrMap& attrs) {
   return fused;
 }
 
+// int4: the weight is of codes of groups, otherwise of floats.
+template <bool int4>
 absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const FusedAttrs attrs, FusedAttrsOf(request.attrs));
   return [=](const LaunchContext& context, cpu::ThreadPool* pool) -> absl::Status {
-    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, attrs.gated));
+    FF_ASSIGN_OR_RETURN(const LinearSizes sizes, LinearSizesOf(context, attrs.gated, /*codes=*/int4 ? 2 : 1));
     const TensorView& x = context.inputs[0];
     const TensorView& weight = context.inputs[1];
     const TensorView* residual = Optional(context, 3);
     const TensorView& y = context.outputs[0];
     if (residual != nullptr) FF_RETURN_IF_ERROR(CheckDims("residual", *residual, DimsOf(y)));
+    if (int4) {
+      if (sizes.k % kCodeGroup != 0) {
+        return Mismatch("weight", weight, absl::StrCat("rows of a multiple of ", kCodeGroup / 2, " bytes"));
+      }
+      FF_RETURN_IF_ERROR(CheckDims("weight_scale", context.inputs[6], {sizes.n, sizes.k / kCodeGroup, 2}));
+    }
     const float* rows = F32(x);
     if (attrs.norm.has_value()) {
       FF_RETURN_IF_ERROR(CheckWorkspace(context, x.NumElements() * kF32Bytes));
@@ -240,7 +269,8 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
     FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
     cpu::Linear({.x = rows,
                  .weight = weight.data,
-                 .bf16_weight = weight.dtype == DType::kBF16,
+                 .weight_type = WeightTypeOf(weight),
+                 .groups = int4 ? context.inputs[6].data : nullptr,
                  .bias = F32OrNull(Optional(context, 2)),
                  .residual = F32OrNull(residual),
                  .y = MutableF32(y),
@@ -352,7 +382,8 @@ constexpr Binding kBindings[] = {
     {"cpu.linear.row_major", 1, BindLinear<false>},
     {"cpu.matmul", 1, BindMatMul},
     {"cpu.attention", 1, BindAttention},
-    {"cpu.fused_linear.panel16", 1, BindFusedLinear},
+    {"cpu.fused_linear.panel16", 1, BindFusedLinear</*int4=*/false>},
+    {"cpu.fused_linear.int4", 1, BindFusedLinear</*int4=*/true>},
     {"cpu.fused_linear.int8", 1, BindFusedLinearInt8},
     {"cpu.add_norm", 1, BindAddNorm},
     {"cpu.rope", 1, BindRope},

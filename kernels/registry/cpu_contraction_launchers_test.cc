@@ -248,6 +248,43 @@ TEST_F(CpuContractionLaunchersTest, FusedLinearOfCodes) {
               "rows of at most 131072 codes");
 }
 
+TEST_F(CpuContractionLaunchersTest, FusedLinearOfGroups) {
+  // Two rows of a group each: codes all 1 at steps of 2 from -3, and all 15 at steps of 1/2 from 1.
+  F x{{1, 32}, std::vector<float>(32, 0.5f)}, bias{{2}, {0.5, -10}}, residual{{1, 2}, {100, 200}};
+  F y{{1, 2}, {NAN, NAN}};
+  std::vector<std::byte> codes(32, std::byte{0x11}), packed(16 * 16);
+  std::fill(codes.begin() + 16, codes.end(), std::byte{0xFF});
+  ASSERT_TRUE(PackCpuWeight(kPanel16Int4, {2, 16}, DType::kI8, codes, absl::MakeSpan(packed), &pool_).ok());
+  const uint16_t ranges[] = {0x4000, 0xC200, 0x3800, 0x3C00};  // 2, -3, 1/2, 1
+  std::vector<std::byte> scales(16 * 2 * 2);
+  ASSERT_TRUE(PackCpuWeight(kPanel16Groups, {2, 1, 2}, DType::kF16,
+                            {reinterpret_cast<const std::byte*>(ranges), sizeof(ranges)}, absl::MakeSpan(scales),
+                            &pool_)
+                  .ok());
+  const TensorView weight = View(packed.data(), DType::kI8, {2, 16});
+  AttrMap attrs = {{"norm", "none"}, {"eps", 0.0}, {"activation", "relu"}, {"gated", false}};
+  const auto run = [&](const TensorView& w, const TensorView& groups) {
+    return Run("cpu.fused_linear.int4", "fused_linear", attrs,
+               {x.view(), w, bias.view(), residual.view(), Absent(), Absent(), groups}, {y.view()});
+  };
+  const TensorView groups = View(scales.data(), DType::kF16, {2, 1, 2});
+  ASSERT_EQ(run(weight, groups), absl::OkStatus());
+  EXPECT_EQ(y.data, (std::vector<float>{100, 200 + 16 * 8.5 - 10}));  // relu(-15.5) + 100
+  ExpectError(run(weight, View(scales.data(), DType::kF16, {2, 2, 2})), "weight_scale is f16[2, 2, 2]");
+  ExpectError(run(View(packed.data(), DType::kI8, {2, 8}), groups), "a last dim of 16");
+  ExpectError(run(View(packed.data(), DType::kI8, {3, 16}), groups), "result");
+  EXPECT_FALSE(run(weight, Absent()).ok());
+  F half{{1, 16}, std::vector<float>(16)};
+  ExpectError(Run("cpu.fused_linear.int4", "fused_linear", attrs,
+                  {half.view(), View(packed.data(), DType::kI8, {2, 8}), Absent(), Absent(), Absent(), Absent(),
+                   View(scales.data(), DType::kF16, {2, 0, 2})},
+                  {y.view()}),
+              "rows of a multiple of 16 bytes");
+  attrs["norm"] = "rms_norm";
+  workspace_.resize(31);
+  ExpectError(run(weight, groups), "its working memory has 124 bytes, expected 128");
+}
+
 TEST_F(CpuContractionLaunchersTest, AddNormAndRope) {
   F x{{1, 4}, {0, 2, 3, 4}}, residual{{1, 4}, {1, 0, 0, 2}}, weight{{4}, {1, 2, 3, 4}}, bias{{4}, {0.5, 0.5, 0.5, -1}};
   F sum{{1, 4}, std::vector<float>(4)}, norm{{1, 4}, std::vector<float>(4)}, wide{{2, 4}, std::vector<float>(8)};

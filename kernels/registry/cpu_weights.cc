@@ -32,6 +32,18 @@ absl::Status PackCpuWeight(std::string_view layout, absl::Span<const int64_t> sh
   } else if (layout == kPanel16Int8) {
     cpu::PackPanel16Int8(reinterpret_cast<const int8_t*>(row_major.data()), shape[0], shape[1], packed.data(), pool,
                          transposed);
+  } else if (transposed && (layout == kPanel16Int4 || layout == kPanel16Groups)) {
+    return absl::InvalidArgumentError(absl::StrCat("layout ", layout, " takes no transposed weight"));
+  } else if (layout == kPanel16Int4) {
+    if (shape[1] % (kCodeGroup / 2) != 0) {
+      return absl::InvalidArgumentError(absl::StrCat("layout ", layout, " takes rows of a multiple of ", kCodeGroup / 2,
+                                                     " bytes, not of ", shape[1]));
+    }
+    cpu::PackPanel16Int4(row_major.data(), shape[0], 2 * shape[1], packed.data(), pool);
+  } else if (layout == kPanel16Groups) {
+    if (shape[2] != 2) return absl::InvalidArgumentError(absl::StrCat("layout ", layout, " takes a last dim of 2"));
+    cpu::PackPanel16Groups(reinterpret_cast<const uint16_t*>(row_major.data()), shape[0], shape[1],
+                           reinterpret_cast<uint16_t*>(packed.data()), pool);
   } else if (transposed) {
     cpu::PackTransposed(row_major.data(), shape[0], shape[1], static_cast<size_t>(DTypeBytes(dtype)), packed.data(),
                         pool);

@@ -61,6 +61,28 @@ TEST(PackCpuWeightTest, Layouts) {
   }
 }
 
+// That they are packed right is the kernels' test; here, that each layout goes to its function and wrong shapes to
+// none.
+TEST(PackCpuWeightTest, CodesOfGroupsAndTheirScales) {
+  cpu::ThreadPool pool(1);
+  const auto codes = Numbered(1 * 16), scales = Numbered(1 * 1 * 2 * 2), many = Numbered(64);
+  std::vector<std::byte> packed_codes(16 * 16), packed_scales(16 * 2 * 2), other(16 * 64);
+  const auto pack = [&](std::string_view layout, std::vector<int64_t> shape, absl::Span<const std::byte> from,
+                        absl::Span<std::byte> to, bool transposed = false) {
+    const DType dtype = layout == kPanel16Int4 ? DType::kI8 : DType::kF16;
+    return PackCpuWeight(layout, shape, dtype, from, to, &pool, transposed).code();
+  };
+  ASSERT_EQ(pack(kPanel16Int4, {1, 16}, codes, absl::MakeSpan(packed_codes)), absl::StatusCode::kOk);
+  ASSERT_EQ(pack(kPanel16Groups, {1, 1, 2}, scales, absl::MakeSpan(packed_scales)), absl::StatusCode::kOk);
+  EXPECT_EQ(packed_codes[64], codes[4]);
+  EXPECT_EQ(packed_scales[32], scales[2]);
+  constexpr auto kRefused = absl::StatusCode::kInvalidArgument;
+  EXPECT_EQ(pack(kPanel16Int4, {1, 16}, codes, absl::MakeSpan(packed_codes), /*transposed=*/true), kRefused);
+  EXPECT_EQ(pack(kPanel16Int4, {2, 8}, codes, absl::MakeSpan(packed_codes)), kRefused) << "half a group";
+  EXPECT_EQ(pack(kPanel16Groups, {1, 1, 4}, absl::MakeSpan(many).first(8), absl::MakeSpan(other).first(16 * 4 * 2)),
+            kRefused);
+}
+
 TEST(PackCpuWeightTest, TransposedSource) {
   cpu::ThreadPool pool(1);
   const auto source = Numbered(3 * 2 * 4);  // [3, 2] for a [2, 3] weight

@@ -184,7 +184,7 @@ absl::StatusOr<AxisSplit> SplitAt(const TensorView& view, int64_t axis) {
   return AxisSplit{Product(dims.first(axis)), dims[axis], Product(dims.subspan(axis + 1))};
 }
 
-absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gated) {
+absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gated, int64_t codes) {
   const TensorView& x = context.inputs[0];
   const TensorView& weight = context.inputs[1];
   const TensorView* bias = Optional(context, 2);
@@ -193,7 +193,7 @@ absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gat
     return Mismatch("weight", weight, gated ? "rank 2 and an even number of rows" : "rank 2");
   }
   const int64_t n = weight.dims[0];
-  const int64_t k = weight.dims[1];
+  const int64_t k = codes * weight.dims[1];
   if (x.rank < 1 || x.dims[x.rank - 1] != k) return Mismatch("x", x, absl::StrCat("a last dim of ", k));
   const absl::Span<const int64_t> lead = DimsOf(x).first(x.rank - 1);
   const int64_t columns = gated ? n / 2 : n;

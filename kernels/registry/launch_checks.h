@@ -62,8 +62,8 @@ inline const TensorView* Optional(const LaunchContext& context, size_t i) {
 struct LinearSizes {
   int64_t m = 0, n = 0, k = 0;
 };
-// Of operands x, weight and bias, which are checked, and the result.
-absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gated);
+// Of operands x, weight and bias, which are checked, and the result. An element of the weight holds `codes` values.
+absl::StatusOr<LinearSizes> LinearSizesOf(const LaunchContext& context, bool gated, int64_t codes = 1);
 
 // The row of `table`, pairs of names and values, for the step's op.
 template <typename Table>

@@ -54,9 +54,10 @@ struct LaunchContext {
   void* device = nullptr;  // CPU: cpu::ThreadPool*; CUDA: the stream
   // Values of the kernel's parameters, as its TacticSpec (kernels/registry/tactic.h) lists them; empty: its defaults.
   absl::Span<const int64_t> config = {};
-  // The packed weight of the next step that multiplies by one, after the last step the first's again; nullptr: unknown.
-  // A device may fetch it ahead of time; gated, a row of its second half is read beside each of its first.
-  const TensorView* next_weight = nullptr;
+  // The operands of the next step that multiplies by a weight, after the last step the first's again; empty: unknown. A
+  // device may fetch the weight, operand 1, ahead of time; gated, a row of its second half is read beside each of its
+  // first.
+  absl::Span<const TensorView> next_inputs = {};
   bool next_gated = false;
 };
 

@@ -239,7 +239,7 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::S
     context.device = launch_handle.value_or(device_->launch_handle());
     if (steps_[s].config != nullptr) context.config = *steps_[s].config;
     if (const BoundStep* next = steps_[s].next; next != nullptr) {
-      context.next_weight = &next->inputs[1];
+      context.next_inputs = next->inputs;
       context.next_gated = next->gated;
     }
     if (step.uses_cache) {

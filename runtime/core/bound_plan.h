@@ -63,7 +63,7 @@ class BoundPlan {
     const kernels::TacticSpec* tactic = nullptr;  // null: the kernel has no parameters
     const kernels::Config* config = nullptr;      // null: its defaults
     int64_t configured_for = -1;                  // elements of the first input
-    const BoundStep* next = nullptr;              // the step that LaunchContext::next_weight is of
+    const BoundStep* next = nullptr;              // the step that LaunchContext::next_inputs are of
     bool gated = false;
   };
 

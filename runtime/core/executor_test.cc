@@ -70,7 +70,7 @@ class ExecutorTest : public ::testing::Test {
       workspace_bytes_ = c.workspace_bytes;
       workspace_ = c.workspace;
       rows_ = c.rows;
-      next_weight_ = c.next_weight == nullptr ? nullptr : c.next_weight->data;
+      next_weight_ = c.next_inputs.empty() ? nullptr : c.next_inputs[1].data;
       next_gated_ = c.next_gated;
       gathered_.assign(c.inputs.begin(), c.inputs.end());
       CopyRows(c);
@@ -172,7 +172,7 @@ TEST_F(ExecutorTest, TellsKernelsOfTheRows) {
 TEST_F(ExecutorTest, TellsKernelsOfThePackedWeightThatIsReadNext) {
   const void* next_of_first = nullptr;
   Register("fake.linear", 1, [&](const kernels::LaunchContext& c) {
-    next_of_first = c.next_weight->data;
+    next_of_first = c.next_inputs[1].data;
     return absl::OkStatus();
   });
   plan::Plan plan = LookupPlan();

@@ -100,8 +100,8 @@ absl::StatusOr<DeviceSpec> MeasureCpuSpec(int threads) {
       "measured on this machine: a sweep over memory, our linear kernel on operands in the caches, an empty job";
   spec.read_gb_per_s = bandwidth / 1e9;
   constexpr double kBudgetS = 0.3;
-  FF_ASSIGN_OR_RETURN(const double f32, cpu::MeasureLinearFlopPerS(/*bf16_weight=*/false, kBudgetS, &pool));
-  FF_ASSIGN_OR_RETURN(const double bf16, cpu::MeasureLinearFlopPerS(/*bf16_weight=*/true, kBudgetS, &pool));
+  FF_ASSIGN_OR_RETURN(const double f32, cpu::MeasureLinearFlopPerS(cpu::LinearWeight::kF32, kBudgetS, &pool));
+  FF_ASSIGN_OR_RETURN(const double bf16, cpu::MeasureLinearFlopPerS(cpu::LinearWeight::kBF16, kBudgetS, &pool));
   spec.tflop_per_s = {{DType::kF32, f32 / 1e12}, {DType::kBF16, bf16 / 1e12}};
   spec.launch_us = DispatchSeconds(&pool) * 1e6;
   return spec;

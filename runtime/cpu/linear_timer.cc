@@ -35,7 +35,7 @@ class LinearTimer final : public Timer {
     linear_.m = m;
     linear_.n = n;
     linear_.k = kernels::SizeOf(problem, "k");
-    linear_.bf16_weight = problem.dtype == DType::kBF16;
+    linear_.weight_type = problem.dtype == DType::kBF16 ? cpu::LinearWeight::kBF16 : cpu::LinearWeight::kF32;
     linear_.gated = gated;
     if (gated) linear_.activation = cpu::Activation::kSilu;
     x_.assign(static_cast<size_t>(m * linear_.k), 0.01f);
