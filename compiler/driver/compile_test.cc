@@ -268,7 +268,7 @@ TEST(CompileTest, AStoredGraphOfCodesStaysOne) {
   EXPECT_EQ(model->plan.steps.back().tactics[0].id, "cpu.fused_linear.int8");
   const auto wrong =
       Graph(absl::StrReplaceAll(kRectangular, {{"metadata", "metadata quantize = \"int3\"\n  metadata"}}));
-  EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("\"int8\", got \"int3\""));
+  EXPECT_THAT(Compile(*wrong, {}).status().message(), HasSubstr("\"int8\", \"int4\", got \"int3\""));
 }
 
 TEST(CompileTest, AStoredGraphKeepsItsCacheOfCodes) {

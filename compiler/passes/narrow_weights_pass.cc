@@ -34,7 +34,7 @@ bool IsTransposedForLayers(const Node& node) {
   return node.op() == Op::kTranspose && analysis::AsLoadedWeight(*node.result()).has_value();
 }
 
-// Whether the metadata keep a weight of an int8 model in floats.
+// Whether the metadata keep a weight of a quantized model in floats.
 bool StaysFloat(const ir::Graph& graph, const Value* weight) {
   const auto it = graph.metadata().find(absl::StrCat("precision.", weight->name()));
   const auto* precision = it == graph.metadata().end() ? nullptr : std::get_if<std::string>(&it->second);
@@ -74,7 +74,7 @@ absl::Status MakeAnew(ir::Graph* graph, Node* node) {
 
 absl::Status NarrowWeights(ir::Graph* graph, PassContext* context) {
   for (Value* weight : graph->weights()) {
-    const std::optional<std::string> reason = ReasonAgainst(*graph, weight, context->options().quantize == "int8");
+    const std::optional<std::string> reason = ReasonAgainst(*graph, weight, !context->options().quantize.empty());
     if (!reason.has_value()) continue;
     if (!reason->empty()) {
       context->Refuse(*graph, nullptr, *reason);

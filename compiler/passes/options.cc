@@ -12,13 +12,14 @@ namespace {
 
 constexpr std::string_view kDTypes[] = {"", "f32", "bf16"};
 constexpr std::string_view kInt8[] = {"", "int8"};
+constexpr std::string_view kCodes[] = {"", "int8", "int4"};
 constexpr int64_t kMaxCount = int64_t{1} << 20;
 
 constexpr OptionDef kOptions[] = {
     {"dtype", &CompileOptions::dtype, 0, 0, kDTypes,
      "dtype of product weights and the KV cache; empty: as the graph says"},
-    {"quantize", &CompileOptions::quantize, 0, 0, kInt8,
-     "int8: products of layers by int8 codes, with the clips of the graph's metadata"},
+    {"quantize", &CompileOptions::quantize, 0, 0, kCodes,
+     "int8: products of layers by int8 codes, with the clips of the graph's metadata; int4: by weights of 4 bits"},
     {"kv_dtype", &CompileOptions::kv_dtype, 0, 0, kInt8, "int8: the KV cache is of codes; empty: of dtype"},
     {"activation_dtype", &CompileOptions::activation_dtype, 0, 0, kDTypes,
      "dtype of what layers hand to each other; empty: f32"},

@@ -16,7 +16,8 @@ namespace flashflow::passes {
 struct CompileOptions {
   // "f32" or "bf16": weights of products and the KV cache. Empty: what the graph's metadata says, else f32.
   std::string dtype = {};
-  // "int8": products of int8 codes, by quantize-int8. Empty: none.
+  // "int8": products of int8 codes, by quantize-int8. "int4": of weights of 4-bit codes, by quantize-int4, and the rest
+  // as int8. Empty: none.
   std::string quantize = {};
   // "int8": keys and values of the KV cache are codes, with a scale a head and token. Empty: as `dtype`.
   std::string kv_dtype = {};

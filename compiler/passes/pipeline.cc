@@ -18,6 +18,7 @@
 #include "compiler/passes/last_token_head_pass.h"
 #include "compiler/passes/merge_qkv_pass.h"
 #include "compiler/passes/narrow_weights_pass.h"
+#include "compiler/passes/quantize_int4_pass.h"
 #include "compiler/passes/quantize_int8_pass.h"
 #include "compiler/passes/recognize_activations_pass.h"
 #include "compiler/passes/recognize_norms_pass.h"
@@ -53,6 +54,7 @@ constexpr MakePass kAllPasses[] = {
     Make<LastTokenHeadPass>,
     Make<MergeQkvPass>,
     Make<NarrowWeightsPass>,
+    Make<QuantizeInt4Pass>,
     Make<QuantizeInt8Pass>,
     Make<RecognizeActivationsPass>,
     Make<RecognizeNormsPass>,
@@ -80,6 +82,7 @@ constexpr MakePass kStepPipeline[] = {
     Make<DcePass>,
     // Fusion. Norms join what the layers have become by then; cse joins the angles of all layers.
     Make<MergeQkvPass>,
+    Make<QuantizeInt4Pass>,
     Make<QuantizeInt8Pass>,
     Make<FuseRopePass>,
     Make<FuseMlpPass>,

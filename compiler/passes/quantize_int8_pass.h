@@ -1,4 +1,5 @@
-// quantize-int8: products of layers by int8 codes, where the option `quantize` is int8. The weight of each linear or
+// quantize-int8: products of layers by int8 codes, where the option `quantize` is int8, or int4 and quantize-int4 has
+// left them. The weight of each linear or
 // fused_linear layer becomes symmetric codes with a scale a row, and the layer codes each row of x as it runs, clipped
 // at the constant that calibration or training found: the graph's metadata "clip.<weight>", a float above 0; none if
 // there is none. Tables of tokens become codes too: with a tied head they are those of its layer. A weight whose

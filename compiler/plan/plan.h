@@ -45,8 +45,9 @@ struct Tensor {
 
 // What the engine file holds of a weight that layers and lookups take as codes: `quantize` of the weight (docs/ir.md),
 // in place of the weight if nothing else reads it.
-inline constexpr std::string_view kCodesSuffix = ".codes";    // i8, of the weight's shape
-inline constexpr std::string_view kScalesSuffix = ".scales";  // f32, one for each row, or column of a transposed weight
+inline constexpr std::string_view kCodesSuffix = ".codes";  // i8, of the weight's shape; or of [N, K/2], 4 bits each
+// f32, one for each row, or column of a transposed weight; or f16[N, K/32, 2] of groups of 4-bit codes
+inline constexpr std::string_view kScalesSuffix = ".scales";
 
 // A weight as its kernel wants it: tensors of the engine file, which holds them row-major, one after the other along
 // axis 0 (the weights of merged layers); `layout` is applied at load.

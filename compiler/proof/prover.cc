@@ -42,7 +42,8 @@ std::string DescribeValue(const Graph& graph, const Value* value) {
 // Layers whose rows become int8 codes as they run.
 int64_t CodedLayers(const Graph& graph) {
   return std::ranges::count_if(graph.nodes(), [](const auto& node) {
-    return node->op() == ir::Op::kFusedLinear && node->operand(1)->tensor().dtype == DType::kI8;
+    return node->op() == ir::Op::kFusedLinear && node->operand(1)->tensor().dtype == DType::kI8 &&
+           node->operand(6)->tensor().dtype == DType::kF32;
   });
 }
 
@@ -240,7 +241,7 @@ absl::StatusOr<ProofReport> Prover::Prove(absl::Span<const std::unique_ptr<Pass>
     return absl::OkStatus();
   };
   for (const auto& pass : passes) {
-    const bool may_code = pass->relation() == Relation::kNarrowed && options_.quantize == "int8";
+    const bool may_code = pass->relation() == Relation::kNarrowed && !options_.quantize.empty();
     const std::unique_ptr<Graph> before = may_code ? graph->Clone() : nullptr;
     FF_ASSIGN_OR_RETURN(PassProof proof, ProvePass(*pass, graph));
     // Codes of whatever values pass through a whole graph lose some of each: it is another function from here on, and

@@ -190,8 +190,11 @@ std::unique_ptr<Graph> Import(const std::string& json) {
 }
 
 TEST(ProverTest, TheStepPipelineKeepsModels) {
-  const passes::CompileOptions all_options[] = {
-      {.dtype = "f32"}, {.dtype = "bf16"}, {.kv_dtype = "int8"}, {.dtype = "bf16", .kv_dtype = "int8"}};
+  const passes::CompileOptions all_options[] = {{.dtype = "f32"},
+                                                {.dtype = "bf16"},
+                                                {.kv_dtype = "int8"},
+                                                {.dtype = "bf16", .kv_dtype = "int8"},
+                                                {.quantize = "int4"}};
   for (const passes::CompileOptions& options : all_options) {
     for (const std::string& json : {frontend::Gpt2Json({}), frontend::LlamaJson({.kv_heads = 2})}) {
       const auto graph = Import(json);
@@ -478,7 +481,7 @@ TEST(ProverTest, EveryPassKeepsRandomDecoders) {
   for (uint32_t seed = 0; seed < 12; ++seed) {
     const auto graph = passes::RandomDecoder(seed);
     Prover prover({.dtype = seed % 2 == 0 ? "f32" : "bf16",
-                   .quantize = seed % 3 == 0 ? "int8" : "",
+                   .quantize = seed % 3 == 0 ? "int8" : (seed % 3 == 1 ? "int4" : ""),
                    .activation_dtype = seed % 4 == 1 ? "bf16" : ""},
                   {.seed = seed});
     const auto report = prover.Prove(passes::StepPipeline(), graph.get());

@@ -44,38 +44,66 @@ double Uniform(uint64_t stream, uint64_t i) {
 
 bool Narrower(DType a, DType b) { return DTypeBytes(a) < DTypeBytes(b); }
 
-// Whether the rows of the value, or of what they are joined with, become codes; then at which clip, the least of all.
-std::optional<double> ClipOfRows(const ir::Value* value) {
-  std::optional<double> least;
-  for (const ir::Use& use : value->uses()) {
-    const ir::Node& node = *use.node;
-    std::optional<double> clip;
-    if (node.op() == ir::Op::kConcat && node.attr<int64_t>("axis") == 0) {
-      clip = ClipOfRows(node.result());
-    } else if (node.op() == ir::Op::kQuantize ||
-               (node.op() == ir::Op::kFusedLinear && use.operand_index == 0 &&
-                node.operand(1)->tensor().dtype == DType::kI8 && node.attr<std::string>("norm") == "none")) {
-      clip = node.attr<double>("clip");
-    }
-    if (clip.has_value()) least = std::min(least.value_or(*clip), *clip);
-  }
-  return least;
+// What codes are made of a value's rows, or of what they are joined with.
+struct Coding {
+  double clip = std::numeric_limits<double>::infinity();  // the least of all
+  bool groups = false;                                    // of 4 bits, for one at least
+};
+
+void Join(const std::optional<Coding>& other, std::optional<Coding>* all) {
+  if (!other.has_value()) return;
+  if (!all->has_value()) *all = Coding{};
+  (*all)->clip = std::min((*all)->clip, other->clip);
+  (*all)->groups |= other->groups;
 }
 
-std::optional<double> ClipInAny(absl::Span<const ir::Graph* const> graphs, std::string_view name) {
-  std::optional<double> least;
-  for (const ir::Graph* graph : graphs) {
-    for (const ir::Value* value : {graph->FindInput(name), graph->FindWeight(name)}) {
-      const std::optional<double> clip = value == nullptr ? std::nullopt : ClipOfRows(value);
-      if (clip.has_value()) least = std::min(least.value_or(*clip), *clip);
+std::optional<Coding> CodingOfRows(const ir::Value* value) {
+  std::optional<Coding> all;
+  for (const ir::Use& use : value->uses()) {
+    const ir::Node& node = *use.node;
+    if (node.op() == ir::Op::kConcat && node.attr<int64_t>("axis") == 0) {
+      Join(CodingOfRows(node.result()), &all);
+    } else if (node.op() == ir::Op::kQuantize) {
+      Join(Coding{node.attr<double>("clip"), node.attr<int64_t>("group") != 0}, &all);
+    } else if (node.op() == ir::Op::kFusedLinear && use.operand_index == 0 &&
+               node.operand(1)->tensor().dtype == DType::kI8 && node.operand(6)->tensor().dtype == DType::kF32 &&
+               node.attr<std::string>("norm") == "none") {
+      Join(Coding{node.attr<double>("clip")}, &all);
     }
   }
-  return least;
+  return all;
+}
+
+std::optional<Coding> CodingInAny(absl::Span<const ir::Graph* const> graphs, std::string_view name) {
+  std::optional<Coding> all;
+  for (const ir::Graph* graph : graphs) {
+    for (const ir::Value* value : {graph->FindInput(name), graph->FindWeight(name)}) {
+      if (value != nullptr) Join(CodingOfRows(value), &all);
+    }
+  }
+  return all;
+}
+
+// Brings each group of 32 to a least value plus 0 to 15 times a power of two of its own, both ends among them: codes of
+// 4 bits lose nothing of it. Where rows are not whole groups, which nothing codes, the last is shorter.
+void MakeGroupsCodable(double scale, uint64_t stream, const Case& setting, Tensor* tensor) {
+  for (size_t group = 0; group * kCodeGroup < tensor->floats.size(); ++group) {
+    const uint64_t random = Mix(stream + group);
+    const double step = std::ldexp(std::exp2(std::floor(std::log2(scale / 8))), -static_cast<int>(random % 4));
+    const double least = setting.positive ? step : -step * static_cast<double>(random / 4 % 16);
+    for (size_t i = group * kCodeGroup; i < std::min((group + 1) * kCodeGroup, tensor->floats.size()); ++i) {
+      const size_t place = i % kCodeGroup;
+      const uint64_t code = place == random % 16 ? 0 : place == 16 + random % 16 ? 15 : Mix(stream ^ i) % 16;
+      tensor->floats[i] = least + step * static_cast<double>(code);
+    }
+  }
 }
 
 // Brings each row to integers times a power of two of its own, one of them 127 and the others small: codes lose nothing
 // of it, and 32 bits hold its products.
-void MakeCodable(double clip, double scale, uint64_t stream, const Case& setting, Tensor* tensor) {
+void MakeCodable(const Coding& coding, double scale, uint64_t stream, const Case& setting, Tensor* tensor) {
+  if (coding.groups) return MakeGroupsCodable(scale, stream, setting, tensor);
+  const double clip = coding.clip;
   constexpr double kMostOther = 31;
   const auto k = static_cast<size_t>(tensor->shape.empty() ? 0 : tensor->shape.back());
   double largest_step = std::exp2(std::floor(std::log2(scale / kMostOther)));
@@ -271,8 +299,8 @@ absl::StatusOr<Values> RandomInputs(absl::Span<const ir::Graph* const> graphs, c
       }
       FF_ASSIGN_OR_RETURN(Tensor tensor,
                           RandomTensor(input->tensor(), round_to, stream, setting, /*scale=*/1, index_limit));
-      if (const auto clip = ClipInAny(graphs, name); round_to_narrowest && clip.has_value()) {
-        MakeCodable(*clip, /*scale=*/1, stream, setting, &tensor);
+      if (const auto coding = CodingInAny(graphs, name); round_to_narrowest && coding.has_value()) {
+        MakeCodable(*coding, /*scale=*/1, stream, setting, &tensor);
       }
       // Positions rise by one along a sequence: fuse-attention may know that.
       if (name == "position_ids" && tensor.shape.size() == 2 && tensor.shape[1] <= index_limit) {
@@ -322,8 +350,8 @@ interpreter::WeightSource RandomWeightSource(std::vector<const ir::Graph*> graph
     }
     const uint64_t stream = StreamOf(name, setting.seed);
     FF_ASSIGN_OR_RETURN(Tensor tensor, RandomTensor(*type, round_to, stream, setting, scale, index_limit));
-    if (const auto clip = ClipInAny(graphs, name); round_to_narrowest && clip.has_value()) {
-      MakeCodable(*clip, scale, stream, setting, &tensor);
+    if (const auto coding = CodingInAny(graphs, name); round_to_narrowest && coding.has_value()) {
+      MakeCodable(*coding, scale, stream, setting, &tensor);
     }
     return std::make_shared<const Tensor>(std::move(tensor));
   };

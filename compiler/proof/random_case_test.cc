@@ -134,6 +134,41 @@ TEST(RandomCaseTest, CodesHoldTheRowsThatBecomeCodes) {
   }
 }
 
+// And groups of 4-bit codes: a least value plus 0 to 15 steps, a power of two, with both ends.
+TEST(RandomCaseTest, GroupsHoldTheRowsThatBecomeGroups) {
+  const auto graph = Parse(R"ir(ffir 1
+    graph @g {
+      input %x "x" : f32[8, 64]
+      weight %a "a" : f32[4, 64]
+      weight %b "b" : f32[4, 64]
+      %w = concat(%a, %b) {axis = 0} : f32[8, 64]
+      %c, %s = quantize(%w) {group = 32} : i8[8, 32], f16[8, 2, 2]
+      %y = fused_linear(%x, %c, _, _, _, _, %s) : f32[8, 8]
+      output "y" %y
+    })ir");
+  bool negative = false;
+  for (const Case& setting : MakeCases(*graph, 4, /*seed=*/1)) {
+    const auto weights = RandomWeightSource({graph.get()}, setting, 1, /*round_to_narrowest=*/true);
+    const auto b = weights("b");
+    for (auto begin = (*b)->floats.begin(); begin != (*b)->floats.end(); begin += 32) {
+      const auto [least, most] = std::minmax_element(begin, begin + 32);
+      const double step = (*most - *least) / 15;
+      EXPECT_EQ(std::exp2(std::ilogb(step)), step) << "no power of two";
+      for (auto it = begin; it != begin + 32; ++it) {
+        EXPECT_EQ((*it - *least) / step, std::nearbyint((*it - *least) / step));
+        EXPECT_TRUE(*it >= 0 || !setting.positive);
+        negative |= *it < 0;
+      }
+    }
+    // Rows of x are as they are: some element is no whole number of 1/64.
+    const auto values = RandomInputs({{graph.get()}}, setting, 1, /*round_to_narrowest=*/true);
+    ASSERT_TRUE(values.ok()) << values.status();
+    EXPECT_TRUE(
+        std::ranges::any_of(In(*values, "x").floats, [](double v) { return v * 64 != std::nearbyint(v * 64); }));
+  }
+  EXPECT_TRUE(negative);
+}
+
 TEST(RandomCaseTest, BatchesOfStepsAreRagged) {
   const auto graph = Parse(R"ir(ffir 1
     graph @g {
