@@ -1,4 +1,4 @@
-// Weights that an engine file holds as int8 codes and scales (compiler/plan/plan.h).
+// Weights that an engine file holds as codes of 8 or 4 bits and scales (compiler/plan/plan.h).
 #ifndef RUNTIME_API_CODED_WEIGHTS_H_
 #define RUNTIME_API_CODED_WEIGHTS_H_
 
@@ -17,10 +17,17 @@
 
 namespace flashflow::runtime {
 
+// Of a weight's codes.
+struct WeightCoding {
+  bool transposed = false;  // the weight is stored transposed: a scale a column
+  bool groups = false;      // 4 bits, with a scale and a least value a group
+  friend bool operator==(const WeightCoding&, const WeightCoding&) = default;
+};
+
 // Which of a model's weights plans read as codes.
 class CodedWeights {
  public:
-  // Internal if the plan wants the codes of a weight's rows where an earlier one wants its columns'.
+  // Internal if the plan wants other codes of a weight than an earlier one: of its columns, or of other bits.
   absl::Status Add(const plan::Plan& plan);
 
   bool empty() const { return coded_.empty(); }
@@ -34,7 +41,7 @@ class CodedWeights {
   engine::WeightSource Source(const engine::WeightSource& source) const;
 
  private:
-  absl::flat_hash_map<std::string, bool> coded_;  // by weight: whether it is stored transposed, codes a column
+  absl::flat_hash_map<std::string, WeightCoding> coded_;
   absl::flat_hash_set<std::string> plain_;
 };
 

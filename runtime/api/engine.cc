@@ -19,6 +19,7 @@
 #include "compiler/ir/status_macros.h"
 #include "compiler/plan/plan.h"
 #include "compiler/plan/sha256.h"
+#include "kernels/registry/catalog.h"
 #include "runtime/api/kv_cache_size.h"
 #include "runtime/api/model_config.h"
 #include "runtime/api/open_device.h"
@@ -137,14 +138,16 @@ std::string_view LongDTypeName(DType dtype) {
 
 std::string_view LongKvDTypeName(DType dtype) { return dtype == DType::kI8 ? "int8" : LongDTypeName(dtype); }
 
-// "int8" where products are of codes, whatever the rest is made of.
+// "int8" or "int4" where products are of codes, whatever the rest is made of.
 std::string_view ModelDType(const plan::Plan& plan) {
   DType narrowest = DType::kF32;
+  bool codes = false;
   for (const plan::Weight& weight : plan.weights) {
-    if (weight.dtype == DType::kI8) return "int8";
+    if (weight.layout == kernels::kPanel16Int4) return "int4";
+    codes |= weight.dtype == DType::kI8;
     if (IsFloat(weight.dtype) && DTypeBytes(weight.dtype) < DTypeBytes(narrowest)) narrowest = weight.dtype;
   }
-  return LongDTypeName(narrowest);
+  return codes ? "int8" : LongDTypeName(narrowest);
 }
 
 }  // namespace

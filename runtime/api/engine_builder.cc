@@ -7,6 +7,7 @@
 
 #include "absl/log/log.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/driver/compile.h"
 #include "compiler/ir/printer.h"
@@ -37,10 +38,10 @@ absl::StatusOr<engine::WeightSpec> SpecOf(const ir::Value& weight) {
 absl::Status NothingCoded(const driver::CompiledModel& compiled) {
   std::string reasons;
   for (const passes::PassRecord& record : compiled.records) {
-    if (record.pass != "quantize-int8") continue;
+    if (!absl::StartsWith(record.pass, "quantize-")) continue;
     for (const passes::Remark& remark : record.remarks) absl::StrAppend(&reasons, "\n  ", remark.ToString());
   }
-  return absl::FailedPreconditionError(absl::StrCat("no layer of this model can be of int8 codes:",
+  return absl::FailedPreconditionError(absl::StrCat("no layer of this model can be of codes:",
                                                     reasons.empty() ? " it has none of stored weights" : reasons));
 }
 
@@ -70,7 +71,7 @@ absl::Status BuildEngine(const std::string& path, const ir::Graph& rectangular, 
   CodedWeights coded;
   FF_RETURN_IF_ERROR(coded.Add(compiled.plan));
   if (on_gpu.ok()) FF_RETURN_IF_ERROR(coded.Add(on_gpu->plan));
-  if (options.quantize == "int8" && coded.empty()) return NothingCoded(compiled);
+  if (!options.quantize.empty() && coded.empty()) return NothingCoded(compiled);
   for (const ir::Value* weight : stored->weights()) {
     FF_ASSIGN_OR_RETURN(const engine::WeightSpec spec, SpecOf(*weight));
     for (engine::WeightSpec& held : coded.Specs(spec)) contents.weights.push_back(std::move(held));
