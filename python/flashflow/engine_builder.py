@@ -21,11 +21,12 @@ if TYPE_CHECKING:
 
 Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
 
-# Options of the compiler. What of an int8 model is no product of codes is narrow: it is made for speed.
+# Options of the compiler. What of a model of codes is no product of codes is narrow: it is made for speed.
 _OPTIONS = {
     "float32": {"dtype": "f32"},
     "bfloat16": {"dtype": "bf16"},
     "int8": {"dtype": "bf16", "quantize": "int8"},
+    "int4": {"dtype": "bf16", "quantize": "int4"},
 }
 _KV_OPTIONS: dict[str, dict[str, str]] = {"auto": {}, "int8": {"kv_dtype": "int8"}}
 
@@ -44,9 +45,9 @@ def build_engine(
         loaded: the model; its weights are read one by one.
         path: of the engine, which appears there whole or not at all.
         dtype: of weights and KV cache, "float32" or "bfloat16"; "int8": weights of layers are codes, and the KV cache
-            is of bfloat16.
+            is of bfloat16. "int4": of layers 4-bit codes, of the head and the table of tokens 8-bit ones.
         report: told what is going on.
-        keep_float: of an int8 engine, shell patterns of weights that stay in bfloat16, such as "layers.0.*".
+        keep_float: of an engine of codes, shell patterns of weights that stay in bfloat16, such as "layers.0.*".
         kv_dtype: "int8": the KV cache is of int8 codes, with a scale for each head and token. "auto": as dtype says.
 
     Raises:
@@ -77,7 +78,7 @@ def build_engine(
 
 def _kept_in_floats(patterns: Sequence[str], weights: Mapping[str, LazyWeight], dtype: str) -> list[str]:
     """The matrices that the patterns name."""
-    if patterns and dtype != "int8":
+    if patterns and "quantize" not in _OPTIONS[dtype]:
         raise InvalidArgumentError(f"an engine of {dtype} has no codes: all of it stays in floats", op="keep_float")
     matrices = [name for name, weight in weights.items() if len(weight.shape) == 2]
     for pattern in patterns:

@@ -25,6 +25,18 @@ def dtypes(path):
         return {name: file.get_slice(name).get_dtype() for name in names}
 
 
+def test_int4_has_codes_of_groups_and_8_bits_for_the_table(loaded, tmp_path):
+    build_engine(loaded, tmp_path / "all.ff", "int4", lambda *_: None)
+    build_engine(loaded, tmp_path / "kept.ff", "int4", lambda *_: None, keep_float=["blocks.1.mlp.*"])
+    everything, kept = dtypes(tmp_path / "all.ff"), dtypes(tmp_path / "kept.ff")
+    groups = {name for name, dtype in everything.items() if dtype == "F16"}
+    still = {name for name, dtype in kept.items() if dtype == "F16"}
+    assert groups - still == {f"blocks.1.mlp.{name}.weight.scales" for name in ("up_proj", "down_proj")}
+    assert {everything[name.replace(".scales", ".codes")] for name in groups} == {"I8"}
+    eight_bits = {n for n, d in everything.items() if d == "I8" and everything[n.replace(".codes", ".scales")] == "F32"}
+    assert eight_bits == {"wte.weight.codes"} and UP in kept and UP not in everything
+
+
 def test_int8_keeps_the_weights_that_are_named_in_floats(loaded, tmp_path):
     build_engine(loaded, tmp_path / "all.ff", "int8", lambda *_: None)
     build_engine(loaded, tmp_path / "kept.ff", "int8", lambda *_: None, keep_float=["blocks.1.mlp.*"])

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 DEFAULT_MODEL = "smollm2-135m"
-DTYPES = ("auto", "float32", "bfloat16", "int8")
+DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
 KV_DTYPES = ("auto", "int8")
 DEVICES = re.compile(r"auto|cpu|cuda(:\d+)?")
 
@@ -66,7 +66,9 @@ class LLM:
         model: a known name ("smollm2-135m"), a folder with config.json and *.safetensors, a .gguf or a .ff file.
         dtype: of weights and KV cache: "float32" or "bfloat16"; activations are float32 on a CPU, and of this type on
             a GPU. "int8": layers multiply int8 codes (a scale for each row of weights and each token), the KV cache is
-            bfloat16; the file is about a quarter of float32's. "auto" is what a .ff file has, and for all else float32
+            bfloat16; the file is about a quarter of float32's. "int4", on a CPU: layers multiply weights of 4-bit codes
+            in groups of 32 with a scale and a least value, as they are in a .gguf file of Q4_1; the head and the table
+            of tokens are int8; about a sixth. "auto" is what a .ff file has, and for all else float32
             on a CPU and bfloat16 on a GPU.
         kv_dtype: "int8": keys and values are kept as int8 codes, with a scale for each head and token, so that the same
             memory holds nearly four times float32's tokens or twice bfloat16's. "auto" is what a .ff file has, and for
@@ -142,6 +144,8 @@ class LLM:
         if source.kind == "engine":
             self._engine = open_engine(source.path)
         else:
+            if dtype == "int4" and kind != "cpu":
+                raise UnsupportedError("int4 runs on a CPU alone", op="dtype", hint='use dtype="int8" or device="cpu"')
             cache = EngineCache(cache_dir)
             if dtype == "auto":
                 dtype = "bfloat16" if kind == "cuda" else "float32"

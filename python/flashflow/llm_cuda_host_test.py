@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from flashflow import LLM, SamplingParams
-from flashflow.errors import FailedPreconditionError
+from flashflow.errors import FailedPreconditionError, UnsupportedError
 from flashflow.tiny_model import byte_tokenizer, write_tiny_model
 
 GREEDY = SamplingParams(temperature=0, max_tokens=12, ignore_eos=True)
@@ -69,6 +69,14 @@ def test_int8_runs_there_too(places, module, llm):
     # Steps of 1/127 of the largest element, of rows and of weights, and bfloat16 between layers.
     assert 0 < np.linalg.norm(logits - wide) < 0.1 * np.linalg.norm(wide)
     assert len(coded.generate("hello", GREEDY)[0].token_ids) == 12
+
+
+def test_int4_is_the_cpus_alone(places, tmp_path):
+    with pytest.raises(UnsupportedError, match="int4 runs on a CPU alone"):
+        LLM(places[0], cache_dir=tmp_path, device="cuda", dtype="int4")
+    llm = LLM(places[0], cache_dir=tmp_path, device="cpu", dtype="int4")
+    with pytest.raises(UnsupportedError, match="weight_scale is f16"):
+        LLM(llm.engine_info()["path"], device="cuda")
 
 
 def test_a_gpu_that_is_not_there_is_named(places, module):

@@ -422,6 +422,17 @@ def test_int8_weights_are_codes_and_close(places, llm, tmp_path):
     assert 0 < np.linalg.norm(logits - wide_logits) < 0.1 * np.linalg.norm(wide_logits)
 
 
+def test_int4_weights_are_smaller_still(places, llm, tmp_path):
+    four, eight = (LLM(places[0], dtype=dtype, cache_dir=tmp_path / dtype, device="cpu") for dtype in ("int4", "int8"))
+    assert four.dtype == "int4"
+    paths = [next((tmp_path / name / "engines").glob("*.ff")) for name in ("int4", "int8")]
+    assert paths[0].stat().st_size < paths[1].stat().st_size
+    ids = llm.encode("What comes next?")
+    wide, logits, finer = llm.logits(ids), four.logits(ids), eight.logits(ids)
+    # Half a step is a thirtieth of a group's range: about 6% of a weight's size, in each of the layers.
+    assert np.linalg.norm(finer - wide) < np.linalg.norm(logits - wide) < 0.3 * np.linalg.norm(wide)
+
+
 def test_progress_names_the_stages(places, module, tmp_path):
     stages = []
     LLM(places[0], cache_dir=tmp_path, device="cpu", progress=lambda stage, fraction: stages.append(stage))

@@ -30,6 +30,7 @@ class Dtype(str, enum.Enum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 # As random_engine names them.
@@ -126,6 +127,8 @@ def main(
     if on_engines:
         if dtype and len(dtype) > 1:
             raise typer.BadParameter("on a GPU one --dtype at a time; int8 runs beside bfloat16 by itself")
+        if dtype and dtype[0] not in ENGINE_DTYPES:
+            raise typer.BadParameter(f"--dtype {dtype[0].value} runs on a CPU alone")
         try:
             engine_options = engine_suite.Options(
                 suites=suites,

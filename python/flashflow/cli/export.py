@@ -44,7 +44,7 @@ def export_checkpoint(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Of --dtype int8: weights that stay in bfloat16, such as 'layers.0.*'. Can be given more than once.",
+            help="Of int8 and int4: weights that stay in bfloat16, such as 'layers.0.*'. Can be given more than once.",
             show_default=False,
         ),
     ] = None,

@@ -22,6 +22,7 @@ class Dtype(str, enum.Enum):
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
     INT8 = "int8"
+    INT4 = "int4"
 
 
 class KvDtype(str, enum.Enum):
@@ -44,7 +45,8 @@ CacheDirOption = Annotated[
     Path | None, typer.Option("--cache-dir", metavar="DIR", help="Where built engines are kept.", show_default=False)
 ]
 DtypeOption = Annotated[
-    Dtype, typer.Option("--dtype", help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU.")
+    Dtype,
+    typer.Option("--dtype", help="Of weights and KV cache; auto: float32 on a CPU, bfloat16 on a GPU. int4: on a CPU."),
 ]
 KvDtypeOption = Annotated[
     KvDtype, typer.Option("--kv-dtype", help="Of the KV cache; int8: codes, with a scale for each head and token.")
