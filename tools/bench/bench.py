@@ -73,7 +73,9 @@ def main(
         ),
     ] = None,
     dtype: Annotated[list[Dtype] | None, typer.Option(help="Of our weights; repeatable, on a GPU one.")] = None,
-    prompt_tokens: Annotated[int, typer.Option(min=1, max=1000, help="Prompt length of the prefill figure.")] = 128,
+    prompt_tokens: Annotated[
+        str, typer.Option(help="cpu: prompts' lengths, with commas; decoding starts after the first.")
+    ] = "128,512",
     decode_tokens: Annotated[int, typer.Option(min=2, max=512, help="Tokens of the decode figure.")] = 32,
     repeats: Annotated[
         int | None,
@@ -144,6 +146,12 @@ def main(
             raise typer.BadParameter(str(error)) from error
         outputs_of_engines = engine_suite.Outputs(json_out, markdown, charts)
         raise typer.Exit(engine_suite.run_command(engine_options, outputs_of_engines, from_json))
+    try:
+        prompts = engine_suite.numbers(prompt_tokens)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
+    if not prompts:
+        raise typer.BadParameter("--prompt-tokens names no length")
     threads = threads or len(os.sched_getaffinity(0))
     info = machine() | {"threads": threads}
     rows: list[Row] = []
@@ -159,7 +167,7 @@ def main(
         rows += cpu_suite.run(
             name,
             dtypes=dtypes,
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=prompts,
             decode_tokens=decode_tokens,
             repeats=repeats or 7,
             threads=threads,

@@ -15,6 +15,8 @@ BENCH = Path(__file__).parent / "bench"
         (["--model", "nowhere"], 1, "error: there is no model 'nowhere'"),
         (["--json", "file/out.json"], 1, "error: --json: the folder file cannot be made: "),
         (["--dtype", "int3"], 2, "--dtype"),
+        (["--prompt-tokens", "0"], 2, "a number below 1"),
+        (["--prompt-tokens", ","], 2, "names no length"),
         (["--suite", "tpu"], 2, "unknown suite 'tpu'"),
         (["--suite", "kernels", "--kernels", "conv", "--list"], 2, "error: there is no kernel 'conv'"),
         (["--suite", "decode,tpu"], 2, "unknown suite 'decode,tpu'"),

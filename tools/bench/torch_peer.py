@@ -16,25 +16,24 @@ class TorchPeer:
 
     model: Any
     source: str
+    name: str = "torch eager fp32"
 
     @torch.inference_mode()
-    def prefill(self, prompt: list[int]) -> float:
-        """Seconds of one forward pass with a cache, logits of the last position only."""
+    def run(self, prompt: list[int], tokens: int) -> tuple[float, float]:
+        """Seconds of the prompt to the first token, and of each of at most 16 greedy tokens after it.
+
+        By the model's own forward and cache; of the prompt, logits of the last position only.
+        """
+        tokens = min(tokens, 16)
         ids = torch.tensor([prompt])
         start = time.perf_counter()
-        self.model(ids, use_cache=True, logits_to_keep=1)
-        return time.perf_counter() - start
-
-    @torch.inference_mode()
-    def decode(self, prompt: list[int], tokens: int) -> float:
-        """Seconds a token of greedy decoding after the prompt, by the model's own forward and cache."""
-        out = self.model(torch.tensor([prompt]), use_cache=True, logits_to_keep=1)
+        out = self.model(ids, use_cache=True, logits_to_keep=1)
         token = out.logits[:, -1:].argmax(-1)
-        start = time.perf_counter()
+        first = time.perf_counter()
         for _ in range(tokens):
             out = self.model(token, past_key_values=out.past_key_values, use_cache=True)
             token = out.logits[:, -1:].argmax(-1)
-        return (time.perf_counter() - start) / tokens
+        return first - start, (time.perf_counter() - first) / tokens
 
 
 def source(name: str, folder: Path) -> str:
