@@ -32,9 +32,9 @@ class Plan:
         floor; other requests wait meanwhile.
 
         Args:
-            device: whose floors: None is the one the model runs on; "cpu" is this machine's, measured at first use and
-                kept in the user's cache folder; "h200", "h100" and "a100" need not be there; a .json file holds
-                another one, as in compiler/analysis/data.
+            device: whose floors: None is the one the model runs on, all 0 for a GPU without known figures; "cpu"
+                is this machine's, measured at first use and kept in the user's cache folder; "h200", "h100" and "a100"
+                need not be there; a .json file holds another one, as in compiler/analysis/data.
             tokens: of the step, all of one sequence.
             context: tokens of that sequence in the KV cache, the step's own included; None is 512, or as many as the
                 model takes, or `tokens`.

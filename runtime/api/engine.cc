@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <deque>
 #include <filesystem>
+#include <limits>
 #include <mutex>
 #include <optional>
 #include <utility>
@@ -134,6 +135,16 @@ std::string_view LongDTypeName(DType dtype) {
     default:
       return DTypeName(dtype);
   }
+}
+
+// Of a device that no figures are known of: nothing takes it any time at least.
+analysis::DeviceSpec WithoutFloors(const std::string& name) {
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  return {.name = name,
+          .arch = "",
+          .source = "none: all floors are 0",
+          .read_gb_per_s = kInfinity,
+          .tflop_per_s = {{DType::kF32, kInfinity}}};
 }
 
 std::string_view LongKvDTypeName(DType dtype) { return dtype == DType::kI8 ? "int8" : LongDTypeName(dtype); }
@@ -518,10 +529,12 @@ absl::StatusOr<StepRoofline> Engine::Roofline(const RooflineOptions& options) {
   const std::lock_guard lock(impl_->mutex);
   const std::string own = impl_->device->spec_name();
   const std::string name = options.device.empty() ? own : options.device;
-  FF_ASSIGN_OR_RETURN(const analysis::DeviceSpec device,
-                      FindDeviceSpec(name, {.threads = impl_->info.threads,
-                                            .cache_folder = options.cache_folder,
-                                            .measure_again = options.measure_again}));
+  absl::StatusOr<analysis::DeviceSpec> found = FindDeviceSpec(
+      name,
+      {.threads = impl_->info.threads, .cache_folder = options.cache_folder, .measure_again = options.measure_again});
+  // Times are worth having of a GPU, too, of which nothing is known.
+  if (absl::IsNotFound(found.status()) && options.device.empty()) found = WithoutFloors(own);
+  FF_ASSIGN_OR_RETURN(const analysis::DeviceSpec device, std::move(found));
   if (impl_->step_graph == nullptr) {
     const std::string_view text = impl_->file->section(engine::kGraphSection).value_or("");
     FF_ASSIGN_OR_RETURN(driver::CompiledModel compiled, CompileGraph(*impl_->device, text));
