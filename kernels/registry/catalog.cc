@@ -32,6 +32,18 @@ absl::StatusOr<DimExpr> NormalizedBytes(const AttrMap& attrs, absl::Span<const D
   return NumElements(inputs[0]) * DTypeBytes(DType::kF32);
 }
 
+// The CPU's operands of fused_linear, with scales of a weight of codes.
+std::vector<OperandSpec> FusedLinearOperands(DTypeSet weight, std::optional<DTypeSet> weight_scale = std::nullopt) {
+  std::vector<OperandSpec> operands = {{"x", kF32Only},
+                                       {"weight", weight},
+                                       {"bias", kF32Only, /*optional=*/true},
+                                       {"residual", kF32Only, /*optional=*/true},
+                                       {"norm_weight", kF32Only, /*optional=*/true},
+                                       {"norm_bias", kF32Only, /*optional=*/true}};
+  if (weight_scale.has_value()) operands.push_back({"weight_scale", *weight_scale});
+  return operands;
+}
+
 // fused_linear of codes: rows of codes, of their kernel's stride, their scales, and x once it is normalized.
 absl::StatusOr<DimExpr> CodedRowsBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
   FF_ASSIGN_OR_RETURN(const DimExpr normalized, NormalizedBytes(attrs, inputs));
@@ -175,38 +187,21 @@ std::vector<KernelSpec> CpuKernels() {
       {.id = "cpu.fused_linear.panel16",
        .device = "cpu",
        .ops = {"fused_linear"},
-       .inputs = {{"x", kF32Only},
-                  {"weight", kF32OrBF16},
-                  {"bias", kF32Only, /*optional=*/true},
-                  {"residual", kF32Only, /*optional=*/true},
-                  {"norm_weight", kF32Only, /*optional=*/true},
-                  {"norm_bias", kF32Only, /*optional=*/true}},
+       .inputs = FusedLinearOperands(kF32OrBF16),
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kF32, kPanel16}, {1, DType::kBF16, kPanel16Vnni2}},
        .workspace_bytes = NormalizedBytes},
       {.id = "cpu.fused_linear.int8",
        .device = "cpu",
        .ops = {"fused_linear"},
-       .inputs = {{"x", kF32Only},
-                  {"weight", kI8Only},
-                  {"bias", kF32Only, /*optional=*/true},
-                  {"residual", kF32Only, /*optional=*/true},
-                  {"norm_weight", kF32Only, /*optional=*/true},
-                  {"norm_bias", kF32Only, /*optional=*/true},
-                  {"weight_scale", kF32Only}},
+       .inputs = FusedLinearOperands(kI8Only, kF32Only),
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kI8, kPanel16Int8}},
        .workspace_bytes = CodedRowsBytes},
       {.id = "cpu.fused_linear.int4",
        .device = "cpu",
        .ops = {"fused_linear"},
-       .inputs = {{"x", kF32Only},
-                  {"weight", kI8Only},
-                  {"bias", kF32Only, /*optional=*/true},
-                  {"residual", kF32Only, /*optional=*/true},
-                  {"norm_weight", kF32Only, /*optional=*/true},
-                  {"norm_bias", kF32Only, /*optional=*/true},
-                  {"weight_scale", {DType::kF16}}},
+       .inputs = FusedLinearOperands(kI8Only, DTypeSet{DType::kF16}),
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kI8, kPanel16Int4}, {6, DType::kF16, kPanel16Groups}},
        .workspace_bytes = NormalizedBytes},

@@ -11,7 +11,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/frontend/import_graph.h"
@@ -96,14 +95,7 @@ const Model& ModelOf(const ModelCase& model) {
 
 // The rectangular graph in double, its weights in f32, on the whole sequence at once.
 std::vector<double> Oracle(const Model& model, const std::vector<int32_t>& tokens) {
-  absl::flat_hash_map<std::string, interpreter::Tensor> weights;
-  for (const ir::Value* weight : model.graph->weights()) {
-    const std::vector<float>& values = model.weights.at(weight->name());
-    std::vector<int64_t> shape;
-    for (const DimExpr& dim : weight->tensor().shape) shape.push_back(dim.constant().value());
-    weights.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}, DType::kF32));
-  }
-  return WideLogits(*model.graph, std::move(weights), tokens);
+  return WideLogits(*model.graph, InterpreterWeights(*model.graph, model.weights), tokens);
 }
 
 SamplingParams Greedy(int max_tokens) {

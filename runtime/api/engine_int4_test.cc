@@ -1,6 +1,5 @@
 // Engines of int4 models on the CPU: what their files hold, and that they compute what their codes stand for.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -10,13 +9,11 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
-#include "compiler/interpreter/interpreter.h"
 #include "compiler/ir/float_convert.h"
 #include "compiler/plan/plan.h"
 #include "gmock/gmock.h"
@@ -118,24 +115,14 @@ TEST_P(EngineInt4Test, LogitsAreThoseOfWhatTheCodesStandFor) {
   ASSERT_TRUE(opened.ok()) << opened.status();
   EXPECT_EQ((*opened)->info().dtype, "int4");
   EXPECT_TRUE((*opened)->info().plan_was_stored);
-  absl::flat_hash_map<std::string, interpreter::Tensor> tensors;
-  for (const ir::Value* weight : graph_->weights()) {
-    std::vector<int64_t> shape;
-    for (const DimExpr& dim : weight->tensor().shape) shape.push_back(*dim.constant());
-    std::vector<float> values = Decoded(weight->name());
-    if (values.empty()) values = weights_.at(weight->name());
-    tensors.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}));
+  TestWeights stood_for = weights_;
+  for (auto& [name, values] : stood_for) {
+    if (std::vector<float> decoded = Decoded(name); !decoded.empty()) values = std::move(decoded);
   }
   const std::vector<int32_t> tokens = TestPrompt(40, 3, kVocab);
-  const std::vector<double> want = WideLogits(*graph_, std::move(tensors), tokens);
+  const std::vector<double> want = WideLogits(*graph_, InterpreterWeights(*graph_, stood_for), tokens);
   const std::vector<float> got = Forward(**opened, tokens);
-  ASSERT_EQ(got.size(), want.size());
-  double error = 0, size = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    size += want[i] * want[i];
-  }
-  EXPECT_LT(std::sqrt(error / size), 0.01);
+  EXPECT_LT(RelativeDistance(got, want), 0.01);
 }
 
 TEST_P(EngineInt4Test, AWeightThatF16DoesNotHoldHasNoCodes) {

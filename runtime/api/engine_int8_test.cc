@@ -1,6 +1,5 @@
 // Engines of int8 models on the CPU: what their files hold, and what they compute.
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -12,14 +11,12 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "compiler/frontend/import_graph.h"
 #include "compiler/frontend/test_models.h"
-#include "compiler/interpreter/interpreter.h"
 #include "compiler/ir/parser.h"
 #include "compiler/plan/plan.h"
 #include "gmock/gmock.h"
@@ -106,24 +103,11 @@ TEST_P(EngineInt8Test, TheFileHoldsCodesAndScalesInPlaceOfMatrices) {
 // Codes of rows and weights each err by half a step of 1/127 of the largest element, at random: a few percent of the
 // logits after two layers. One wrong scale, layout or offset makes other logits altogether.
 TEST_P(EngineInt8Test, LogitsAreNearThoseOfTheFloatModel) {
-  absl::flat_hash_map<std::string, interpreter::Tensor> tensors;
-  for (const ir::Value* weight : graph_->weights()) {
-    std::vector<int64_t> shape;
-    for (const DimExpr& dim : weight->tensor().shape) shape.push_back(*dim.constant());
-    const std::vector<float>& values = weights_.at(weight->name());
-    tensors.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}));
-  }
   const std::vector<int32_t> tokens = TestPrompt(40, 3, kVocab);
-  const std::vector<double> want = WideLogits(*graph_, std::move(tensors), tokens);
+  const std::vector<double> want = WideLogits(*graph_, InterpreterWeights(*graph_, weights_), tokens);
   const std::vector<float> got = Forward(*engine_, tokens);
-  ASSERT_EQ(got.size(), want.size());
-  double error = 0, size = 0;
-  for (size_t i = 0; i < got.size(); ++i) {
-    error += (got[i] - want[i]) * (got[i] - want[i]);
-    size += want[i] * want[i];
-  }
-  EXPECT_LT(std::sqrt(error / size), 0.05);
-  EXPECT_GT(error, 0);
+  EXPECT_LT(RelativeDistance(got, want), 0.05);
+  EXPECT_GT(RelativeDistance(got, want), 0);
 }
 
 // Prompts that are read in chunks beside rows that decode: each request's tokens and their probabilities as alone.

@@ -8,7 +8,6 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/log/check.h"
 #include "compiler/driver/compile.h"
 #include "compiler/frontend/import_graph.h"
@@ -27,8 +26,6 @@ namespace fs = std::filesystem;
 using ::testing::SizeIs;
 
 constexpr int64_t kVocab = 61, kContext = 64, kPageSize = 4;
-
-using TensorMap = absl::flat_hash_map<std::string, interpreter::Tensor>;
 
 struct Model {
   explicit Model(const std::string& kv_dtype) {
@@ -51,17 +48,6 @@ struct Model {
     CHECK_OK(opened.status());
     return *std::move(opened);
   }
-  TensorMap Tensors() const {
-    TensorMap tensors;
-    for (const ir::Value* weight : graph->weights()) {
-      std::vector<int64_t> shape;
-      for (const DimExpr& dim : weight->tensor().shape) shape.push_back(*dim.constant());
-      const std::vector<float>& values = weights.at(weight->name());
-      tensors.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}));
-    }
-    return tensors;
-  }
-
   std::string path;
   std::unique_ptr<ir::Graph> graph;
   TestWeights weights;
@@ -92,7 +78,8 @@ std::vector<double> StepLogits(const Model& model, const std::vector<int32_t>& t
   const ir::CacheType cache = compiled->step_graph->FindInput("cache")->type().cache();
   inputs.emplace("cache", interpreter::Cache::Empty(cache, pages, kPageSize));
   const auto outputs = interpreter::Interpret(*compiled->step_graph, std::move(inputs),
-                                              interpreter::WeightsFrom(model.Tensors()), interpreter::Mode::kTyped);
+                                              interpreter::WeightsFrom(InterpreterWeights(*model.graph, model.weights)),
+                                              interpreter::Mode::kTyped);
   CHECK_OK(outputs.status());
   return std::get<interpreter::Tensor>(outputs->at("logits")).floats;
 }
@@ -113,7 +100,7 @@ TEST(EngineKvInt8Test, LogitsAreTheInterpreters) {
   const std::vector<int32_t> tokens = TestPrompt(kContext, 3, kVocab);
   const std::vector<float> ours = Forward(*engine, tokens);
   const std::vector<double> coded = StepLogits(model, tokens);
-  const std::vector<double> floats = WideLogits(*model.graph, model.Tensors(), tokens);
+  const std::vector<double> floats = WideLogits(*model.graph, InterpreterWeights(*model.graph, model.weights), tokens);
   EXPECT_LT(Distance(ours, coded), Distance(floats, coded) / 16);
   EXPECT_GT(Distance(floats, coded), 0);
 }

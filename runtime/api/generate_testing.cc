@@ -1,5 +1,7 @@
 #include "runtime/api/generate_testing.h"
 
+#include <cmath>
+#include <cstddef>
 #include <utility>
 #include <variant>
 
@@ -57,6 +59,16 @@ std::vector<double> WideLogits(const ir::Graph& rectangular,
                                         interpreter::Mode::kWide);
   CHECK_OK(outputs.status());
   return std::get<interpreter::Tensor>(outputs->at("logits")).floats;
+}
+
+double RelativeDistance(const std::vector<float>& got, const std::vector<double>& want) {
+  CHECK_EQ(got.size(), want.size());
+  double error = 0, size = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    error += (got[i] - want[i]) * (got[i] - want[i]);
+    size += want[i] * want[i];
+  }
+  return std::sqrt(error / size);
 }
 
 }  // namespace flashflow::runtime

@@ -33,6 +33,9 @@ std::vector<double> WideLogits(const ir::Graph& rectangular,
                                absl::flat_hash_map<std::string, interpreter::Tensor> weights,
                                const std::vector<int32_t>& tokens);
 
+// |got - want| over |want|, as vectors.
+double RelativeDistance(const std::vector<float>& got, const std::vector<double>& want);
+
 }  // namespace flashflow::runtime
 
 #endif  // RUNTIME_API_GENERATE_TESTING_H_

@@ -40,6 +40,18 @@ TestWeights RandomWeights(const ir::Graph& graph, uint32_t seed, float spread) {
   return weights;
 }
 
+absl::flat_hash_map<std::string, interpreter::Tensor> InterpreterWeights(const ir::Graph& graph,
+                                                                         const TestWeights& weights) {
+  absl::flat_hash_map<std::string, interpreter::Tensor> tensors;
+  for (const ir::Value* weight : graph.weights()) {
+    std::vector<int64_t> shape;
+    for (const DimExpr& dim : weight->tensor().shape) shape.push_back(*dim.constant());
+    const std::vector<float>& values = weights.at(weight->name());
+    tensors.emplace(weight->name(), interpreter::Tensor::Floats(shape, {values.begin(), values.end()}));
+  }
+  return tensors;
+}
+
 std::string TestTokenizer(int64_t vocab_size) {
   nlohmann::json vocab = nlohmann::json::object();
   for (int64_t id = 0; id < vocab_size; ++id) {

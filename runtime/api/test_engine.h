@@ -9,7 +9,9 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
+#include "compiler/interpreter/interpreter.h"
 #include "compiler/ir/graph.h"
 #include "compiler/passes/options.h"
 
@@ -19,6 +21,10 @@ namespace flashflow::runtime {
 // attention and argmax have something to choose from.
 using TestWeights = std::map<std::string, std::vector<float>, std::less<>>;
 TestWeights RandomWeights(const ir::Graph& graph, uint32_t seed, float spread = 0.3f);
+
+// The same as the interpreter takes them, in the graph's shapes.
+absl::flat_hash_map<std::string, interpreter::Tensor> InterpreterWeights(const ir::Graph& graph,
+                                                                         const TestWeights& weights);
 
 // A byte-level BPE tokenizer.json: letters, then a space and a number each.
 std::string TestTokenizer(int64_t vocab_size);
