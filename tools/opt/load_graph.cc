@@ -1,5 +1,6 @@
 #include "tools/opt/load_graph.h"
 
+#include <fcntl.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -34,7 +35,8 @@ absl::Status Export(const std::string& model, const std::string& exporter, const
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   const auto free_actions = absl::MakeCleanup([&actions] { posix_spawn_file_actions_destroy(&actions); });
-  posix_spawn_file_actions_adddup2(&actions, STDERR_FILENO, STDOUT_FILENO);  // our standard output is the graph's
+  // Our standard output is the graph's; what it prints there is the file's name, of use to nobody.
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
   pid_t pid = 0;
   const int error = posix_spawn(&pid, exporter.c_str(), &actions, nullptr, argv.data(), environ);
   if (error != 0) return absl::UnavailableError(absl::StrCat("cannot run ", exporter, ": ", std::strerror(error)));

@@ -102,12 +102,13 @@ absl::Status Run(const std::vector<std::string>& arguments, const std::string& e
   }
   FF_ASSIGN_OR_RETURN(Failure failure, Failure::FromFlags());
   FF_ASSIGN_OR_RETURN(const std::unique_ptr<ir::Graph> graph, LoadGraph(arguments[0], exporter));
+  std::fprintf(stderr, "%zu nodes: looking for the failure\n", graph->nodes().size());  // a minute for a whole model
   const std::string wanted = failure.Of(*graph);
   if (wanted.empty()) {
     return absl::FailedPreconditionError(
         "the graph does not fail: nothing to reduce; --passes, --options, --message and --seed say what a failure is");
   }
-  std::fprintf(stderr, "%zu nodes: %s\n", graph->nodes().size(), wanted.c_str());
+  std::fprintf(stderr, "%s\n", wanted.c_str());
   failure.set_whole(absl::StrContains(wanted, "whole"));
   int attempts = 0;
   const auto fails = [&](const ir::Graph& candidate) {

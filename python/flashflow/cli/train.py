@@ -149,8 +149,10 @@ def train(
             tqdm(
                 total=config.steps, initial=trainer.step, unit="step", file=sys.stderr, disable=not world.is_main
             ) as bar,
-            _Interrupt() as interrupt,
+            _Interrupt(says_so=world.is_main) as interrupt,
         ):
+            if compile_:
+                bar.set_postfix_str("compiling, which takes a minute or more")
             trainer.on_metrics = lambda metrics: _show(bar, metrics)
             trainer.should_stop = interrupt.is_set
             result = trainer.run()
@@ -181,8 +183,9 @@ def _show(bar: Any, metrics: dict[str, Any]) -> None:
 class _Interrupt:
     """Turns the first Ctrl-C into a question that the training loop asks; the second interrupts at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, says_so: bool) -> None:
         self._asked = False
+        self._says_so = says_so
 
     def is_set(self) -> bool:
         return self._asked
@@ -198,5 +201,6 @@ class _Interrupt:
         if self._asked:
             raise KeyboardInterrupt
         self._asked = True
-        # Not sys.stderr: the signal may have come while the progress bar was writing to it.
-        os.write(2, b"\nfinishing this step, then saving; Ctrl-C again ends at once\n")
+        if self._says_so:
+            # Not sys.stderr: the signal may have come while the progress bar was writing to it.
+            os.write(2, b"\nfinishing this step, then saving; Ctrl-C again ends at once\n")

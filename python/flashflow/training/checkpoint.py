@@ -33,7 +33,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from flashflow.errors import DataLossError, InvalidArgumentError, NotFoundError
+from flashflow.errors import DataLossError, FailedPreconditionError, InvalidArgumentError, NotFoundError
 from flashflow.training.distributed import World, spread_like, whole
 
 _STEP_DIR = re.compile(r"step-(\d{8,})")
@@ -120,22 +120,34 @@ def write_checkpoint(
 
     Returns:
         The checkpoint's folder.
+
+    Raises:
+        FailedPreconditionError: it cannot be written, as on a full disk; nothing of it is left.
     """
     name = checkpoint_name(step)
     part, final = save_dir / f".{name}.part", save_dir / name
     _remove_leftovers(save_dir)
     if not final.is_dir():
-        part.mkdir(parents=True)
-        write_model(part, state.weights)
-        save_file(state.optimizer, part / "optimizer.safetensors")
-        text = json.dumps({"step": step, **facts}, indent=2) + "\n"
-        (part / "trainer.json").write_text(text, encoding="utf-8")
-        mode = (part / "trainer.json").stat().st_mode
-        for path in part.iterdir():
-            path.chmod(mode)  # safetensors makes files that only their owner can read
-            _sync(path)
-        _sync(part)
-        part.rename(final)
+        try:
+            part.mkdir(parents=True)
+            write_model(part, state.weights)
+            save_file(state.optimizer, part / "optimizer.safetensors")
+            text = json.dumps({"step": step, **facts}, indent=2) + "\n"
+            (part / "trainer.json").write_text(text, encoding="utf-8")
+            mode = (part / "trainer.json").stat().st_mode
+            for path in part.iterdir():
+                path.chmod(mode)  # safetensors makes files that only their owner can read
+                _sync(path)
+            _sync(part)
+            part.rename(final)
+        except (OSError, SafetensorError) as error:  # the latter also has what the system says
+            shutil.rmtree(part, ignore_errors=True)
+            saved = checkpoints(save_dir)
+            raise FailedPreconditionError(
+                f"the checkpoint of step {step} cannot be written into {save_dir}: {error}",
+                op="--save-dir",
+                hint=f"mend that, then --resume goes on from {saved[-1].name}" if saved else "",
+            ) from error
         _sync(save_dir)
     tidy_checkpoints(save_dir, keep_last, best_step)
     return final

@@ -8,6 +8,7 @@ part of every parameter, and of its moments, and gathers a block's parameters wh
 from __future__ import annotations
 
 import contextlib
+import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from flashflow.errors import FailedPreconditionError
+from flashflow.errors import FailedPreconditionError, FlashFlowError
+from flashflow.log import logger
 from flashflow.models.transformer_blocks import TransformerBlock
 
 
@@ -105,8 +107,14 @@ _left_groups: list[dist.ProcessGroup] = []
 def joined_processes(device: str) -> Iterator[World]:
     """The processes that torchrun started; a process that it did not start is alone.
 
+    The first process that fails says why. The others, which fail of the same or because it is gone, end in silence.
+
     Args:
         device: as of TrainConfig; GPUs talk by NCCL, CPUs by gloo.
+
+    Raises:
+        FailedPreconditionError: another process is gone, of something that is not an exception.
+        SystemExit: another process has failed.
     """
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size <= 1:
@@ -118,10 +126,35 @@ def joined_processes(device: str) -> Iterator[World]:
         dist.init_process_group("nccl", device_id=place)
     else:
         dist.init_process_group("gloo")
-    yield world
+    try:
+        yield world
+    except Exception as error:
+        if not _is_first_to_fail():
+            logger.debug("process %d ends after another one", world.rank, exc_info=error)
+            raise SystemExit(1) from error
+        if not isinstance(error, FlashFlowError) and _says_that_another_is_gone(error):
+            raise FailedPreconditionError(
+                "another process of the run has ended",
+                hint="torchrun says below how; --resume goes on from the newest checkpoint",
+            ) from error
+        raise
     # Not after an error: the others may be waiting in a collective, and torchrun ends them.
     _left_groups.append(dist.distributed_c10d._get_default_group())
     dist.destroy_process_group()
+
+
+def _is_first_to_fail() -> bool:
+    try:
+        return int(dist.distributed_c10d._get_default_store().add("flashflow/failed", 1)) == 1
+    except RuntimeError:  # the store is gone, and so the process that kept it
+        return False
+
+
+def _says_that_another_is_gone(error: Exception) -> bool:
+    said = str(error)
+    return isinstance(error, dist.DistError) or any(
+        words in said for words in ("Connection closed by peer", "Connection reset by peer", "Broken pipe")
+    )
 
 
 @contextlib.contextmanager
@@ -132,6 +165,14 @@ def main_process_first(world: World) -> Iterator[None]:
     yield
     if world.is_main:
         world.barrier()
+
+
+# Buffers are not sent round before each pass: all processes compute the same. torch 2.13 has another name for it.
+_OWN_BUFFERS = {
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
+    else "broadcast_buffers": False
+}
 
 
 def parallelize(loss: nn.Module, parallel: str, world: World) -> nn.Module:
@@ -145,7 +186,7 @@ def parallelize(loss: nn.Module, parallel: str, world: World) -> nn.Module:
     if world.size == 1:
         return loss
     if parallel == "ddp":
-        return DistributedDataParallel(loss, broadcast_buffers=False, gradient_as_bucket_view=True)
+        return DistributedDataParallel(loss, gradient_as_bucket_view=True, **_OWN_BUFFERS)
     for block in loss.modules():
         if isinstance(block, TransformerBlock):
             fully_shard(block)

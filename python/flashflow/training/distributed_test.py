@@ -3,6 +3,7 @@
 import functools
 import json
 import math
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,7 +29,9 @@ OPTIONS = {"steps": STEPS, "grad_accum": 2, "eval_every": 3, "save_every": 3, "e
 def main(folder, options):
     """What each process runs."""
     with joined_processes("cpu") as world:
-        stop_at = options.pop("stop_at", None)
+        stop_at, failing = options.pop("stop_at", None), options.pop("failing", [])
+        if world.rank in failing:
+            raise ValueError("this is why")
         trainer = make_gpt_trainer(Path(folder), MODEL, world, **options)
         if stop_at:
             trainer.should_stop = lambda: trainer.step == stop_at and world.rank == 1  # all must hear of it
@@ -37,12 +40,13 @@ def main(folder, options):
         trainer.run()
 
 
-def torchrun(folder, **options):
+def torchrun(folder, status=0, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", __file__]
     options = {**OPTIONS, "batch_size": ROWS, **options}
     done = subprocess.run([*command, str(folder), json.dumps(options)], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
+    assert done.returncode == status, done.stderr
+    assert not re.search(r"\w*Warning: .*", done.stderr), done.stderr
+    return folder if status == 0 else done.stderr
 
 
 def lines(folder):
@@ -126,6 +130,47 @@ def test_scaled_fp16_under_fsdp_tracks_one_process(tmp_path):
     a, b = series(tmp_path / "one", "loss"), series(two, "loss")
     assert np.abs(a - b).max() <= 2.0**-11 * a.max()
     assert series(two, "loss_scale").tolist() == [65536, 65536]
+
+
+@pytest.mark.parametrize("failing", [[1], [0, 1]])
+def test_one_process_says_why_it_failed(tmp_path, failing):
+    """Not each of those that failed alike, and not those that waited for one that failed."""
+    said = torchrun(tmp_path, status=1, failing=failing)
+    assert said.count("ValueError: this is why") == 1 and "gloo" not in said, said
+
+
+@pytest.fixture
+def joined_to(monkeypatch):
+    """Makes joined_processes join one process, with a store, to another that is not there."""
+
+    def join(store):
+        monkeypatch.setattr(dist, "init_process_group", lambda *arguments, **options: None)
+        monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
+        monkeypatch.setenv("RANK", "1")
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        return joined_processes("cpu")
+
+    return join
+
+
+def test_process_that_is_gone_without_a_word_is_named(joined_to):
+    closed = RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:62697. GLHF!")
+    store = dist.HashStore()
+    with pytest.raises(FailedPreconditionError, match="another process of the run has ended"), joined_to(store):
+        raise closed
+    with pytest.raises(SystemExit), joined_to(store):  # and when another has said so, nothing is left to say
+        raise closed
+    with pytest.raises(RuntimeError, match="an error of its own"), joined_to(dist.HashStore()):
+        raise RuntimeError("an error of its own")
+
+
+def test_process_whose_store_is_gone_ends_in_silence(joined_to):
+    class Gone:
+        def add(self, key, number):
+            raise dist.DistNetworkError("Broken pipe")
+
+    with pytest.raises(SystemExit), joined_to(Gone()):
+        raise ValueError
 
 
 def leave_with_a_model(rank, folder, times):

@@ -5,12 +5,14 @@ Python announces every such operation to audit hooks; one that raises is a proce
 
 import json
 import os
+import resource
 import sys
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from flashflow.errors import FailedPreconditionError
 from flashflow.training.checkpoint import checkpoints, load_trainer_state, newest_checkpoint
 from flashflow.training.trainer_testing import make_trainer, state_of
 
@@ -106,3 +108,32 @@ def test_damaged_newest_checkpoint_can_be_deleted(tmp_path):
     trainer.resume()
     assert trainer.step == 2 and os.readlink(tmp_path / "latest") == "step-00000002"
     assert trainer.run().step == 3
+
+
+@pytest.fixture
+def limit_files():
+    """Sets how many bytes a file may have: a disk that is full for what is longer."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size=before[0]: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("fits", [100, 800])  # not even the model; the model but not the optimizer
+def test_full_disk_is_an_error_and_leaves_the_checkpoint_before(tmp_path, limit_files, fits):
+    whole = make_trainer(tmp_path / "whole", steps=2).run()
+    trainer = make_trainer(tmp_path / "full", steps=2)
+    trainer.train_step()
+    before = trainer.save()
+    trainer.train_step()
+    sizes = [os.path.getsize(before / f"{name}.safetensors") for name in ("model", "optimizer")]
+    assert 100 < sizes[0] <= 800 < sizes[1], sizes
+    limit_files(fits)
+    with pytest.raises(FailedPreconditionError, match="step 2 cannot be written into .*too large") as caught:
+        trainer.save()
+    assert "--resume goes on from step-00000001" in caught.value.hint
+    assert sorted(p.name for p in (tmp_path / "full").iterdir() if "step" in p.name) == ["step-00000001"]
+    limit_files()
+    again = make_trainer(tmp_path / "full", steps=2)
+    again.resume()
+    wanted, got = state_of(whole.checkpoint), state_of(again.run().checkpoint)
+    assert [k for k in wanted if not torch.equal(wanted[k], got[k])] == []
