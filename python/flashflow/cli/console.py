@@ -10,6 +10,7 @@ from typing import TextIO
 from flashflow.errors import FlashFlowError
 
 _REWRITE_S = 0.1  # the line of a stage is rewritten at most this often
+_ERASE = "\r\x1b[2K"  # a line that is shown on a terminal
 
 
 class ProgressLine:
@@ -42,7 +43,7 @@ class ProgressLine:
         elif stage != self._stage or elapsed - self._shown_at >= _REWRITE_S:
             self._shown = f"{stage}{percent} ({elapsed:.0f} s)"
             self._shown_at = elapsed
-            out.write(f"\r\x1b[2K{self._shown}")
+            out.write(f"{_ERASE}{self._shown}")
             out.flush()
         self._stage = stage
 
@@ -58,14 +59,14 @@ class ProgressLine:
         """Takes the rewritten line away, so that something else can be shown."""
         if self._shown:
             out = self._stream or sys.stderr
-            out.write("\r\x1b[2K")
+            out.write(_ERASE)
             out.flush()
             self._shown = ""
 
 
 class _Formatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        return f"{record.levelname.lower()}: {record.getMessage()}"
+        return f"{_in_place_of_progress()}{record.levelname.lower()}: {record.getMessage()}"
 
 
 def show_log(verbose: bool) -> None:
@@ -90,10 +91,15 @@ def show_error(error: BaseException) -> None:
     else:
         message = f"{type(error).__name__}: {error}"
         hint = "this is a fault of FlashFlow; --debug shows where"
-    sys.stderr.write(f"error: {_one_line(message)}\n")
+    sys.stderr.write(f"{_in_place_of_progress()}error: {_one_line(message)}\n")
     if hint:
         sys.stderr.write(f"hint: {_one_line(hint)}\n")
     sys.stderr.flush()
+
+
+def _in_place_of_progress() -> str:
+    """What to write first where a line of progress may be shown, which has no end yet."""
+    return _ERASE if sys.stderr.isatty() else ""
 
 
 def _one_line(text: str) -> str:

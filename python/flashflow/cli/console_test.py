@@ -66,6 +66,25 @@ def test_errors_are_one_line_and_one_of_advice(capsys, error, lines):
     assert shown.err.splitlines() == lines and shown.out == ""
 
 
+def test_errors_and_warnings_take_the_place_of_progress(monkeypatch):
+    out = Terminal()
+    monkeypatch.setattr(console.sys, "stderr", out)
+    monkeypatch.setattr(console.time, "monotonic", lambda: 100.0)
+    log = logging.getLogger("flashflow")
+    state = (list(log.handlers), log.level, log.propagate)
+    try:
+        show_log(False)
+        ProgressLine()("loading")
+        log.warning("watch out")
+        ProgressLine()("compiling")
+        show_error(DataLossError("too short"))
+    finally:
+        log.handlers[:], log.level, log.propagate = state
+    first, second, end = out.getvalue().split("\n")
+    assert first == "\r\x1b[2Kloading (0 s)\r\x1b[2Kwarning: watch out"
+    assert second == "\r\x1b[2Kcompiling (0 s)\r\x1b[2Kerror: too short" and end == ""
+
+
 @pytest.mark.parametrize("verbose", [False, True])
 def test_log_goes_to_stderr(capsys, verbose):
     log = logging.getLogger("flashflow")

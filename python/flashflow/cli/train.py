@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from flashflow.cli.console import ProgressLine
 from flashflow.cli.verb import DebugOption, Device, verb
 
 
@@ -144,7 +145,9 @@ def train(
     from flashflow.training.gpt_small import make_trainer
 
     with joined_processes(config.device) as world:
-        trainer = make_trainer(data, save_dir, config, resume, world)
+        stages = ProgressLine(quiet=not world.is_main)
+        trainer = make_trainer(data, save_dir, config, resume, world, stages)
+        stages.clear()
         with (
             tqdm(
                 total=config.steps, initial=trainer.step, unit="step", file=sys.stderr, disable=not world.is_main

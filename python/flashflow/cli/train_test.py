@@ -44,6 +44,7 @@ def test_train_interrupt_resume_export_generate(tmp_path):
             said += more
         process.send_signal(signal.SIGINT)
         said += process.communicate()[1]
+    assert b"tokenizing data.txt" in said
     assert process.returncode == 130, said.decode()
     assert b"interrupted at step" in said and b"--resume" in said and b"Traceback" not in said
     done = max(losses(tmp_path))
@@ -73,7 +74,7 @@ def test_every_option_reaches_the_trainer(monkeypatch):
     class Asked(BaseException):
         pass
 
-    def make_trainer(data, save_dir, config, resume, world):
+    def make_trainer(data, save_dir, config, resume, world, progress):
         raise Asked(str(data), str(save_dir), config, resume)
 
     monkeypatch.setattr("flashflow.training.gpt_small.make_trainer", make_trainer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 Tokens = npt.NDArray[np.uint16]
+Progress = Callable[[str, float | None], None]  # a stage, and what share of it is done, if known
 Batch = tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]  # inputs, targets
 
 _CHUNK_CHARS = 1 << 20
@@ -67,7 +68,9 @@ def split_text(text: str, size: int = _CHUNK_CHARS) -> Iterator[str]:
         start = end
 
 
-def tokenize_file(path: Path, tokenizer: Tokenizer, cache_dir: Path) -> Tokens:
+def tokenize_file(
+    path: Path, tokenizer: Tokenizer, cache_dir: Path, progress: Progress = lambda stage, done: None
+) -> Tokens:
     """A text file's tokens, memory-mapped from a cache that is keyed by the contents of text and tokenizer.
 
     The cache is a .npy file and the SHA-256 of it, appended; one that is damaged is made anew.
@@ -76,6 +79,7 @@ def tokenize_file(path: Path, tokenizer: Tokenizer, cache_dir: Path) -> Tokens:
         path: a UTF-8 text file.
         tokenizer: of at most 65,536 tokens.
         cache_dir: made when missing.
+        progress: told how far it is.
 
     Returns:
         uint16[N], read-only.
@@ -90,7 +94,11 @@ def tokenize_file(path: Path, tokenizer: Tokenizer, cache_dir: Path) -> Tokens:
             logger.warning("%s", error)
     if tokenizer.get_vocab_size() > 1 << 16:
         raise InvalidArgumentError(f"the tokenizer has {tokenizer.get_vocab_size()} tokens: at most 65536 fit")
-    pieces = [np.array(tokenizer.encode(piece).ids, np.uint16) for piece in split_text(text)]
+    pieces, done = [], 0
+    for piece in split_text(text):
+        progress(f"tokenizing {path}", done / len(text))
+        pieces.append(np.array(tokenizer.encode(piece).ids, np.uint16))
+        done += len(piece)
     content = io.BytesIO()
     np.save(content, np.concatenate([np.empty(0, np.uint16), *pieces]), allow_pickle=False)
     content.write(hashlib.sha256(content.getbuffer()).digest())

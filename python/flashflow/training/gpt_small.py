@@ -21,14 +21,21 @@ from flashflow.tokenizers.gpt2 import VOCAB_SIZE, gpt2_tokenizer
 from flashflow.training.bpe import END_OF_TEXT, train_bpe
 from flashflow.training.checkpoint import checkpoints, newest_checkpoint
 from flashflow.training.config import TrainConfig
-from flashflow.training.data import Dataset, Tokens, read_text, tokenize_file
+from flashflow.training.data import Dataset, Progress, Tokens, read_text, tokenize_file
 from flashflow.training.distributed import World, main_process_first
 from flashflow.training.trainer import Trainer
 
 _ALONE = World()
 
 
-def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, world: World = _ALONE) -> Trainer:
+def make_trainer(
+    data: Path,
+    save_dir: Path,
+    config: TrainConfig,
+    resume: bool,
+    world: World = _ALONE,
+    progress: Progress = lambda stage, done: None,
+) -> Trainer:
     """Tokenizes, makes the model and restores its state, if asked to.
 
     Args:
@@ -37,6 +44,7 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
         config: its hyperparameters.
         resume: go on from the newest checkpoint of save_dir; without it, save_dir must have none.
         world: the processes of the run, all of which call this.
+        progress: told what is going on before the training.
 
     Raises:
         InvalidArgumentError, NotFoundError, DataLossError: as the message says.
@@ -58,7 +66,7 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
             )
         text = read_text(data)
         make_output_folder(save_dir, "--save-dir")
-        tokenizer, tokens = _tokenize(data, text, save_dir, model_config.vocab_size, resume)
+        tokenizer, tokens = _tokenize(data, text, save_dir, model_config.vocab_size, resume, progress)
     dataset = Dataset.split(tokens, config.seq_len)
     torch.manual_seed(config.seed)
     model = GptSmall(model_config)
@@ -79,7 +87,9 @@ def make_trainer(data: Path, save_dir: Path, config: TrainConfig, resume: bool, 
     return trainer
 
 
-def _tokenize(data: Path, text: str, save_dir: Path, vocab_size: int, resume: bool) -> tuple[Tokenizer, Tokens]:
+def _tokenize(
+    data: Path, text: str, save_dir: Path, vocab_size: int, resume: bool, progress: Progress
+) -> tuple[Tokenizer, Tokens]:
     """GPT-2's tokenizer for models with its vocabulary, one trained on the text for smaller ones; and the tokens."""
     cache = save_dir / "tokens"
     saved = newest_checkpoint(save_dir) / "tokenizer.json" if resume else None
@@ -91,5 +101,6 @@ def _tokenize(data: Path, text: str, save_dir: Path, vocab_size: int, resume: bo
         except Exception as error:  # what the library raises
             raise DataLossError(f"{saved} is damaged: {error}", hint=f"delete {saved.parent}") from error
     else:
+        progress(f"learning {vocab_size} tokens from {data}", None)
         tokenizer = train_bpe(text, vocab_size, cache)
-    return tokenizer, tokenize_file(data, tokenizer, cache)
+    return tokenizer, tokenize_file(data, tokenizer, cache, progress)
