@@ -12,6 +12,7 @@ import inspect
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -168,7 +169,7 @@ def main_process_first(world: World) -> Iterator[None]:
 
 
 # Buffers are not sent round before each pass: all processes compute the same. torch 2.13 has another name for it.
-_OWN_BUFFERS = {
+_OWN_BUFFERS: dict[str, Any] = {
     "forward_sync_buffers"
     if "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters
     else "broadcast_buffers": False
