@@ -193,7 +193,7 @@ def test_processes_leave_with_a_model(tmp_path):
     processes = torch.multiprocessing.spawn(leave_with_a_model, (tmp_path, 50), nprocs=2, join=False).processes
     try:
         for process in processes:
-            process.join(120)
+            process.join(300)
         assert [process.exitcode for process in processes] == [0, 0]  # None: it waits forever
     finally:
         for process in processes:
