@@ -189,7 +189,7 @@ class _Engine:
 
 
 _FLOAT = {"float32": "float32", "bfloat16": "float32", "int8": "int8"}
-_GGML = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0"}
+_GGML = {"float32": "F32", "bfloat16": "BF16", "int8": "Q8_0", "int4": "Q4_1"}
 _ENGINES = [
     _Engine("ctranslate2", "CTranslate2", _FLOAT, _CTranslate2),
     _Engine("onnxruntime_genai", "ONNX Runtime", _FLOAT, _OnnxRuntime),
