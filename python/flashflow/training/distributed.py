@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import inspect
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +103,9 @@ class World:
 # GIL to free the last tensors that they have moved: Python lets go without the GIL, but DDP's reducer with it, and
 # would wait forever. So it is never the last.
 _left_groups: list[dist.ProcessGroup] = []
+# For that long the GIL is free when a group is left: a thread that still waited for it when the interpreter ends would
+# end the process by an abort.
+_FREE_GIL_S = 0.2
 
 
 @contextlib.contextmanager
@@ -142,6 +146,7 @@ def joined_processes(device: str) -> Iterator[World]:
     # Not after an error: the others may be waiting in a collective, and torchrun ends them.
     _left_groups.append(dist.distributed_c10d._get_default_group())
     dist.destroy_process_group()
+    time.sleep(_FREE_GIL_S)
 
 
 def _is_first_to_fail() -> bool:
