@@ -1,5 +1,6 @@
 """The CPU suite: decode and prefill at batch 1, beside torch eager and other engines, and what bandwidth allows."""
 
+import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
@@ -126,4 +127,7 @@ def run(
                     _Turn(weight_bytes / bandwidth, times(ours), {peer.name: times(peer.run) for peer in peers})
                 )
             rows += _rows(f"{model} {dtype}", turns, weight_bytes)
+            if torch:
+                del peers
+                shutil.rmtree(folder)  # gigabytes
     return rows
