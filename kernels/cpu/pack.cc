@@ -74,17 +74,7 @@ void PackPanel16Int4(const std::byte* src, int64_t n, int64_t k, std::byte* dst,
 }
 
 void PackPanel16Groups(const uint16_t* src, int64_t n, int64_t groups, uint16_t* dst, ThreadPool* pool) {
-  pool->ParallelFor((n + kPanel - 1) / kPanel, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      uint16_t* panel = dst + p * groups * 2 * kPanel;
-      std::fill_n(panel, groups * 2 * kPanel, uint16_t{0});
-      const int64_t rows = std::min(kPanel, n - p * kPanel);
-      for (int64_t i = 0; i < rows; ++i) {
-        const uint16_t* row = src + (p * kPanel + i) * groups * 2;
-        for (int64_t j = 0; j < groups * 2; ++j) panel[j * kPanel + i] = row[j];
-      }
-    }
-  });
+  PackPanels<1>(src, n, 2 * groups, dst, pool, /*transposed=*/false);
 }
 
 void PackTransposed(const std::byte* src, int64_t n, int64_t k, size_t element_bytes, std::byte* dst,
