@@ -1,4 +1,4 @@
-"""Benchmarks: FlashFlow beside its peers, in one process, on one machine.
+"""Benchmarks: FlashFlow beside its peers, in one run, on one machine.
 
 Speeds on shared machines drift from minute to minute, so every suite runs ours and the peer in turn (A B A B ...) and
 reports medians and their ratio. Each table starts with the machine and the read bandwidth measured in the same run.

@@ -2,6 +2,7 @@
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 from tools.bench.engine_page import MODE
@@ -32,7 +33,7 @@ def forget(path: Path) -> None:
 def _once(programs: Path, engine: Path, device: str) -> list[float]:
     """Milliseconds of PARTS."""
     started = time.monotonic()
-    with EngineProcess(programs, engine, device, batch=1) as process:
+    with closing(EngineProcess(programs, engine, device, batch=1)) as process:
         opened = time.monotonic()
         process.time(PROMPT, 1)
         whole = 1e3 * (time.monotonic() - started)

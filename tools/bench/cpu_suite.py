@@ -1,37 +1,23 @@
 """The CPU suite: decode and prefill at batch 1, beside torch eager and other engines, and what bandwidth allows."""
 
-import shutil
 import statistics
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack, closing
 from pathlib import Path
 
-from tools.bench import cpu_peers, torch_peer
+from tools.bench import saved_model
+from tools.bench.cpu_peers import PEERS, Engine
+from tools.bench.cpu_turns import Turn, VariantProcess, open_variant, take_turns
+from tools.bench.cpu_variant import OURS
+from tools.bench.json_process import ProcessError
 from tools.bench.report import Row
 
-from flashflow import LLM, SamplingParams
+from flashflow import FlashFlowError
 from flashflow.core import core
 
 
-@dataclass(frozen=True)
-class _Times:
-    """Seconds of a token of decoding, and of prompts by their numbers of tokens."""
-
-    decode: float
-    prefill: dict[int, float]
-
-
-@dataclass(frozen=True)
-class _Turn:
-    """floor is what a token's weights take at the bandwidth measured in the turn."""
-
-    floor: float
-    ours: _Times
-    peers: dict[str, _Times]
-
-
-def _rows(label: str, turns: list[_Turn], weight_bytes: int) -> list[Row]:
+def _rows(label: str, turns: list[Turn], weight_bytes: int) -> list[Row]:
     median = statistics.median
     decode = median(turn.ours.decode for turn in turns)
     floor = median(turn.floor for turn in turns)
@@ -87,47 +73,55 @@ def run(
 ) -> list[Row]:
     """Measures one model in each dtype: prompts of each length, and decoding after the first of them.
 
-    The peer is torch eager fp32 of transformers' class on the same weights. Other engines run too where they are
+    The peers are torch eager fp32 of transformers' class on the same weights, and other engines where they are
     installed, in the environment or in the folder peers_path (cpu_peers.py).
+
+    Raises:
+        FlashFlowError: there is no such model, or ours fails.
     """
-    rows: list[Row] = []
     prompts = [[(7 * i + 11) % 40000 + 100 for i in range(length)] for length in prompt_tokens]
 
-    def times(once: Callable[[list[int], int], tuple[float, float]]) -> _Times:
-        """Of an engine that runs a prompt and some tokens after it."""
-        first, decode = once(prompts[0], decode_tokens)
-        return _Times(decode, {len(prompts[0]): first} | {len(p): once(p, 1)[0] for p in prompts[1:]})
+    def measure(dtype: str, source: str, saved: Path, stack: ExitStack) -> list[Row]:
+        label = f"{model} {dtype}"
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=saved.parent)))  # gigabytes, for one dtype
 
+        def say(text: str) -> None:
+            log(f"bench: {label}: {text}")
+
+        def start(engine: Engine, where: str | Path, theirs: str) -> VariantProcess:
+            say(f"opening {engine.name} {theirs}")
+            return stack.enter_context(closing(open_variant(engine, Path(where), folder, theirs, threads, peers_path)))
+
+        try:
+            ours = start(OURS, source, dtype)
+            peers: dict[str, VariantProcess] = {}
+            for engine in PEERS if with_peer else []:
+                if theirs := engine.dtypes.get(dtype):
+                    try:
+                        peers[f"{engine.name} {theirs}"] = start(engine, saved, theirs)
+                    except ProcessError as error:
+                        say(f"{engine.name} {theirs} is left out: {error}")
+            weight_bytes = ours.opened["weight_bytes"]
+            turns = take_turns(
+                ours,
+                peers,
+                prompts,
+                decode_tokens,
+                repeats,
+                lambda: float(weight_bytes / core().measure_read_bandwidth(threads)),
+                say,
+            )
+        except ProcessError as error:
+            raise FlashFlowError(f"{label}: {error}") from error
+        return _rows(label, turns, weight_bytes)
+
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory() as tmp:
-        torch = torch_peer.load(model, threads, Path(tmp)) if with_peer else None
-        source = torch.source if torch else torch_peer.source(model, Path(tmp))
+        source = saved_model.source(model, Path(tmp))
+        saved = Path(tmp) / "saved"
+        if with_peer:
+            saved_model.save(source, saved)
         for dtype in dtypes:
-            log(f"bench: {model} {dtype}: building the engine")
-            llm = LLM(source, dtype=dtype, device="cpu", threads=threads, max_batch=1, cache_dir=Path(tmp))
-            weight_bytes = llm.engine_info()["weight_bytes_per_token"]
-
-            def ours(prompt: list[int], tokens: int, llm: LLM = llm) -> tuple[float, float]:
-                # The first token is the prompt's.
-                params = SamplingParams(temperature=0, max_tokens=1 + tokens, ignore_eos=True)
-                timing = llm.generate(prompt, params)[0].timing
-                return timing.prefill_s, 1 / timing.decode_tok_s
-
-            peers: list[cpu_peers.Peer] = []
-            if torch:
-                folder = Path(tmp) / dtype
-                folder.mkdir()
-                peers = [torch, *cpu_peers.find(torch.model, dtype, threads, folder, peers_path, log)]
-            for once in [ours, *(peer.run for peer in peers)]:  # warm-up: page in and settle the clocks
-                once(prompts[-1], 2)
-            turns: list[_Turn] = []
-            for number in range(repeats):
-                log(f"bench: {model} {dtype}: turn {number + 1} of {repeats}")
-                bandwidth = core().measure_read_bandwidth(threads)
-                turns.append(
-                    _Turn(weight_bytes / bandwidth, times(ours), {peer.name: times(peer.run) for peer in peers})
-                )
-            rows += _rows(f"{model} {dtype}", turns, weight_bytes)
-            if torch:
-                del peers
-                shutil.rmtree(folder)  # gigabytes
+            with ExitStack() as stack:
+                rows += measure(dtype, source, saved, stack)
     return rows

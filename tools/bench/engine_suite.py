@@ -21,7 +21,8 @@ from tools.bench.cold_start import cold_start
 from tools.bench.commit import source_commit
 from tools.bench.decoder_shape import SHAPES, DecoderShape
 from tools.bench.engine_page import MODE, page, tables
-from tools.bench.engine_process import EngineBuild, EngineError, EngineProcess
+from tools.bench.engine_process import EngineBuild, EngineProcess
+from tools.bench.json_process import ProcessError
 from tools.bench.kernel_charts import NoChartsError, bars
 from tools.bench.kernel_results import DeviceSpec, Report, Result, Variant, spec_for, summarize
 from tools.bench.kernels_suite import DEVICE_SPECS, TOP, NoGpuError, clocks, describe_machine, words
@@ -294,7 +295,7 @@ def run(options: Options, log: Callable[[str], None], keep: Callable[[Report], o
 
     Raises:
         NoGpuError: this machine cannot.
-        EngineError: our engine fails.
+        ProcessError: our engine fails.
         ValueError: the options name an unknown suite or model.
     """
     named = rows(options)
@@ -403,7 +404,7 @@ def run_command(options: Options, outputs: Outputs, from_json: Path | None = Non
         print(tables(report.results))
         if outputs.charts:
             print(f"wrote {bars(report, MODE, outputs.charts / 'engine.png')}", file=sys.stderr)
-    except (NoGpuError, NoChartsError, EngineError, ValueError, OSError, subprocess.SubprocessError) as error:
+    except (NoGpuError, NoChartsError, ProcessError, ValueError, OSError, subprocess.SubprocessError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0

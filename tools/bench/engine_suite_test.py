@@ -7,8 +7,9 @@ import pytest
 from tools.bench import engine_suite
 from tools.bench.decoder_shape import SHAPES
 from tools.bench.engine_page import MODE, page, tables
-from tools.bench.engine_process import EngineError, EngineProcess
+from tools.bench.engine_process import EngineProcess
 from tools.bench.engine_suite import Options, Row, measure_row, rows, run
+from tools.bench.json_process import ProcessError
 from tools.bench.kernel_results import DeviceSpec, Report, Result, Variant, summarize
 
 RANDOM_ENGINE = """
@@ -114,11 +115,11 @@ def test_cold_start_has_a_line_for_each_part(programs):
 
 
 def test_an_engine_that_fails_is_named(programs, tmp_path):
-    with pytest.raises(EngineError, match="^no plan fits$"):
+    with pytest.raises(ProcessError, match="^no plan fits$"):
         (tmp_path / "gpt2-124m.json").write_text("bad")
         run(options(programs), lambda line: None)
     (programs / "time_engine").write_text("#!/bin/sh\nexec tail -f /dev/null")
-    with pytest.raises(EngineError, match="gave no answer in 0 s"):
+    with pytest.raises(ProcessError, match="gave no answer in 0 s"):
         EngineProcess(programs, tmp_path / "x", "cpu", 1, timeout=0.1)
 
 
