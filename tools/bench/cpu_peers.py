@@ -4,7 +4,7 @@ None but torch is part of FlashFlow's environment. `pip install --target DIR` pu
 --peers-path names:
 
     pip install --target DIR --no-deps ctranslate2 onnxruntime onnxruntime-genai onnx onnx_ir ml_dtypes \
-        flatbuffers protobuf
+        flatbuffers protobuf diskcache
     CMAKE_ARGS='-DCMAKE_CXX_FLAGS="-fno-tree-dse -fno-dse"' pip install --target DIR --no-deps llama-cpp-python
 
 llama.cpp is built on the spot. Without these flags GCC 12 drops most of what sets up the matrix unit AMX, as its
