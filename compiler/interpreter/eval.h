@@ -174,7 +174,6 @@ double Single(Mode mode, double x);  // eval_quantize.cc
 double QuantizeRow(Mode mode, const double* x, int64_t count, double clip, double* q);  // eval_quantize.cc
 
 // The weight[N, K] that codes i8[N, K/2] and scales f16[N, K/32, 2] stand for, as fused_linear says.
-std::vector<double> WeightOfGroups(Mode mode, const Tensor& codes, const Tensor& scales);  // eval_quantize.cc
 
 // A key or value of one head, as a KV cache of i8 gives it back: its codes times their scale, in f32.
 void CodeHead(const double* from, int64_t dim, double* to);  // eval_attention.cc

@@ -1,4 +1,7 @@
 #include <algorithm>
+#include <limits>
+#include <numeric>
+#include <vector>
 
 #include "compiler/interpreter/eval.h"
 #include "compiler/interpreter/parallel.h"
@@ -80,6 +83,44 @@ void QuantizedLinear(const Evaluation& e, const std::vector<double>& h, int64_t 
   }
 }
 
+// The same for a weight of codes of groups.
+void GroupsLinear(const Evaluation& e, const std::vector<double>& h, int64_t m, int64_t k, double* z) {
+  const Tensor& weight = e.input(1);
+  const std::vector<double>& ranges = e.input(6).floats;
+  const Tensor* bias = e.Optional(2);
+  const int64_t n = weight.shape[0];
+  const int64_t groups = k / kCodeGroup;
+  const auto fl = [&e](double x) { return Single(e.mode, x); };
+  std::vector<double> x(h.size()), codes(h.size()), scales(m * groups), sums(m * groups);
+  std::ranges::transform(h, x.begin(), fl);
+  for (int64_t i = 0; i < m * groups; ++i) {
+    double* q = codes.data() + i * kCodeGroup;
+    scales[i] = QuantizeRow(e.mode, x.data() + i * kCodeGroup, kCodeGroup, std::numeric_limits<double>::infinity(), q);
+    sums[i] = std::accumulate(q, q + kCodeGroup, 0.0);
+  }
+  ParallelFor(n, m * k, [&](int64_t begin, int64_t end) {
+    std::vector<double> row(k);
+    for (int64_t j = begin; j < end; ++j) {
+      for (int64_t i = 0; i < k; ++i) {
+        const auto byte = static_cast<uint8_t>(weight.ints[(j * k + i) / 2]);
+        row[i] = i % 2 == 0 ? byte % 16 : byte / 16;
+      }
+      const double* range = ranges.data() + j * groups * 2;
+      for (int64_t i = 0; i < m; ++i) {
+        double y = 0;
+        for (int64_t g = 0; g < groups; ++g) {
+          const double* q = codes.data() + i * k + g * kCodeGroup;
+          const double products = std::inner_product(q, q + kCodeGroup, row.data() + g * kCodeGroup, 0.0);
+          const int64_t at = i * groups + g;
+          const double sum = fl(fl(range[2 * g] * products) + range[2 * g + 1] * sums[at]);
+          y = fl(y + fl(scales[at] * sum));
+        }
+        z[i * n + j] = bias == nullptr ? y : fl(y + bias->floats[j]);
+      }
+    }
+  });
+}
+
 }  // namespace
 
 absl::Status EvalLinear(Evaluation& e) {
@@ -108,11 +149,12 @@ absl::Status EvalFusedLinear(Evaluation& e) {
   std::vector<double> products(m * n);
   const Tensor* bias = e.Optional(2);
   const bool groups = e.HasInput(6) && e.input(6).dtype == DType::kF16;
-  if (weight.dtype == DType::kI8 && !groups) {
+  if (groups) {
+    GroupsLinear(e, normalized, m, k, products.data());
+  } else if (weight.dtype == DType::kI8) {
     QuantizedLinear(e, normalized, m, products.data());
   } else {
-    const std::vector<double> stood_for = groups ? WeightOfGroups(e.mode, weight, e.input(6)) : std::vector<double>();
-    Linear(normalized.data(), groups ? stood_for.data() : weight.floats.data(), m, n, k, products.data());
+    Linear(normalized.data(), weight.floats.data(), m, n, k, products.data());
     for (int64_t i = 0; bias != nullptr && i < m * n; ++i) products[i] += bias->floats[i % n];
   }
   const std::string& activation = e.attr<std::string>("activation");

@@ -76,17 +76,6 @@ double QuantizeRow(Mode mode, const double* x, int64_t count, double clip, doubl
   return Single(mode, a / kMostCode);
 }
 
-std::vector<double> WeightOfGroups(Mode mode, const Tensor& codes, const Tensor& scales) {
-  std::vector<double> weight(2 * codes.ints.size());
-  for (size_t i = 0; i < weight.size(); ++i) {
-    const auto byte = static_cast<uint8_t>(codes.ints[i / 2]);
-    const double q = i % 2 == 0 ? byte % 16 : byte / 16;
-    const double* range = scales.floats.data() + i / kCodeGroup * 2;
-    weight[i] = Single(mode, range[0] * q + range[1]);
-  }
-  return weight;
-}
-
 absl::Status EvalQuantize(Evaluation& e) {
   if (e.attr<int64_t>("group") != 0) return EvalQuantizeGroups(e);
   const Tensor& x = e.input(0);

@@ -478,21 +478,43 @@ TEST(OpCases, GroupCodesAreTheNearestOfTheRoundedScale) {
   EXPECT_EQ(bytes[1], 1 + 2 * 16);
 }
 
-// As the same layer of the floats that the codes stand for, which are exact here.
-TEST(OpCases, ProductsOfGroupCodesTakeWhatTheyStandFor) {
+// In floats, one operation a line: volatile keeps each rounding from being joined with the next.
+TEST(OpCases, ProductsOfGroupCodesRoundGroupsOfX) {
+  constexpr int kGroups = 64;
   const Group group = GroupOf(0.5, -3);
-  std::vector<double> x(32), residual = {1000};
-  double sum = 7;  // bias
-  for (int i = 0; i < 32; ++i) {
-    x[i] = 0.37 * i - 3;
-    x[i] = static_cast<float>(x[i]);
-    sum += x[i] * group.elements[i];
+  std::vector<int64_t> bytes;
+  std::vector<double> ranges, x(32 * kGroups);
+  for (int g = 0; g < kGroups; ++g) {
+    bytes.insert(bytes.end(), group.bytes.begin(), group.bytes.end());
+    std::rotate(bytes.end() - 16, bytes.end() - 16 + g % 16, bytes.end());
+    ranges.insert(ranges.end(), {0.5 + g / 128.0, -3 - g / 64.0});
   }
+  for (int i = 0; i < 32 * kGroups; ++i) x[i] = static_cast<float>(std::sin(0.37 * i) * (i % 3 + 1));
+  float z = 0;
+  for (int g = 0; g < kGroups; ++g) {
+    float most = 0;
+    for (int i = 0; i < 32; ++i) most = std::max(most, std::abs(static_cast<float>(x[32 * g + i])));
+    const volatile float factor = 127 / most;
+    int products = 0, sum = 0;
+    for (int i = 32 * g; i < 32 * (g + 1); ++i) {
+      const volatile float scaled = static_cast<float>(x[i]) * factor;
+      const int code = static_cast<uint8_t>(bytes[i / 2]) >> (i % 2 * 4) & 15;
+      products += static_cast<int>(std::nearbyint(scaled)) * code;
+      sum += static_cast<int>(std::nearbyint(scaled));
+    }
+    const volatile float scaled = static_cast<float>(ranges[2 * g]) * static_cast<float>(products);
+    const volatile float least = static_cast<float>(ranges[2 * g + 1]) * static_cast<float>(sum);
+    const volatile float both = scaled + least;
+    const volatile float scale = most / 127;
+    const volatile float term = scale * both;
+    z += term;
+  }
+  const volatile float with_bias = z + 0.3f;
   const Case c = {Op::kFusedLinear,
-                  {F({1, 32}, x), I({1, 16}, group.bytes, DType::kI8), F({1}, {7}), F({1, 1}, residual), kAbsent,
-                   kAbsent, Tensor::Floats({1, 1, 2}, {0.5, -3}, DType::kF16)},
-                  {{"activation", "relu"}},
-                  F({1, 1}, {static_cast<float>(std::max(sum, 0.0) + 1000)})};
+                  {F({1, 32 * kGroups}, x), I({1, 16 * kGroups}, bytes, DType::kI8), F({1}, {0.3f}), kAbsent, kAbsent,
+                   kAbsent, Tensor::Floats({1, kGroups, 2}, ranges, DType::kF16)},
+                  {},
+                  F({1, 1}, {with_bias})};
   const auto got = Evaluate(c, Mode::kTyped);
   ASSERT_TRUE(got.ok()) << got.status();
   EXPECT_EQ(got->floats, c.expected.floats);

@@ -246,15 +246,18 @@ std::vector<OpDef> MakeTable() {
                  {"clip", AttrKind::kFloat, std::numeric_limits<double>::infinity()},
                  {"dtype", AttrKind::kDType, DType::kF32}},
        .infer = InferFusedLinear,
-       .doc = "A linear layer with what stands before and after it: h = x, or layer_norm or rms_norm of x by `norm`, "
-              "`eps`, norm_weight and norm_bias; z = h weight^T + bias for weight[N, K], bias[N]; y = f(z), f being "
-              "`activation`: none, gelu, gelu_tanh, silu or relu; with `gated`, y = f(z[..., :N/2]) * z[..., N/2:]; "
-              "the result is y + residual, of `dtype` as residual is, and rounded once. A weight of i8 holds the codes "
-              "of quantize, weight_scale[N] its scales: then h, rounded to f32, becomes codes q and scales s by "
-              "quantize with `clip`, and z = fl(fl(fl(sum of q[k] * weight[n, k]) * fl(s * weight_scale[n])) + "
-              "bias[n]), the sum in i32 and fl rounding to f32. A weight of i8[N, K/2] with a weight_scale of "
-              "f16[N, K/32, 2] holds quantize's codes of groups and stands for weight[N, K] of f32, code q of a group "
-              "for fl(scale * q + least value); x is as it is then."},
+       .doc =
+           "A linear layer with what stands before and after it: h = x, or layer_norm or rms_norm of x by `norm`, "
+           "`eps`, norm_weight and norm_bias; z = h weight^T + bias for weight[N, K], bias[N]; y = f(z), f being "
+           "`activation`: none, gelu, gelu_tanh, silu or relu; with `gated`, y = f(z[..., :N/2]) * z[..., N/2:]; "
+           "the result is y + residual, of `dtype` as residual is, and rounded once. A weight of i8 holds the codes "
+           "of quantize, weight_scale[N] its scales: then h, rounded to f32, becomes codes q and scales s by "
+           "quantize with `clip`, and z = fl(fl(fl(sum of q[k] * weight[n, k]) * fl(s * weight_scale[n])) + "
+           "bias[n]), the sum in i32 and fl rounding to f32. A weight of i8[N, K/2] with a weight_scale of "
+           "f16[N, K/32, 2] holds quantize's codes of groups for weight[N, K]: then each group of 32 of h, rounded to "
+           "f32, becomes codes q and a scale d as quantize makes them of a row, and with a group's sums P of q[k] * "
+           "weight[n, k] and Q of q[k], z is bias[n] and, before it and in ascending order, the groups' fl(d * "
+           "fl(fl(scale * P) + least value * Q)), each sum rounded to f32."},
       {.op = Op::kAddNorm,
        .name = "add_norm",
        .group = "Fused",

@@ -1,6 +1,6 @@
 // quantize-int4: weights of layers as 4-bit codes in groups of 32 with a scale and a least value, where the option
-// `quantize` is int4. Products take x as it is and the weight that the codes stand for: docs/ir.md, quantize and
-// fused_linear. Layers whose result leaves the graph (logits), whose weight is a table of tokens too, or whose metadata
+// `quantize` is int4. Products are of these and of 8-bit codes of groups of x: docs/ir.md, quantize and fused_linear.
+// Layers whose result leaves the graph (logits), whose weight is a table of tokens too, or whose metadata
 // "precision.<weight>" is "int8" are left to quantize-int8; those of "float" stay floats, with those that a layer joins
 // to them.
 //

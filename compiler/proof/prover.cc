@@ -39,11 +39,10 @@ std::string DescribeValue(const Graph& graph, const Value* value) {
   return absl::StrCat(value->kind() == ir::ValueKind::kInput ? "input " : "weight ", QuoteString(value->name()));
 }
 
-// Layers whose rows become int8 codes as they run.
+// Layers whose rows become codes as they run.
 int64_t CodedLayers(const Graph& graph) {
   return std::ranges::count_if(graph.nodes(), [](const auto& node) {
-    return node->op() == ir::Op::kFusedLinear && node->operand(1)->tensor().dtype == DType::kI8 &&
-           node->operand(6)->tensor().dtype == DType::kF32;
+    return node->op() == ir::Op::kFusedLinear && node->operand(1)->tensor().dtype == DType::kI8;
   });
 }
 

@@ -66,8 +66,7 @@ std::optional<Coding> CodingOfRows(const ir::Value* value) {
     } else if (node.op() == ir::Op::kQuantize) {
       Join(Coding{node.attr<double>("clip"), node.attr<int64_t>("group") != 0}, &all);
     } else if (node.op() == ir::Op::kFusedLinear && use.operand_index == 0 &&
-               node.operand(1)->tensor().dtype == DType::kI8 && node.operand(6)->tensor().dtype == DType::kF32 &&
-               node.attr<std::string>("norm") == "none") {
+               node.operand(1)->tensor().dtype == DType::kI8 && node.attr<std::string>("norm") == "none") {
       Join(Coding{node.attr<double>("clip")}, &all);
     }
   }
@@ -99,8 +98,8 @@ void MakeGroupsCodable(double scale, uint64_t stream, const Case& setting, Tenso
   }
 }
 
-// Brings each row to integers times a power of two of its own, one of them 127 and the others small: codes lose nothing
-// of it, and 32 bits hold its products.
+// Brings each row to integers times a power of two of its own, one of each 32 of them 127 and the others small: codes
+// lose nothing of it, be they the row's or its groups', and 32 bits hold its products.
 void MakeCodable(const Coding& coding, double scale, uint64_t stream, const Case& setting, Tensor* tensor) {
   if (coding.groups) return MakeGroupsCodable(scale, stream, setting, tensor);
   const double clip = coding.clip;
@@ -113,7 +112,8 @@ void MakeCodable(const Coding& coding, double scale, uint64_t stream, const Case
     const double step = std::ldexp(largest_step, -static_cast<int>(random % 4));
     double& value = tensor->floats[i];
     value = step * std::clamp(std::nearbyint(value / step), -kMostOther, kMostOther);
-    if (i % k == (random >> 8) % k) value = (setting.positive || random % 8 < 4 ? 127 : -127) * step;
+    if (i % k % kCodeGroup == (random >> 8) % std::min<size_t>(k, kCodeGroup))
+      value = (setting.positive || random % 8 < 4 ? 127 : -127) * step;
   }
 }
 

@@ -160,11 +160,17 @@ TEST(RandomCaseTest, GroupsHoldTheRowsThatBecomeGroups) {
         negative |= *it < 0;
       }
     }
-    // Rows of x are as they are: some element is no whole number of 1/64.
+    // Each group of x has the row's largest element, 127 times a power of two, and integers times that.
     const auto values = RandomInputs({{graph.get()}}, setting, 1, /*round_to_narrowest=*/true);
     ASSERT_TRUE(values.ok()) << values.status();
-    EXPECT_TRUE(
-        std::ranges::any_of(In(*values, "x").floats, [](double v) { return v * 64 != std::nearbyint(v * 64); }));
+    const std::vector<double>& x = In(*values, "x").floats;
+    for (auto begin = x.begin(); begin != x.end(); begin += 32) {
+      double largest = 0;
+      for (auto it = begin; it != begin + 32; ++it) largest = std::max(largest, std::abs(*it));
+      const double step = largest / 127;
+      EXPECT_EQ(std::exp2(std::ilogb(step)), step) << "no power of two";
+      for (auto it = begin; it != begin + 32; ++it) EXPECT_EQ(*it / step, std::nearbyint(*it / step));
+    }
   }
   EXPECT_TRUE(negative);
 }

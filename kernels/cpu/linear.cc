@@ -6,6 +6,9 @@
 #include <cstdint>
 #include <utility>
 
+#include "kernels/cpu/linear_int4.h"
+#include "kernels/cpu/quantize.h"
+
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/cpu/linear.cc"  // this file, once for each target
 #include "hwy/foreach_target.h"                     // IWYU pragma: keep
@@ -23,7 +26,6 @@ namespace {
 struct Panels {
   const float* x;
   const void* weight;
-  const void* groups;
   const float* bias;  // of all columns
   float* z;
   size_t ldz;
@@ -89,8 +91,6 @@ void RunPanels(const Panels& problem) {
   const size_t packs = CeilDiv(problem.k, kPack);
   const size_t panel_stride = packs * k_stride;
   const W* weight = static_cast<const W*>(problem.weight);
-  const auto* groups = static_cast<const hwy::float16_t*>(problem.groups);
-  const size_t group_panel_stride = packs * 2 * kPanel;
   const LinearConfig& config = problem.config;
   const size_t most_rows = AtMost(kTileRows, config.tile_rows);
   const size_t row_blocks = CeilDiv(problem.m, static_cast<size_t>(config.block_rows));
@@ -136,9 +136,7 @@ void RunPanels(const Panels& problem) {
               .accumulate = k_block > 0,
               .prefetch = reinterpret_cast<uintptr_t>(fetch),
               .prefetch_panel = panel_stride * sizeof(W),
-              .prefetch_step = k_stride * sizeof(W) / Block::kLines / sharers,
-              .groups = groups == nullptr ? nullptr : groups + p * group_panel_stride + k_packs.begin * 2 * kPanel,
-              .group_panel_stride = group_panel_stride,
+              .prefetch_step = k_stride * sizeof(W) / sharers,
           };
           const size_t index = (tile_rows.size() - 1) * kMaxPanels + panels - 1;
           (one_prefetch ? kTiles<W, true> : kTiles<W, false>)[index](tile);
@@ -154,7 +152,6 @@ LinearTiles Tiles() {
 
 void RunPanelsF32(const Panels& problem) { RunPanels<float>(problem); }
 void RunPanelsBF16(const Panels& problem) { RunPanels<uint16_t>(problem); }
-void RunPanelsInt4(const Panels& problem) { RunPanels<uint32_t>(problem); }
 void RunEpilogue(const Epilogue& e) { FinishLinear(e); }
 
 }  // namespace HWY_NAMESPACE
@@ -167,7 +164,6 @@ namespace {
 
 HWY_EXPORT(RunPanelsF32);
 HWY_EXPORT(RunPanelsBF16);
-HWY_EXPORT(RunPanelsInt4);
 HWY_EXPORT(RunEpilogue);
 HWY_EXPORT(Tiles);
 
@@ -246,12 +242,11 @@ class Block {
 
   // z of some rows and columns; the first column begins a panel.
   void Multiply(int64_t row, int64_t rows, int64_t begin, int64_t end, float* z, int64_t ldz) const {
+    if (problem_.weight_type == LinearWeight::kInt4) return MultiplyCodes(row, rows, begin, end, z, ldz);
     auto run = HWY_DYNAMIC_POINTER(RunPanelsF32);
     if (problem_.weight_type == LinearWeight::kBF16) run = HWY_DYNAMIC_POINTER(RunPanelsBF16);
-    if (problem_.weight_type == LinearWeight::kInt4) run = HWY_DYNAMIC_POINTER(RunPanelsInt4);
     run({.x = problem_.x + row * problem_.k,
          .weight = problem_.weight,
-         .groups = problem_.groups,
          .bias = problem_.bias,
          .z = z,
          .ldz = static_cast<size_t>(ldz),
@@ -261,6 +256,22 @@ class Block {
          .begin = static_cast<size_t>(begin / 16),
          .end = static_cast<size_t>((end + 15) / 16),
          .config = config_});
+  }
+
+  void MultiplyCodes(int64_t row, int64_t rows, int64_t begin, int64_t end, float* z, int64_t ldz) const {
+    MultiplyInt4({.x = problem_.codes + row * Int4RowBytes(problem_.k),
+                  .weight = static_cast<const uint8_t*>(problem_.weight),
+                  .groups = problem_.groups,
+                  .bias = problem_.bias,
+                  .z = z,
+                  .ldz = static_cast<size_t>(ldz),
+                  .m = static_cast<size_t>(rows),
+                  .n = static_cast<size_t>(problem_.n),
+                  .k = static_cast<size_t>(problem_.k),
+                  .begin = static_cast<size_t>(begin / 16),
+                  .end = static_cast<size_t>((end + 15) / 16),
+                  .block_rows = static_cast<size_t>(config_.block_rows),
+                  .prefetch_bytes = static_cast<size_t>(config_.prefetch_bytes)});
   }
 
   void FinishBlock(int64_t row, int64_t rows, int64_t begin, int64_t end, const float* z, const float* up,

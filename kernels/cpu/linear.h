@@ -18,14 +18,14 @@ namespace flashflow::cpu {
 enum class LinearWeight : uint8_t {
   kF32,   // panel16
   kBF16,  // panel16_vnni2: widened exactly
-  kInt4,  // panel16_int4 and panel16_groups, of codes q, scales s and least values l of groups: fl(s q + l), exactly
-          // where fl(l - 16 s) is, and else to the next float
+  kInt4,  // panel16_int4 and panel16_groups, for rows of codes, by the arithmetic of kernels/cpu/linear_int4.h
 };
 
 // z[m, n] = x[m, k] weight[n, k]^T + bias; y = f(z), or with `gated` f(z[:, :n/2]) * z[:, n/2:]; then y += residual.
 // f is as accurate as kernels/cpu/unary.h says.
 struct LinearProblem {
-  const float* x = nullptr;  // row-major, as y and residual
+  const float* x = nullptr;        // row-major, as y and residual
+  const uint8_t* codes = nullptr;  // in its place, of kInt4: as QuantizeInt4Rows makes them
   // In a layout of kernels/registry/catalog.h, aligned to 64 bytes; x is not rounded to the weights' type.
   const void* weight = nullptr;
   LinearWeight weight_type = LinearWeight::kF32;

@@ -3,7 +3,7 @@
 //
 //   bazel run //kernels/cpu:linear_bench -- --benchmark_filter=f32/m:1/ --benchmark_repetitions=5
 //
-// int8 includes the coding of rows; int8_vectors is int8 without the matrix unit.
+// int8 and int4 include the coding of rows; int8_vectors is int8 without the matrix unit.
 //
 // Weights are rotated over more memory than the caches hold, as in a model whose layers come one after the other.
 // `of_bandwidth` is the share of the measured bandwidth that the weights alone are read at; FLASHFLOW_BENCH_THREADS
@@ -80,12 +80,15 @@ void BM_Linear(benchmark::State& state, Shape shape, LinearWeight type) {
   std::vector<float> x(static_cast<size_t>(m * k), 1.0f);
   std::vector<float> bias(static_cast<size_t>(n), 1.0f);
   std::vector<float> y(static_cast<size_t>(m * n));
+  std::vector<uint8_t> codes(static_cast<size_t>(m * Int4RowBytes(k)));
 
   const double before = Bandwidth();
   size_t i = 0;
   for (auto _ : state) {
     const auto* groups = static_cast<const uint8_t*>(weights->data()) + i * layer_bytes;
+    if (int4) QuantizeInt4Rows(x.data(), m, k, codes.data(), &Pool());
     Linear({.x = x.data(),
+            .codes = codes.data(),
             .weight = groups + group_bytes,
             .weight_type = type,
             .groups = int4 ? groups : nullptr,

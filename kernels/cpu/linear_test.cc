@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <functional>
+#include <limits>
 #include <random>
 #include <type_traits>
 #include <utility>
@@ -16,6 +17,7 @@
 #include "hwy/base.h"
 #include "kernels/cpu/kernel_testing.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/quantize.h"
 #include "kernels/cpu/thread_pool.h"
 #include "kernels/cpu/unary.h"
 
@@ -40,11 +42,14 @@ struct Operands {
         k(kInt4 ? (depth + kInt4Group - 1) / kInt4Group * kInt4Group : depth),
         x(static_cast<size_t>(m * k)),
         weight(static_cast<size_t>(n * k)),
-        bias(static_cast<size_t>(n)) {
+        bias(static_cast<size_t>(n)),
+        codes(kInt4 ? static_cast<size_t>(m * Int4RowBytes(k)) : 0) {
     for (float& v : x) v = next();
     for (float& v : bias) v = next();
     ThreadPool pool(1);
     if constexpr (kInt4) {
+      MakeCodable();
+      QuantizeInt4Rows(x.data(), m, k, codes.data(), &pool);
       PackCodes(next, &pool);
     } else {
       PackFloats(next, &pool);
@@ -69,6 +74,14 @@ struct Operands {
       PackPanel16(stored.data(), n, k, packed.get(), pool);
     } else {
       PackPanel16Vnni2(stored.data(), n, k, packed.get(), pool);
+    }
+  }
+
+  // Brings each group of x to integers times a power of two of its own, 127 the largest: codes lose nothing of it.
+  void MakeCodable() {
+    for (size_t i = 0; i < x.size(); ++i) {
+      const float step = i / kInt4Group % 3 == 0 ? 2 : 1;
+      x[i] = i % kInt4Group == i / kInt4Group % kInt4Group ? 127 * step : step * std::nearbyint(x[i]);
     }
   }
 
@@ -102,7 +115,8 @@ struct Operands {
   }
 
   LinearProblem Problem(int64_t row, int64_t rows, bool with_bias, float* y) const {
-    return {.x = x.data() + row * k,
+    return {.x = kInt4 ? nullptr : x.data() + row * k,
+            .codes = kInt4 ? codes.data() + row * Int4RowBytes(k) : nullptr,
             .weight = packed.get(),
             .weight_type = kInt4                      ? LinearWeight::kInt4
                            : std::is_same_v<W, float> ? LinearWeight::kF32
@@ -119,6 +133,7 @@ struct Operands {
   Guarded<float> x;
   std::vector<float> weight;  // row-major, as rounded
   Guarded<float> bias;
+  Guarded<uint8_t> codes;  // of x, for Int4
   hwy::AlignedFreeUniquePtr<W[]> packed;
   hwy::AlignedFreeUniquePtr<uint16_t[]> groups;  // of Int4
 };
@@ -318,42 +333,72 @@ TYPED_TEST(LinearTest, GatedBlocksFitTheScratch) {
   EXPECT_TRUE(SameBits(y, expected));
 }
 
-// Scales and least values of many sizes: the bits of the layer of the floats that the codes stand for.
-TEST(LinearInt4Test, EqualsTheFloatsThatItsCodesStandFor) {
-  constexpr int64_t kM = 19, kN = 75, kK = 1056;
+// Scales of many sizes, groups of x of zeros and one that is not finite: the bits of the arithmetic that linear_int4.h
+// states, on every target.
+TEST(LinearInt4Test, HasTheBitsOfItsArithmetic) {
+  constexpr int64_t kM = 19, kN = 75, kK = 1056, kGroups = kK / kInt4Group;
   std::mt19937 random(7);
   std::normal_distribution<float> normal;
   ThreadPool pool(3);
   Operands<Int4> operands(kM, kN, kK, [&] { return normal(random); });
-  Operands<float> floats(kM, kN, kK, [] { return 0.0f; });
-  std::copy(operands.x.begin(), operands.x.end(), floats.x.begin());
-  std::copy(operands.bias.begin(), operands.bias.end(), floats.bias.begin());
-
-  std::vector<float> weight(static_cast<size_t>(kN * kK));
-  for (size_t i = 0; i < weight.size(); ++i) {
+  std::vector<std::byte> weight(static_cast<size_t>(kN * kK / 2));
+  for (std::byte& pair : weight) pair = static_cast<std::byte>(random());
+  std::vector<uint16_t> scales(static_cast<size_t>(kN * kGroups * 2));
+  for (size_t i = 0; i < scales.size(); ++i) {
+    const hwy::float16_t value = hwy::F16FromF32(std::ldexp(normal(random), static_cast<int>(i % 23) - 14));
+    std::memcpy(&scales[i], &value, sizeof(value));
+  }
+  operands.SetCodes(weight, scales, &pool);
+  for (size_t i = 0; i < operands.x.size(); ++i) {
     const auto group = static_cast<int>(i / kInt4Group);
-    weight[i] = std::ldexp(normal(random) + static_cast<float>(group % 5 - 2), group % 9 - 6);
+    operands.x[i] = group % 7 == 0 ? 0 : std::ldexp(normal(random), group % 29 - 20);
   }
-  std::vector<std::byte> codes(weight.size() / 2);
-  std::vector<uint16_t> scales(weight.size() / kInt4Group * 2);
-  QuantizeGroups(weight.data(), kN * kK / kInt4Group, reinterpret_cast<uint8_t*>(codes.data()), scales.data(), &pool);
-  operands.SetCodes(codes, scales, &pool);
-  for (size_t i = 0; i < weight.size(); ++i) {
-    hwy::float16_t range[2];
-    std::memcpy(range, &scales[i / kInt4Group * 2], sizeof(range));
-    const auto code = static_cast<double>(std::to_integer<int>(codes[i / 2] >> (i % 2 * 4) & std::byte{15}));
-    const float scale = hwy::F32FromF16(range[0]);
-    // The nearest code is half a step away at most; the ends, as the range's own values are rounded, a little more.
-    ASSERT_NEAR(scale * code + hwy::F32FromF16(range[1]), weight[i], scale * 0.52);
-    weight[i] = static_cast<float>(scale * code + hwy::F32FromF16(range[1]));
+  std::fill_n(operands.x.begin() + kK, kInt4Group, 0x1p-101f);
+  operands.x[2 * kK + 40] = std::numeric_limits<float>::infinity();
+  std::fill_n(operands.x.begin() + 3 * kK, kInt4Group, -127.0f);
+  QuantizeInt4Rows(operands.x.data(), kM, kK, operands.codes.data(), &pool);
+
+  Guarded<float> expected(static_cast<size_t>(kM * kN));
+  for (int64_t r = 0; r < kM; ++r) {
+    int8_t q[kK];
+    float scale[kGroups];
+    for (int64_t g = 0; g < kGroups; ++g) {
+      scale[g] = QuantizeRow(operands.x.data() + r * kK + g * kInt4Group, kInt4Group,
+                             std::numeric_limits<float>::infinity(), q + g * kInt4Group);
+    }
+    for (int64_t c = 0; c < kN; ++c) {
+      float z = 0;
+      for (int64_t g = 0; g < kGroups; ++g) {
+        int products = 0, sum = 0;
+        for (int64_t i = g * kInt4Group; i < (g + 1) * kInt4Group; ++i) {
+          const int code = std::to_integer<int>(weight[(c * kK + i) / 2] >> (i % 2 * 4) & std::byte{15});
+          products += code * q[i];
+          sum += q[i];
+        }
+        hwy::float16_t range[2];
+        std::memcpy(range, &scales[(c * kGroups + g) * 2], sizeof(range));
+        // volatile keeps each rounding from being joined with the next
+        const volatile float scaled = hwy::F32FromF16(range[0]) * static_cast<float>(products);
+        const volatile float least = hwy::F32FromF16(range[1]) * static_cast<float>(sum);
+        const volatile float both = scaled + least;
+        const volatile float term = scale[g] * both;
+        z += term;
+      }
+      const volatile float before = z;
+      expected[r * kN + c] = before + operands.bias[c];
+    }
   }
-  PackPanel16(weight.data(), kN, kK, floats.packed.get(), &pool);
+  EXPECT_TRUE(std::isnan(expected[2 * kN])) << "x is not finite";
+  EXPECT_TRUE(std::isfinite(expected[kN]));
+  const auto same = [](float a, float b) { return std::isnan(a) ? std::isnan(b) : std::memcmp(&a, &b, 4) == 0; };
   for (const int64_t m : {1, 2, 6, 8, 19}) {
     ForEachTarget([&] {
-      Guarded<float> expected(static_cast<size_t>(m * kN)), y(expected.size());
-      floats.Run(0, m, true, expected.data(), &pool);
+      QuantizeInt4Rows(operands.x.data(), kM, kK, operands.codes.data(), &pool);
+      Guarded<float> y(static_cast<size_t>(m * kN));
       operands.Run(0, m, true, y.data(), &pool);
-      EXPECT_TRUE(SameBits(y, expected)) << m << " rows";
+      for (int64_t i = 0; i < m * kN; ++i) {
+        ASSERT_TRUE(same(expected[i], y[i])) << m << " rows, at " << i << ": " << expected[i] << " and " << y[i];
+      }
     });
   }
 }

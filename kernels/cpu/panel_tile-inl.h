@@ -45,21 +45,16 @@ constexpr size_t kTileRows = 2;
 constexpr size_t kTilePanels = 1;
 #endif
 
-// Stored weights: kDepth rows of k take kElements of W a panel, in which a stream's next lines are fetched kLines
-// times.
+// Stored weights: kDepth rows of k take kElements of W a panel.
 template <typename W>
 struct WeightBlock;
 template <>
 struct WeightBlock<float> {
-  static constexpr size_t kDepth = 1, kElements = kPanel, kLines = 1;
+  static constexpr size_t kDepth = 1, kElements = kPanel;
 };
 template <>
 struct WeightBlock<uint16_t> {  // bf16 in pairs of k, [k / 2][16][2]
-  static constexpr size_t kDepth = 2, kElements = 2 * kPanel, kLines = 1;
-};
-template <>
-struct WeightBlock<uint32_t> {  // 4-bit codes in groups of k, [k / 8][16] words
-  static constexpr size_t kDepth = 32, kElements = 4 * kPanel, kLines = 4;
+  static constexpr size_t kDepth = 2, kElements = 2 * kPanel;
 };
 
 // What a tile computes. W is of a WeightBlock.
@@ -76,13 +71,11 @@ struct PanelTile {
   const float* HWY_RESTRICT bias;  // [columns], or nullptr: added after the last product
   size_t columns;                  // that y has; fewer than the panels' where the last is partial
   bool accumulate;                 // start from y, not from zero
-  // While line k of the block's is multiplied, prefetch + p * prefetch_panel + k * prefetch_step is fetched for p below
+  // While block k is multiplied, prefetch + p * prefetch_panel + k * prefetch_step is fetched for p below
   // the tile's number of prefetches: bytes that this or another tile needs later. Addresses need not be valid.
   uintptr_t prefetch;
   size_t prefetch_panel;
   size_t prefetch_step;
-  const hwy::float16_t* HWY_RESTRICT groups = nullptr;  // of 4-bit codes: group k of panel p, its 16 scales and then
-  size_t group_panel_stride = 0;                        // its 16 least values, at p * group_panel_stride + k * 32
 };
 
 template <size_t kPrefetches, typename W>
@@ -147,66 +140,6 @@ HWY_INLINE void AddProducts(const PanelTile<uint16_t>& t, PanelV (&acc)[kRows][k
     PrefetchLater<kPrefetches>(t, k / 2);
     OuterProduct<kX>(t, k, even, acc);
     if (HWY_LIKELY(k + 1 < t.k)) OuterProduct<kX>(t, k + 1, odd, acc);
-  }
-}
-
-// A code q in the upper four bits of the mantissa of 1 is 1 + q / 16.
-constexpr int kCodePlace = 19;
-
-// acc += x[:, k + i] (scale (1 + code i of words / 16) + offset) for i from kCode to 7
-template <int kCode, XLayout kX, size_t kRows, size_t kVecs>
-HWY_INLINE void AddCodes(const PanelTile<uint32_t>& t, size_t k,
-                         const hn::Vec<hn::RebindToUnsigned<PanelD>> (&words)[kVecs], const PanelV (&scale)[kVecs],
-                         const PanelV (&offset)[kVecs], PanelV (&acc)[kRows][kVecs]) {
-  const PanelD d;
-  const hn::RebindToUnsigned<PanelD> du;
-  const auto code_bits = hn::Set(du, uint32_t{15} << kCodePlace);
-  const auto one = hn::BitCast(du, hn::Set(d, 1.0f));
-  constexpr int kShift = kCodePlace - 4 * kCode;
-  PanelV b[kVecs];
-  HWY_UNROLL(8)
-  for (size_t v = 0; v < kVecs; ++v) {
-    auto placed = words[v];
-    if constexpr (kShift >= 0) {
-      placed = hn::ShiftLeft<kShift>(placed);
-    } else {
-      placed = hn::ShiftRight<-kShift>(placed);
-    }
-    b[v] = hn::MulAdd(scale[v], hn::BitCast(d, hn::Or(hn::And(placed, code_bits), one)), offset[v]);
-  }
-  OuterProduct<kX>(t, k + kCode, b, acc);
-  if constexpr (kCode < 7) AddCodes<kCode + 1, kX>(t, k, words, scale, offset, acc);
-}
-
-template <size_t kRows, size_t kPanels, size_t kPrefetches, XLayout kX>
-HWY_INLINE void AddProducts(const PanelTile<uint32_t>& t, PanelV (&acc)[kRows][kPanels * kPanelVecs]) {
-  using Block = WeightBlock<uint32_t>;
-  constexpr size_t kVecs = kPanels * kPanelVecs;
-  constexpr size_t kWordDepth = Block::kDepth / Block::kLines;
-  const PanelD d;
-  const hn::RebindToUnsigned<PanelD> du;
-  const hn::Rebind<hwy::float16_t, PanelD> dh;
-  const auto sixteen = hn::Set(d, 16.0f);
-  const uint32_t* HWY_RESTRICT w = t.weight;
-  const hwy::float16_t* HWY_RESTRICT groups = t.groups;
-  for (size_t k = 0; k < t.k; k += Block::kDepth, w += t.k_stride, groups += 2 * kPanel) {
-    PanelV scale[kVecs];   // 16 s
-    PanelV offset[kVecs];  // l - 16 s
-    HWY_UNROLL(8)
-    for (size_t v = 0; v < kVecs; ++v) {
-      const hwy::float16_t* at = groups + v / kPanelVecs * t.group_panel_stride + v % kPanelVecs * kPanelLanes;
-      scale[v] = hn::Mul(hn::PromoteTo(d, hn::LoadU(dh, at)), sixteen);
-      offset[v] = hn::Sub(hn::PromoteTo(d, hn::LoadU(dh, at + kPanel)), scale[v]);
-    }
-    for (size_t line = 0; line < Block::kLines; ++line) {
-      hn::Vec<decltype(du)> words[kVecs];
-      HWY_UNROLL(8)
-      for (size_t v = 0; v < kVecs; ++v) {
-        words[v] = hn::LoadU(du, w + line * kPanel + v / kPanelVecs * t.panel_stride + v % kPanelVecs * kPanelLanes);
-      }
-      PrefetchLater<kPrefetches>(t, k / kWordDepth + line);
-      AddCodes<0, kX>(t, k + line * kWordDepth, words, scale, offset, acc);
-    }
   }
 }
 

@@ -36,7 +36,7 @@ HWY_INLINE uint32_t MostBits(const float* x, size_t count) {
 }
 
 // Codes of one row, each with the bits of `flip` turned over; returns its scale.
-float CodeRow(const float* x, size_t count, float clip, uint8_t flip, uint8_t* codes) {
+HWY_INLINE float CodeElements(const float* x, size_t count, float clip, uint8_t flip, uint8_t* codes) {
   constexpr uint32_t kInfinity = 0x7F800000;
   constexpr float kMostCode = 127;
   constexpr float kLeastScaled = 0x1p-100f;
@@ -64,6 +64,25 @@ float CodeRow(const float* x, size_t count, float clip, uint8_t flip, uint8_t* c
   return a / kMostCode;
 }
 
+float CodeRow(const float* x, size_t count, float clip, uint8_t flip, uint8_t* codes) {
+  return CodeElements(x, count, clip, flip, codes);
+}
+
+void CodeGroups(const float* x, size_t k, uint8_t* row) {
+  const hn::FixedTag<uint8_t, 16> d;
+  const auto even_first = hn::Dup128VecFromValues(d, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  for (size_t i = 0; i < k; i += kInt4XGroup, row += kInt4XGroupBytes) {
+    const float scale = CodeElements(x + i, kInt4XGroup, std::numeric_limits<float>::infinity(), /*flip=*/0, row);
+    int sum = 0;
+    for (size_t j = 0; j < kInt4XGroup; ++j) sum += static_cast<int8_t>(row[j]);
+    for (size_t j = 0; j < kInt4XGroup; j += 16) {
+      hn::StoreU(hn::TableLookupBytes(hn::LoadU(d, row + j), even_first), d, row + j);
+    }
+    const float after[] = {scale, static_cast<float>(sum)};
+    std::memcpy(row + kInt4XGroup, after, sizeof(after));
+  }
+}
+
 }  // namespace HWY_NAMESPACE
 }  // namespace flashflow::cpu
 HWY_AFTER_NAMESPACE();
@@ -73,6 +92,7 @@ namespace flashflow::cpu {
 namespace {
 
 HWY_EXPORT(CodeRow);
+HWY_EXPORT(CodeGroups);
 
 constexpr int64_t kGrain = 16384;  // elements, about five microseconds
 
@@ -106,6 +126,13 @@ void QuantizeLinearRows(const float* x, int64_t rows, int64_t k, float clip, uin
       scales[r] = quantize(x + r * k, static_cast<size_t>(k), clip, /*flip=*/kOffset, row);
       std::memset(row + k, kOffset, static_cast<size_t>(row_bytes - k));
     }
+  });
+}
+
+void QuantizeInt4Rows(const float* x, int64_t rows, int64_t k, uint8_t* codes, ThreadPool* pool) {
+  const auto quantize = HWY_DYNAMIC_POINTER(CodeGroups);
+  pool->ParallelFor(rows, kGrain / std::max<int64_t>(k, 1) + 1, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) quantize(x + r * k, static_cast<size_t>(k), codes + r * Int4RowBytes(k));
   });
 }
 

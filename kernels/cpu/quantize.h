@@ -22,6 +22,14 @@ int64_t Int8RowBytes(int64_t k);
 void QuantizeLinearRows(const float* x, int64_t rows, int64_t k, float clip, uint8_t* codes, float* scales,
                         ThreadPool* pool);
 
+// The same of each group of 32 of a row, without a clip, as kernels/cpu/linear_int4.h reads them: rows of
+// Int4RowBytes(k), k a multiple of 32, in which a group takes 40 bytes, 32 codes, its scale and their sum, both f32. Of
+// each 8 codes those at even places come first, as two codes of a weight share a byte.
+inline constexpr int64_t kInt4XGroup = 32;
+inline constexpr int64_t kInt4XGroupBytes = 40;
+constexpr int64_t Int4RowBytes(int64_t k) { return k / kInt4XGroup * kInt4XGroupBytes; }
+void QuantizeInt4Rows(const float* x, int64_t rows, int64_t k, uint8_t* codes, ThreadPool* pool);
+
 }  // namespace flashflow::cpu
 
 #endif  // KERNELS_CPU_QUANTIZE_H_

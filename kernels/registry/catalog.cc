@@ -44,6 +44,14 @@ std::vector<OperandSpec> FusedLinearOperands(DTypeSet weight, std::optional<DTyp
   return operands;
 }
 
+// fused_linear of codes of groups: rows of codes with their scales and sums, and x once it is normalized.
+absl::StatusOr<DimExpr> CodedGroupsBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
+  FF_ASSIGN_OR_RETURN(const DimExpr normalized, NormalizedBytes(attrs, inputs));
+  const std::optional<DimExpr> groups = inputs.empty() ? std::nullopt : NumElements(inputs[0]).DividedBy(kCodeGroup);
+  if (!groups.has_value()) return absl::InvalidArgumentError("fused_linear of codes of groups without x of whole ones");
+  return normalized + *groups * (kCodeGroup + 2 * DTypeBytes(DType::kF32));
+}
+
 // fused_linear of codes: rows of codes, of their kernel's stride, their scales, and x once it is normalized.
 absl::StatusOr<DimExpr> CodedRowsBytes(const AttrMap& attrs, absl::Span<const Dims> inputs) {
   FF_ASSIGN_OR_RETURN(const DimExpr normalized, NormalizedBytes(attrs, inputs));
@@ -204,7 +212,7 @@ std::vector<KernelSpec> CpuKernels() {
        .inputs = FusedLinearOperands(kI8Only, DTypeSet{DType::kF16}),
        .outputs = f32_result,
        .weight_layouts = {{1, DType::kI8, kPanel16Int4}, {6, DType::kF16, kPanel16Groups}},
-       .workspace_bytes = NormalizedBytes},
+       .workspace_bytes = CodedGroupsBytes},
       {.id = "cpu.add_norm",
        .device = "cpu",
        .ops = {"add_norm"},

@@ -68,6 +68,11 @@ TEST(CatalogTest, WorkingMemoryHoldsRowsOfCodes) {
   EXPECT_EQ(*WorkspaceBytes(linear, {{"norm", "rms_norm"}}, {{T, 100}, {7, 100}}), T * (192 + 4 + 400));
   EXPECT_FALSE(WorkspaceBytes(linear, {{"norm", "none"}}, {{T, T}, {7, T}}).ok());
   EXPECT_FALSE(WorkspaceBytes(linear, {{"norm", "none"}}, {{T, 100}}).ok());
+
+  const KernelSpec& int4 = *FindKernel("cpu.fused_linear.int4", 1);
+  EXPECT_EQ(*WorkspaceBytes(int4, {{"norm", "none"}}, {{T, 2, 96}, {7, 48}}), T * (2 * 3 * 40));
+  EXPECT_EQ(*WorkspaceBytes(int4, {{"norm", "rms_norm"}}, {{T, 96}, {7, 48}}), T * (3 * 40 + 96 * 4));
+  EXPECT_FALSE(WorkspaceBytes(int4, {{"norm", "none"}}, {{T, 100}, {7, 50}}).ok());
 }
 
 TEST(CatalogTest, KernelsForOp) {

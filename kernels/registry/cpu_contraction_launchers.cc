@@ -242,7 +242,8 @@ absl::StatusOr<FusedAttrs> FusedAttrsOf(const AttrMap& attrs) {
   return fused;
 }
 
-// int4: the weight is of codes of groups, otherwise of floats.
+// int4: the weight is of codes of groups, otherwise of floats. The workspace holds rows of codes, then x once it is
+// normalized: as the catalog sizes it.
 template <bool int4>
 absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
   FF_ASSIGN_OR_RETURN(const FusedAttrs attrs, FusedAttrsOf(request.attrs));
@@ -259,15 +260,20 @@ absl::StatusOr<LaunchFn> BindFusedLinear(const BindRequest& request) {
       }
       FF_RETURN_IF_ERROR(CheckDims("weight_scale", context.inputs[6], {sizes.n, sizes.k / kCodeGroup, 2}));
     }
+    const int64_t code_bytes = int4 ? sizes.m * cpu::Int4RowBytes(sizes.k) : 0;
+    const int64_t normalized_bytes = attrs.norm.has_value() ? x.NumElements() * kF32Bytes : 0;
+    if (code_bytes + normalized_bytes > 0) FF_RETURN_IF_ERROR(CheckWorkspace(context, code_bytes + normalized_bytes));
+    auto* codes = static_cast<uint8_t*>(context.workspace);
     const float* rows = F32(x);
     if (attrs.norm.has_value()) {
-      FF_RETURN_IF_ERROR(CheckWorkspace(context, x.NumElements() * kF32Bytes));
-      auto* normalized = static_cast<float*>(context.workspace);
+      auto* normalized = reinterpret_cast<float*>(codes + code_bytes);
       FF_RETURN_IF_ERROR((*attrs.norm)(x, Optional(context, 4), Optional(context, 5), normalized, pool));
       rows = normalized;
     }
+    if (int4) cpu::QuantizeInt4Rows(rows, sizes.m, sizes.k, codes, pool);
     FF_ASSIGN_OR_RETURN(const cpu::LinearConfig config, ConfigOf(context));
     cpu::Linear({.x = rows,
+                 .codes = codes,
                  .weight = weight.data,
                  .weight_type = WeightTypeOf(weight),
                  .groups = int4 ? context.inputs[6].data : nullptr,

@@ -249,8 +249,9 @@ TEST_F(CpuContractionLaunchersTest, FusedLinearOfCodes) {
 }
 
 TEST_F(CpuContractionLaunchersTest, FusedLinearOfGroups) {
-  // Two rows of a group each: codes all 1 at steps of 2 from -3, and all 15 at steps of 1/2 from 1.
-  F x{{1, 32}, std::vector<float>(32, 0.5f)}, bias{{2}, {0.5, -10}}, residual{{1, 2}, {100, 200}};
+  // Two rows of a group each: codes all 1 at steps of 2 from -3, and all 15 at steps of 1/2 from 1. 127 / 256 has a
+  // code.
+  F x{{1, 32}, std::vector<float>(32, 127.0f / 256)}, bias{{2}, {0.5, -10}}, residual{{1, 2}, {100, 200}};
   F y{{1, 2}, {NAN, NAN}};
   std::vector<std::byte> codes(32, std::byte{0x11}), packed(16 * 16);
   std::fill(codes.begin() + 16, codes.end(), std::byte{0xFF});
@@ -269,7 +270,7 @@ TEST_F(CpuContractionLaunchersTest, FusedLinearOfGroups) {
   };
   const TensorView groups = View(scales.data(), DType::kF16, {2, 1, 2});
   ASSERT_EQ(run(weight, groups), absl::OkStatus());
-  EXPECT_EQ(y.data, (std::vector<float>{100, 200 + 16 * 8.5 - 10}));  // relu(-15.5) + 100
+  EXPECT_EQ(y.data, (std::vector<float>{100, 200 + 32 * 127.0f / 256 * 8.5f - 10}));  // relu(-15.4) + 100
   ExpectError(run(weight, View(scales.data(), DType::kF16, {2, 2, 2})), "weight_scale is f16[2, 2, 2]");
   ExpectError(run(View(packed.data(), DType::kI8, {2, 8}), groups), "a last dim of 16");
   ExpectError(run(View(packed.data(), DType::kI8, {3, 16}), groups), "result");
@@ -280,9 +281,11 @@ TEST_F(CpuContractionLaunchersTest, FusedLinearOfGroups) {
                    View(scales.data(), DType::kF16, {2, 0, 2})},
                   {y.view()}),
               "rows of a multiple of 16 bytes");
+  workspace_.resize(9);
+  ExpectError(run(weight, groups), "its working memory has 36 bytes, expected 40");
   attrs["norm"] = "rms_norm";
-  workspace_.resize(31);
-  ExpectError(run(weight, groups), "its working memory has 124 bytes, expected 128");
+  workspace_.resize(41);
+  ExpectError(run(weight, groups), "its working memory has 164 bytes, expected 168");
 }
 
 TEST_F(CpuContractionLaunchersTest, AddNormAndRope) {

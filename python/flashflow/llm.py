@@ -67,9 +67,9 @@ class LLM:
         dtype: of weights and KV cache: "float32" or "bfloat16"; activations are float32 on a CPU, and of this type on
             a GPU. "int8": layers multiply int8 codes (a scale for each row of weights and each token), the KV cache is
             bfloat16; the file is about a quarter of float32's. "int4", on a CPU: layers multiply weights of 4-bit codes
-            in groups of 32 with a scale and a least value, as they are in a .gguf file of Q4_1; the head and the table
-            of tokens are int8; about a sixth. "auto" is what a .ff file has, and for all else float32
-            on a CPU and bfloat16 on a GPU.
+            in groups of 32 with a scale and a least value, as they are in a .gguf file of Q4_1, by int8 codes of groups
+            of 32; the head and the table of tokens are int8; about a sixth. "auto" is what a .ff file has, and for all
+            else float32 on a CPU and bfloat16 on a GPU.
         kv_dtype: "int8": keys and values are kept as int8 codes, with a scale for each head and token, so that the same
             memory holds nearly four times float32's tokens or twice bfloat16's. "auto" is what a .ff file has, and for
             all else what dtype says.

@@ -109,7 +109,9 @@ TEST_P(EngineInt4Test, TheFileHoldsGroupsInPlaceOfTheLayersMatrices) {
   EXPECT_GE(rows, 1) << "the table, and the head";
 }
 
-// The model of the floats that the codes stand for, its head's rows coded besides: half a step of 1/127 each.
+// The model of the floats that the codes stand for. Of a group of x the largest element is some 2.3 times the root mean
+// square, and codes err by 1/sqrt(12) of a step of 1/127 of it: half a percent a product, and nine of them in a row,
+// those of two layers and the head's, err by three times that. Twice as much is granted.
 TEST_P(EngineInt4Test, LogitsAreThoseOfWhatTheCodesStandFor) {
   auto opened = Engine::Open(path_, {.threads = 2, .max_batch = 6});
   ASSERT_TRUE(opened.ok()) << opened.status();
@@ -122,7 +124,7 @@ TEST_P(EngineInt4Test, LogitsAreThoseOfWhatTheCodesStandFor) {
   const std::vector<int32_t> tokens = TestPrompt(40, 3, kVocab);
   const std::vector<double> want = WideLogits(*graph_, InterpreterWeights(*graph_, stood_for), tokens);
   const std::vector<float> got = Forward(**opened, tokens);
-  EXPECT_LT(RelativeDistance(got, want), 0.01);
+  EXPECT_LT(RelativeDistance(got, want), 0.03);
 }
 
 TEST_P(EngineInt4Test, AWeightThatF16DoesNotHoldHasNoCodes) {
