@@ -99,6 +99,7 @@ cudaError_t GemmSkinny(const GemmArgs& args, cudaStream_t stream);
 // What GemmRowsSm90 normalizes, or codes, at most; beyond it, and where its CTAs come in more than one wave, Norm or
 // Quantize and a product are quicker.
 inline constexpr int kMostNormedRows = 8, kMostNormedColumns = 2048;
+inline constexpr int kMostCodedColumns = 3072;  // of several rows without a norm
 
 // How GemmRowsSm90 shares out one product; the default chooses from n and k.
 struct GemmRowsSm90Config {
@@ -116,8 +117,8 @@ struct GemmRowsSm90Config {
 // Supports (else cudaErrorNotSupported): as GemmSm90, but n without limit; any bias, residual, ld_residual and ldd; any
 // activation with any output, gated or not; norm of at most kMostNormedRows rows of kMostNormedColumns, 16 bits wide
 // or of codes that the product makes, with gamma and beta 16-byte aligned, for tiles of 64 that fit an H200 at once;
-// codes made without a norm of at most kMostNormedRows rows of 8,192, where such CTAs fit too, not gated, split by 8,
-// or of a single row by 2 or 4. Launches on `stream`; allocates nothing and does not wait.
+// codes made without a norm of at most kMostNormedRows rows of kMostCodedColumns or of one of 8,192, where such CTAs
+// fit too, not gated, split by 2, 4 or 8. Launches on `stream`; allocates nothing and does not wait.
 cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
 // The kernel that takes every epilogue on every GPU from compute capability 8.0 up: mma.sync fed by asynchronous

@@ -34,12 +34,13 @@ bool FitAtOnce(int64_t ctas) { return ctas <= 2 * kMultiprocessors; }
 
 // By n and k alone, so that a row's bits do not depend on m.
 GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
-  if (args.quantize && args.norm.gamma == nullptr) {
-    // Sums of codes are exact, however they are shared out: of several rows so that many CTAs share making codes.
+  const bool makes_codes = args.quantize && args.norm.gamma == nullptr;
+  if (makes_codes && args.m == 1) {
+    // Sums of codes are exact, however they are shared out.
     constexpr int kShortSlice = 384;
     if (config.tile_rows == 0) config.tile_rows = 64;
     if (config.split_k == 0) {
-      config.split_k = args.m == 1 ? 2 : 8;
+      config.split_k = 2;
       while (config.split_k < 8 && (args.k + config.split_k - 1) / config.split_k > kShortSlice) config.split_k *= 2;
     }
     return config;
@@ -55,6 +56,7 @@ GemmRowsSm90Config Choose(const GemmArgs& args, GemmRowsSm90Config config) {
            args.k >= config.split_k * 768) {
       config.split_k *= 2;
     }
+    if (makes_codes) config.split_k = std::max(config.split_k, 2);
   }
   return config;
 }
@@ -76,8 +78,9 @@ cudaError_t GemmRowsSm90(const GemmArgs& args, const GemmRowsSm90Config& config,
         !FitAtOnce(TilesOf(args, 64) * chosen.split_k)) {
       return cudaErrorNotSupported;
     }
-  } else if (args.quantize && (args.m > kMostNormedRows || args.gated || chosen.tile_rows != 64 ||
-                               chosen.split_k == 1 || !FitAtOnce(TilesOf(args, 64) * chosen.split_k))) {
+  } else if (args.quantize &&
+             (args.m > kMostNormedRows || (args.m > 1 && args.k > kMostCodedColumns) || args.gated ||
+              chosen.tile_rows != 64 || chosen.split_k == 1 || !FitAtOnce(TilesOf(args, 64) * chosen.split_k))) {
     return cudaErrorNotSupported;
   }
   int device = 0, major = 0;

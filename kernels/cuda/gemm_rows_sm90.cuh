@@ -9,8 +9,8 @@
 //
 // Where the rows of `a` are normalized first, each CTA does so itself, for its slice: a row is a few kilobytes that lie
 // in the L2 cache, and reading them again is quicker than waiting for one more kernel. So it is with 8-bit codes of
-// rows of bf16, whose scale takes the whole row: the CTAs of a cluster share out the rows and write their codes into
-// each other's shared memory; but a single row each codes for itself.
+// rows of bf16, whose scale takes the whole row: a CTA reads its rows whole, a warp a row, and codes its slice of them;
+// a single row its warps share out.
 #ifndef KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 #define KERNELS_CUDA_GEMM_ROWS_SM90_CUH_
 
@@ -57,20 +57,23 @@ struct Traits {
   static constexpr bool kCoded = !kNormed && kRowVectors > 0;
   // The CTA's slice of the rows of `a` that it makes itself lies beside the ring, and of codes the rows' scales.
   static constexpr bool kMakesA = kNormed || kCoded;
-  static constexpr bool kSharesRows = kMakesA && kInteger && !kOneRow && kSplit > 1;  // with the CTAs of its cluster
-  static constexpr int kMadeRows = kSharesRows ? kRowsA / kSplit : kRowsA;            // that this CTA makes
+  // Rows of codes, each a warp's: warps beside those that multiply make them too. But so many warps have no room for
+  // a long row with its norm in registers.
+  static constexpr bool kRowAWarp = kMakesA && kInteger && !kOneRow && kNormVectors <= 4;
   static constexpr int kColumnsMade = kNormed ? kNormVectors * 32 * 8 : kRowVectors * 128 * 8;
   static constexpr int kBlocksMade = kColumnsMade * static_cast<int>(sizeof(Element)) / kBlockBytes;
   static constexpr int kMadeBlocks = kCoded ? (kBlocksMade + kSplit - 1) / kSplit : kBlocksMade;
-  static_assert(!kCoded || (kInteger && !kGated && kTileRows == 64 && kSplit > 1 && kMadeRows > 0));
+  static_assert(!kCoded || (kInteger && !kGated && kTileRows == 64 && kSplit > 1));
   static_assert(!kOneRow || (kInteger && kTileRows == 64 && (kNormed || kCoded)));
   using Sum = std::conditional_t<kInteger, int32_t, float>;
   using Sum4 = std::conditional_t<kInteger, int4, float4>;
   using Narrow =
       std::conditional_t<kInteger, __nv_bfloat16, Element>;  // of the residual, of d unless f32, of rows made
 
-  static constexpr int kConsumers = kTileRows / 64 * 128;  // threads
-  static constexpr int kThreads = kConsumers + 32;
+  static constexpr int kConsumers = kTileRows / 64 * 128;               // threads
+  static constexpr int kMakers = kRowAWarp ? kRowsA * 32 : kConsumers;  // threads that make rows of `a`
+  static constexpr int kThreads = kMakers + 32;
+  static_assert(kMakers >= kConsumers);
   static constexpr int kWBytes = kTileRows * kBlockBytes;
   static constexpr int kStageBytes = kWBytes + (kMakesA ? 0 : kRowsA * kBlockBytes);
   static constexpr int kMadeBytes = kMadeBlocks * kRowsA * kBlockBytes;
@@ -121,50 +124,25 @@ __device__ __forceinline__ uint32_t LoadShared(uint32_t address) {
 
 // Where codes of a product go. A row's are zero beyond k only in `w`, which is enough.
 struct CodesPlace {
-  uint32_t made;    // of this CTA
-  uint32_t scales;  // likewise; behind them a word a warp and row made
-  int k_blocks;     // of the whole k
+  uint32_t made;
+  uint32_t scales;  // behind them a word a warp, of a single row
   int first_block, blocks;
 };
 
-// Codes of eight columns from `column` on, of a row of this CTA's `a`, to where wgmma reads them: of this CTA, or,
-// where it shares the rows, of the one whose slice they are in.
+// Codes of eight columns from `column` on to where wgmma reads them, if they are in the CTA's slice.
 template <class T>
 __device__ __forceinline__ void StoreCodes(const CodesPlace& place, int row, int column, const float (&h)[8],
                                            float factor) {
-  int block = column / kBlockBytes;
+  const int block = column / kBlockBytes - place.first_block;
+  if (block < 0 || block >= place.blocks) return;
   const int unit = column % kBlockBytes / 16;
-  const auto within = [&](int in_slice) {
-    return place.made + (in_slice * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
-  };
-  if constexpr (T::kSharesRows) {
-    // The greatest rank whose first block, k_blocks * rank / kSplit, is not beyond.
-    const int rank = ((block + 1) * T::kSplit - 1) / place.k_blocks;
-    block -= place.k_blocks * rank / T::kSplit;
-    asm volatile("st.shared::cluster.v2.u32 [%0], {%1, %2};" ::"r"(InCluster(within(block), rank)),
-                 "r"(PackCodes(h, factor)), "r"(PackCodes(h + 4, factor))
-                 : "memory");
-  } else {
-    block -= place.first_block;
-    if (block < 0 || block >= place.blocks) return;
-    asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(within(block)), "r"(PackCodes(h, factor)),
-                 "r"(PackCodes(h + 4, factor))
-                 : "memory");
-  }
+  const uint32_t at = place.made + (block * T::kRowsA + row) * kBlockBytes + (unit ^ row % 8) * 16 + column % 16;
+  asm volatile("st.shared.v2.u32 [%0], {%1, %2};" ::"r"(at), "r"(PackCodes(h, factor)), "r"(PackCodes(h + 4, factor))
+               : "memory");
 }
 
-// The scale of a row to all CTAs that need it, by the first threads of those that call.
-template <class T>
-__device__ __forceinline__ void StoreScale(const CodesPlace& place, int row, int thread, float scale) {
-  const uint32_t at = place.scales + row * 4;
-  if constexpr (T::kSharesRows) {
-    if (thread < T::kSplit) {
-      asm volatile("st.shared::cluster.u32 [%0], %1;" ::"r"(InCluster(at, thread)), "r"(__float_as_uint(scale))
-                   : "memory");
-    }
-  } else if (thread == 0) {
-    StoreShared(at, __float_as_uint(scale));
-  }
+__device__ __forceinline__ void StoreScale(const CodesPlace& place, int row, float scale) {
+  StoreShared(place.scales + row * 4, __float_as_uint(scale));
 }
 
 // The greatest magnitudes of bf16 at even and at odd places, and those of a vector: the upper halves of those of f32.
@@ -188,13 +166,12 @@ __device__ __forceinline__ void Add(int32_t (&sum)[4], const uint4& v) {
 }
 
 // Normalizes the CTA's rows of `a`, a warp one at a time, as NormKernel's warps do (norm.cuh), and keeps blocks
-// [first_block, first_block + blocks) of k, laid out as the copy engine would; or of codes, and their scales, of the
-// rows that are this CTA's to make. Each launch runs it once: it is as long as its instructions take to fetch, so
-// little is unrolled.
+// [first_block, first_block + blocks) of k, laid out as the copy engine would; or of codes, and the rows' scales. Each
+// launch runs it once: it is as long as its instructions take to fetch, so little is unrolled.
 template <class T>
-__device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, uint32_t rank, const CodesPlace& place) {
+__device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, int warp, const CodesPlace& place) {
   using Element = T::Narrow;
-  constexpr int kWarps = T::kConsumers / 32, kElements = 8, kVectors = T::kNormVectors;
+  constexpr int kWarps = T::kMakers / 32, kElements = 8, kVectors = T::kNormVectors;
   constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(typename T::Element));
   const int lane = threadIdx.x % 32;
   const int end = min(T::kRowsA, p.m - first_a);  // products of what lies beyond go nowhere
@@ -207,37 +184,42 @@ __device__ __forceinline__ void NormalizeRows(const GemmArgs& p, int first_a, ui
       next[v] = row < end && column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
     }
   };
-  constexpr int kStep = T::kSharesRows ? T::kSplit : 1;
-  int row = threadIdx.x / 32 * kStep + (T::kSharesRows ? rank : 0);
+  int row = warp;
   load(row);
 #pragma unroll 1
-  for (; row < end; row += kWarps * kStep) {
+  for (; row < end; row += kWarps) {
     uint4 packed[kVectors];
 #pragma unroll
     for (int v = 0; v < kVectors; ++v) packed[v] = next[v];
-    load(row + kWarps * kStep);
+    if constexpr (kWarps < T::kRowsA) load(row + kWarps);
     const RowMoments moments = MomentsOf<Element, 32, kVectors>(packed, lane, p.k, p.norm.rms, p.norm.epsilon, nullptr);
     if constexpr (T::kInteger) {
-      float h[kVectors][kElements];
+      constexpr bool kKeep = !T::kRowAWarp || kVectors <= 3;  // else rows are normalized twice
+      float h[kKeep ? kVectors : 1][kElements];
+      const auto normalize = [&](int v, int column) {
+        const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
+        NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h[kKeep ? v : 0]);
+      };
       uint32_t most = 0;
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         const int column = (v * 32 + lane) * kElements;
+        if (column >= p.k) break;
+        normalize(v, column);
 #pragma unroll
-        for (int i = 0; i < kElements; ++i) h[v][i] = 0;
-        if (column >= p.k) continue;
-        const float* beta = p.norm.beta == nullptr ? nullptr : p.norm.beta + column;
-        NormalizeVector<Element>(packed[v], moments, p.norm.gamma + column, beta, h[v]);
-#pragma unroll
-        for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[v][i]));
+        for (int i = 0; i < kElements; ++i) most = max(most, Magnitude(h[kKeep ? v : 0][i]));
       }
       const RowScale scale = ScaleOf(RowMost<32>(most, nullptr), p.clip);
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
         const int column = (v * 32 + lane) * kElements;
-        if (column < p.k) StoreCodes<T>(place, row, column, h[v], scale.factor);
+        const int block = column / kBlock - place.first_block;
+        if (column >= p.k || block >= place.blocks) break;
+        if (block < 0) continue;
+        if constexpr (!kKeep) normalize(v, column);
+        StoreCodes<T>(place, row, column, h[kKeep ? v : 0], scale.factor);
       }
-      StoreScale<T>(place, row, lane, scale.scale);
+      if (lane == 0) StoreScale(place, row, scale.scale);
     } else {
 #pragma unroll
       for (int v = 0; v < kVectors; ++v) {
@@ -326,47 +308,62 @@ __device__ __forceinline__ void NormalizeAndCodeRow(const GemmArgs& p, const Nor
   const RowScale scale = ScaleOf(MostOfWarps(mosts), p.clip);
 #pragma unroll
   for (int v = 0; v < kMine; ++v) StoreCodes<T>(place, 0, ColumnOfWarp(v), h[v], scale.factor);
-  StoreScale<T>(place, 0, threadIdx.x, scale.scale);
+  if (threadIdx.x == 0) StoreScale(place, 0, scale.scale);
 }
 
-// Codes the rows of `a` that are this CTA's to make, all threads a row together, the rows at once.
+// Codes a single row, all threads together.
 template <class T>
-__device__ __forceinline__ void CodeRows(const GemmArgs& p, int first_a, uint32_t rank, const CodesPlace& place) {
-  constexpr int kRows = T::kOneRow ? 1 : T::kMadeRows, kVectors = T::kRowVectors;
-  const auto row_of = [&](int r) { return T::kSharesRows ? static_cast<int>(rank) + r * T::kSplit : r; };
+__device__ __forceinline__ void CodeRow(const GemmArgs& p, const CodesPlace& place) {
+  constexpr int kVectors = T::kRowVectors;
+  const auto* x = static_cast<const __nv_bfloat16*>(p.a);
   const auto column_of = [&](int v) { return (v * 128 + static_cast<int>(threadIdx.x)) * 8; };
-  const auto mosts_of = [&](int r) { return place.scales + (T::kRowsA + r * 4) * 4; };
-  uint4 packed[kRows][kVectors];
+  uint4 packed[kVectors];
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const int row = first_a + row_of(r);
-    const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{row} * p.lda;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      packed[r][v] =
-          row < p.m && column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v)) : make_uint4(0, 0, 0, 0);
-    }
+  for (int v = 0; v < kVectors; ++v) {
+    packed[v] = column_of(v) < p.k ? *reinterpret_cast<const uint4*>(x + column_of(v)) : make_uint4(0, 0, 0, 0);
   }
+  uint32_t pair = 0;
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    uint32_t pair = 0;
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[r][v]);
-    StoreMost(MostOfPair(pair), mosts_of(r));
-  }
+  for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[v]);
+  const uint32_t mosts = place.scales + T::kRowsA * 4;
+  StoreMost(MostOfPair(pair), mosts);
   hopper::NamedBarrierSync(1, 128);
+  const RowScale scale = ScaleOf(MostOfWarps(mosts), p.clip);
 #pragma unroll
-  for (int r = 0; r < kRows; ++r) {
-    const RowScale scale = ScaleOf(MostOfWarps(mosts_of(r)), p.clip);
-#pragma unroll
-    for (int v = 0; v < kVectors; ++v) {
-      if (column_of(v) >= p.k) break;
-      float h[8];
-      UnpackVector<__nv_bfloat16>(packed[r][v], h);
-      StoreCodes<T>(place, row_of(r), column_of(v), h, scale.factor);
-    }
-    StoreScale<T>(place, row_of(r), threadIdx.x, scale.scale);
+  for (int v = 0; v < kVectors; ++v) {
+    if (column_of(v) >= p.k) break;
+    float h[8];
+    UnpackVector<__nv_bfloat16>(packed[v], h);
+    StoreCodes<T>(place, 0, column_of(v), h, scale.factor);
   }
+  if (threadIdx.x == 0) StoreScale(place, 0, scale.scale);
+}
+
+// Codes a warp's row: reads it whole for its greatest magnitude, and the CTA's slice of it again.
+template <class T>
+__device__ __forceinline__ void CodeRowOfWarp(const GemmArgs& p, int first_a, int row, const CodesPlace& place) {
+  if (first_a + row >= p.m) return;  // products of what lies there go nowhere
+  constexpr int kVectors = T::kRowVectors * 4;
+  const int lane = threadIdx.x % 32;
+  const auto* x = static_cast<const __nv_bfloat16*>(p.a) + int64_t{first_a + row} * p.lda;
+  uint4 packed[kVectors];
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) {
+    const int column = (v * 32 + lane) * 8;
+    packed[v] = column < p.k ? *reinterpret_cast<const uint4*>(x + column) : make_uint4(0, 0, 0, 0);
+  }
+  uint32_t pair = 0;
+#pragma unroll
+  for (int v = 0; v < kVectors; ++v) pair = MostOfPairs(pair, packed[v]);
+  const RowScale scale = ScaleOf(__reduce_max_sync(~0u, MostOfPair(pair)), p.clip);
+  const int end = min(p.k, (place.first_block + place.blocks) * kBlockBytes);
+#pragma unroll 1
+  for (int column = place.first_block * kBlockBytes + lane * 8; column < end; column += 32 * 8) {
+    float h[8];
+    UnpackVector<__nv_bfloat16>(*reinterpret_cast<const uint4*>(x + column), h);
+    StoreCodes<T>(place, row, column, h, scale.factor);
+  }
+  if (lane == 0) StoreScale(place, row, scale.scale);
 }
 
 template <class T>
@@ -405,13 +402,8 @@ __global__ void __launch_bounds__(T::kThreads, 2)
   }
   __syncthreads();
   LetNextKernelStart();
-  if constexpr (T::kSharesRows) ClusterArrive();  // a CTA writes to another's shared memory once that is there
 
   if (warp == T::kConsumers / 32) {
-    if constexpr (T::kSharesRows) {  // it need not wait for the codes
-      ClusterWait();
-      ClusterArrive();
-    }
     if (threadIdx.x % 32 == 0) {
       constexpr int kBlock = kBlockBytes / static_cast<int>(sizeof(Element));
       const auto load_w = [&](int block, uint32_t stage) {
@@ -443,7 +435,6 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     }
     if constexpr (T::kSplit > 1) {
       __syncwarp();
-      if constexpr (T::kSharesRows) ClusterWait();
       ClusterSync();
       ClusterArrive();
     }
@@ -478,7 +469,6 @@ __global__ void __launch_bounds__(T::kThreads, 2)
         if (p.norm.beta != nullptr) PrefetchL1(p.norm.beta + at);
       }
     }
-    if constexpr (T::kSharesRows) ClusterWait();
     AwaitPreviousKernel();
     float added[T::kFinished][4] = {};
     float row_scale[T::kFinished] = {};
@@ -495,21 +485,20 @@ __global__ void __launch_bounds__(T::kThreads, 2)
     }
 
     if constexpr (T::kMakesA) {
-      const CodesPlace place = {made, scales, params.k_blocks, first_block, blocks};
+      const CodesPlace place = {made, scales, first_block, blocks};
+      const int maker = warp > T::kConsumers / 32 ? warp - 1 : warp;
       if constexpr (T::kNormed && T::kOneRow) {
         NormalizeAndCodeRow<T>(p, norm_weights, place);
       } else if constexpr (T::kNormed) {
-        NormalizeRows<T>(p, first_a, rank, place);
+        NormalizeRows<T>(p, first_a, maker, place);
+      } else if constexpr (T::kOneRow) {
+        CodeRow<T>(p, place);
       } else {
-        CodeRows<T>(p, first_a, rank, place);
+        CodeRowOfWarp<T>(p, first_a, maker, place);
       }
       AsyncProxyFence();
-      if constexpr (T::kSharesRows) {
-        ClusterSync();
-        AsyncProxyFence();  // what the others have written
-      } else {
-        NamedBarrierSync(1, T::kConsumers);
-      }
+      NamedBarrierSync(1, T::kMakers);
+      if (warp > T::kConsumers / 32) return;  // barriers of the cluster wait for no thread that has ended
       if constexpr (T::kInteger) {
 #pragma unroll
         for (int i = 0; i < T::kFinished; ++i) {
@@ -697,20 +686,16 @@ template <Dtype kDtype>
 cudaError_t LaunchElement(const GemmArgs& args, const GemmRowsSm90Config& config, cudaStream_t stream);
 
 // Codes without a norm, by the length of the rows.
-template <int kSplit>
+template <int kSplit, bool kOneRow>
 cudaError_t LaunchCoded(const GemmArgs& args, cudaStream_t stream) {
-  const auto launch = [&]<int kRowVectors, bool kOneRow = false>() {
+  const auto launch = [&]<int kRowVectors>() {
     return Launch<Traits<int8_t, kMostNormedRows, 64, kSplit, false, 0, kRowVectors, kOneRow>>(args, stream);
   };
   const int vectors = (args.k + 128 * 8 - 1) / (128 * 8);
-  if (vectors > 8) return cudaErrorNotSupported;
-  if (args.m == 1) {
-    if (vectors == 1) return launch.template operator()<1, true>();
-    return vectors <= 3 ? launch.template operator()<3, true>() : launch.template operator()<8, true>();
-  }
-  if constexpr (kSplit == 8) {
-    if (vectors == 1) return launch.template operator()<1>();
-    return vectors <= 3 ? launch.template operator()<3>() : launch.template operator()<8>();
+  if (vectors == 1) return launch.template operator()<1>();
+  if (vectors <= 3) return launch.template operator()<3>();
+  if constexpr (kOneRow) {
+    if (vectors <= 8) return launch.template operator()<8>();
   }
   return cudaErrorNotSupported;
 }
@@ -737,7 +722,7 @@ cudaError_t LaunchRows(const GemmArgs& args, cudaStream_t stream) {
   }
   if (args.quantize) {
     if constexpr (sizeof(Element) == 1 && kTileRows == 64 && kSplit > 1 && !kGated) {
-      return LaunchCoded<kSplit>(args, stream);
+      return args.m == 1 ? LaunchCoded<kSplit, true>(args, stream) : LaunchCoded<kSplit, false>(args, stream);
     } else {
       return cudaErrorNotSupported;
     }

@@ -99,7 +99,10 @@ cudaError_t RefuseGemmRowsSm90(const GemmArgs& args, int compute_capability) {
   if (cudaError_t error = RefuseOperands(args)) return error;
   if (compute_capability / 10 != 9 || args.dtype == Dtype::kF32) return cudaErrorNotSupported;
   if (args.quantize && args.m > kMostNormedRows) return cudaErrorNotSupported;
-  if (args.norm.gamma == nullptr) return args.quantize && args.gated ? cudaErrorNotSupported : cudaSuccess;
+  if (args.norm.gamma == nullptr) {
+    const bool long_rows = args.m > 1 && args.k > kMostCodedColumns;
+    return args.quantize && (args.gated || long_rows) ? cudaErrorNotSupported : cudaSuccess;
+  }
   if (args.norm.rms && args.norm.beta != nullptr) return cudaErrorInvalidValue;
   const bool taken = args.m <= kMostNormedRows && args.k <= kMostNormedColumns &&
                      (args.dtype != Dtype::kS8 || args.quantize) && Aligned(args.norm.gamma, 16) &&
