@@ -1,7 +1,6 @@
 #include "runtime/api/step_roofline.h"
 
 #include <algorithm>
-#include <chrono>
 #include <cstddef>
 #include <string_view>
 
@@ -107,24 +106,7 @@ absl::StatusOr<std::vector<double>> TimeSteps(const StepSize& size, absl::Span<c
                              .block_table = batch.block_table,
                              .logit_rows = batch.logit_rows,
                              .pages_per_row = batch.pages_per_row};
-  FF_RETURN_IF_ERROR(executor->Run(inputs).status());  // wakes threads, brings weights into memory
-  constexpr double kBudgetS = 0.5;
-  constexpr size_t kMostRuns = 100;
-  const auto start = std::chrono::steady_clock::now();
-  std::vector<std::vector<double>> runs(plan.steps.size());  // by step
-  std::vector<double> times(plan.steps.size());
-  for (size_t run = 0; run < kMostRuns; ++run) {
-    const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    if (run >= 3 && elapsed.count() > kBudgetS) break;
-    FF_RETURN_IF_ERROR(executor->Run(inputs, absl::MakeSpan(times)).status());
-    for (size_t s = 0; s < times.size(); ++s) runs[s].push_back(times[s]);
-  }
-  std::vector<double> medians;
-  for (std::vector<double>& times : runs) {
-    std::ranges::nth_element(times, times.begin() + static_cast<std::ptrdiff_t>(times.size() / 2));
-    medians.push_back(times[times.size() / 2]);
-  }
-  return medians;
+  return executor->TimeSteps(inputs);
 }
 
 }  // namespace flashflow::runtime

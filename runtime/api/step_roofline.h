@@ -50,9 +50,8 @@ absl::StatusOr<StepRoofline> ComputeStepRoofline(const plan::Plan& plan, const i
                                                  const analysis::DeviceSpec& device, const StepSize& size,
                                                  absl::Span<const double> times_us);
 
-// The median time of each of the plan's steps over several runs of one such row, whose tokens and cache are arbitrary:
-// three runs at least, and as many as fit into half a second. `pages` of the cache are written to and must hold the
-// row. The errors of Executor::Run; InvalidArgument as above.
+// Executor::TimeSteps of one such row, whose tokens and cache are arbitrary. `pages` of the cache are written to and
+// must hold the row. InvalidArgument as above.
 absl::StatusOr<std::vector<double>> TimeSteps(const StepSize& size, absl::Span<const int32_t> pages,
                                               Executor* executor);
 

@@ -227,16 +227,16 @@ std::string BoundPlan::TacticOf(size_t step) const {
 }
 
 absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::StepRows& rows,
-                               absl::Span<double> step_us, std::optional<void*> launch_handle) {
+                               const LaunchOptions& options) {
   using Clock = std::chrono::steady_clock;
   device_->BeginStep();
   const absl::Cleanup end = [this] { device_->EndStep(); };
-  for (size_t s = 0; s < steps_.size(); ++s) {
+  for (size_t s = 0; s < std::min(steps_.size(), options.steps); ++s) {
     const plan::Step& step = plan_.steps[s];
     kernels::LaunchContext context;
     context.inputs = steps_[s].inputs;
     context.outputs = steps_[s].outputs;
-    context.device = launch_handle.value_or(device_->launch_handle());
+    context.device = options.launch_handle.value_or(device_->launch_handle());
     if (steps_[s].config != nullptr) context.config = *steps_[s].config;
     if (const BoundStep* next = steps_[s].next; next != nullptr) {
       context.next_inputs = next->inputs;
@@ -251,14 +251,14 @@ absl::Status BoundPlan::Launch(const kernels::CacheView* cache, const kernels::S
       context.workspace = workspace.data;
       context.workspace_bytes = static_cast<size_t>(workspace.NumElements());
     }
-    const Clock::time_point start = step_us.empty() ? Clock::time_point() : Clock::now();
+    const Clock::time_point start = options.step_us.empty() ? Clock::time_point() : Clock::now();
     if (absl::Status status = steps_[s].kernel->Launch(context); !status.ok()) {
       return absl::Status(status.code(), absl::StrCat("step ", s, " (", step.op, step.loc.empty() ? "" : " of ",
                                                       step.loc, "): ", status.message()));
     }
-    if (step_us.empty()) continue;
+    if (options.step_us.empty()) continue;
     FF_RETURN_IF_ERROR(device_->Wait());
-    step_us[s] = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
+    options.step_us[s] = std::chrono::duration<double, std::micro>(Clock::now() - start).count();
   }
   return absl::OkStatus();
 }

@@ -2,8 +2,10 @@
 #ifndef RUNTIME_CORE_BOUND_PLAN_H_
 #define RUNTIME_CORE_BOUND_PLAN_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <string>
@@ -43,11 +45,13 @@ class BoundPlan {
   // InvalidArgument if a tensor does not fit its memory, and then nothing may be launched until a call succeeds.
   absl::Status Specialize(const SymbolValues& symbols, const std::function<Place(size_t)>& place_of);
 
-  // Runs all steps, and waits for none. The error of a kernel names its step. step_us, one for each step or empty, gets
-  // the time that each took, and then it is waited for. launch_handle stands in for the device's own. Precondition:
-  // Specialize was OK.
-  absl::Status Launch(const kernels::CacheView* cache, const kernels::StepRows& rows, absl::Span<double> step_us = {},
-                      std::optional<void*> launch_handle = std::nullopt);
+  struct LaunchOptions {
+    absl::Span<double> step_us = {};                    // gets the time of each step, waited for; or empty
+    size_t steps = std::numeric_limits<size_t>::max();  // so many run, the first ones
+    std::optional<void*> launch_handle = std::nullopt;  // stands in for the device's own
+  };
+  // Runs the steps, and waits for none. The error of a kernel names its step. Precondition: Specialize was OK.
+  absl::Status Launch(const kernels::CacheView* cache, const kernels::StepRows& rows, const LaunchOptions& options);
 
   // The kernel of a step, and its config as of the last specialization: "cpu.linear.panel16[tile_rows=4]".
   std::string TacticOf(size_t step) const;

@@ -9,12 +9,28 @@
 #include <utility>
 
 #include "absl/cleanup/cleanup.h"
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "compiler/ir/status_macros.h"
 
 namespace flashflow::runtime {
 namespace {
+
+double Median(std::vector<double>& values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::ranges::nth_element(values, middle);
+  return *middle;
+}
+
+// Three times at least, and at most a hundred.
+absl::Status RepeatFor(absl::Duration budget, absl::FunctionRef<absl::Status()> run) {
+  const absl::Time end = absl::Now() + budget;
+  for (int done = 0; done < 3 || (done < 100 && absl::Now() < end); ++done) FF_RETURN_IF_ERROR(run());
+  return absl::OkStatus();
+}
 
 // As InputLayout::offsets has them.
 enum InputKind : size_t { kTokenIds, kPositions, kRowStart, kKvLen, kBlockTable, kLogitRows, kInputKinds };
@@ -319,16 +335,16 @@ void Executor::ForgetOldest() {
   recorded_.erase(oldest);
 }
 
-absl::Status Executor::LaunchAll(const StepSize& size, const InputLayout& layout, absl::Span<double> step_us) {
+absl::Status Executor::LaunchAll(const StepSize& size, const InputLayout& layout) {
   const auto launch = [&]() -> absl::Status {
     const kernels::StepRows rows = {.max_row_tokens = size.max_row_tokens};
-    FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, step_us));
+    FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, {}));
     if (!size.draws) return absl::OkStatus();
     return device_->sampler()->Launch(static_cast<const float*>(logits_->data()), size.logit_rows, vocab_size_,
                                       static_cast<char*>(input_block_->data()) + layout.draws, draw_workspace_->data(),
                                       static_cast<int32_t*>(input_block_->data()));
   };
-  if (!device_->CanRecord() || !step_us.empty()) {
+  if (!device_->CanRecord()) {
     FF_RETURN_IF_ERROR(Specialize(size, layout));
     return launch();
   }
@@ -348,7 +364,7 @@ absl::Status Executor::LaunchAll(const StepSize& size, const InputLayout& layout
   return recorded.recording->Launch();
 }
 
-absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> step_us) {
+absl::Status Executor::StartStep(const StepInputs& inputs) {
   FF_RETURN_IF_ERROR(CheckInputs(inputs));
   const StepSize size = Pad(inputs);
   const InputLayout layout = LayoutOf(size);
@@ -370,7 +386,7 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
     const int64_t end = inputs.draws.empty() ? layout.draws : layout.bytes;
     FF_RETURN_IF_ERROR(device_->CopyToDevice(block + begin, staged + begin, static_cast<size_t>(end - begin)));
   }
-  FF_RETURN_IF_ERROR(LaunchAll(size, layout, step_us));
+  FF_RETURN_IF_ERROR(LaunchAll(size, layout));
   slot.drawn = static_cast<int64_t>(inputs.draws.size());
   if (slot.drawn > 0) {
     FF_RETURN_IF_ERROR(
@@ -383,14 +399,59 @@ absl::Status Executor::StartStep(const StepInputs& inputs, absl::Span<double> st
   return absl::OkStatus();
 }
 
-absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs, absl::Span<double> step_us) {
-  if (!step_us.empty() && step_us.size() != plan_.steps.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("there is room for ", step_us.size(), " times; the plan has ", plan_.steps.size(), " steps"));
-  }
+absl::StatusOr<absl::Span<const float>> Executor::Run(const StepInputs& inputs) {
   if (!inputs.draws.empty()) return absl::InvalidArgumentError("Run gives logits; Start draws tokens");
-  FF_RETURN_IF_ERROR(StartStep(inputs, step_us));
+  FF_RETURN_IF_ERROR(StartStep(inputs));
   return Logits();
+}
+
+absl::StatusOr<std::vector<double>> Executor::TimeSteps(const StepInputs& inputs) {
+  FF_RETURN_IF_ERROR(Run(inputs).status());  // wakes threads, brings weights into memory, leaves the inputs in place
+  const StepSize size = Pad(inputs);
+  FF_RETURN_IF_ERROR(Specialize(size, LayoutOf(size)));
+  const kernels::StepRows rows = {.max_row_tokens = size.max_row_tokens};
+  return device_->CanRecord() ? TimeFirstSteps(rows) : TimeOneByOne(rows);
+}
+
+absl::StatusOr<std::vector<double>> Executor::TimeOneByOne(const kernels::StepRows& rows) {
+  std::vector<double> times(plan_.steps.size());
+  std::vector<std::vector<double>> runs(plan_.steps.size());  // by step
+  FF_RETURN_IF_ERROR(RepeatFor(absl::Milliseconds(500), [&]() -> absl::Status {
+    FF_RETURN_IF_ERROR(bound_->Launch(&cache_, rows, {.step_us = absl::MakeSpan(times)}));
+    for (size_t s = 0; s < times.size(); ++s) runs[s].push_back(times[s]);
+    return absl::OkStatus();
+  }));
+  std::ranges::transform(runs, times.begin(), Median);
+  return times;
+}
+
+absl::StatusOr<std::vector<double>> Executor::TimeFirstSteps(const kernels::StepRows& rows) {
+  constexpr int kLaunches = 2;  // waited for together: a wait is longer than many steps, but always the same
+  std::vector<std::unique_ptr<Recording>> recordings;  // of no step, of the first, of the first two, ... of all
+  for (size_t steps = 0; steps <= plan_.steps.size(); ++steps) {
+    FF_ASSIGN_OR_RETURN(recordings.emplace_back(),
+                        device_->Record([&] { return bound_->Launch(&cache_, rows, {.steps = steps}); }));
+  }
+  std::vector<std::vector<double>> runs(recordings.size());
+  FF_RETURN_IF_ERROR(RepeatFor(absl::Seconds(2), [&]() -> absl::Status {
+    for (size_t r = 0; r < recordings.size(); ++r) {
+      FF_RETURN_IF_ERROR(device_->Wait());
+      const absl::Time start = absl::Now();
+      for (int i = 0; i < kLaunches; ++i) {
+        FF_RETURN_IF_ERROR(recordings.back()->Launch());  // so that caches hold what they hold after a step
+        FF_RETURN_IF_ERROR(recordings[r]->Launch());
+      }
+      FF_RETURN_IF_ERROR(device_->Wait());
+      runs[r].push_back(absl::ToDoubleMicroseconds(absl::Now() - start) / kLaunches);
+    }
+    return absl::OkStatus();
+  }));
+  constexpr double kLeastUs = 1e-3;  // of a step that runs beside others alone
+  std::vector<double> times;
+  for (size_t s = 0; s < plan_.steps.size(); ++s) {
+    times.push_back(std::max(kLeastUs, Median(runs[s + 1]) - Median(runs[s])));
+  }
+  return times;
 }
 
 absl::StatusOr<absl::Span<const float>> Executor::Logits() {
@@ -417,7 +478,7 @@ absl::StatusOr<int64_t> Executor::Start(const StepInputs& inputs) {
       return absl::InvalidArgumentError("the step before drew another number of tokens than this one takes");
     }
   }
-  FF_RETURN_IF_ERROR(StartStep(inputs, {}));
+  FF_RETURN_IF_ERROR(StartStep(inputs));
   return steps_ - 1;
 }
 

@@ -65,9 +65,13 @@ class Executor {
 
   // The logits [L, vocab_size] in fp32 on the host, valid until the next call. InvalidArgument if the inputs do not
   // fit together or pass the plan's limits; the error of a kernel names its step. After an error the new tokens'
-  // slots of the cache are undefined, all others unchanged. step_us, one for each step of the plan or empty, gets how
-  // long each took. Nothing is drawn.
-  absl::StatusOr<absl::Span<const float>> Run(const StepInputs& inputs, absl::Span<double> step_us = {});
+  // slots of the cache are undefined, all others unchanged. Nothing is drawn.
+  absl::StatusOr<absl::Span<const float>> Run(const StepInputs& inputs);
+
+  // What each step of the plan takes with these inputs, us: medians of three runs at least, and of as many as fit into
+  // some seconds. Where the device can record launches: by how much the steps up to it take longer than those before
+  // it, since there steps overlap, and waiting for one takes longer than many do. Statuses as Run.
+  absl::StatusOr<std::vector<double>> TimeSteps(const StepInputs& inputs);
 
   // Starts a step whose tokens the device draws, and returns its number, for Tokens. Statuses as Run; InvalidArgument
   // also for a device without a sampler, and for tokens_from_previous where the step before, started likewise, drew
@@ -129,9 +133,12 @@ class Executor {
   StepSize Pad(const StepInputs& inputs) const;
   void Pack(const StepInputs& inputs, const StepSize& size, const InputLayout& layout, char* block) const;
   absl::Status Specialize(const StepSize& size, const InputLayout& layout);
-  absl::Status LaunchAll(const StepSize& size, const InputLayout& layout, absl::Span<double> step_us);
+  absl::Status LaunchAll(const StepSize& size, const InputLayout& layout);
   void ForgetOldest();
-  absl::Status StartStep(const StepInputs& inputs, absl::Span<double> step_us);
+  absl::Status StartStep(const StepInputs& inputs);
+  // TimeSteps, of what Specialize and the step before have left.
+  absl::StatusOr<std::vector<double>> TimeOneByOne(const kernels::StepRows& rows);
+  absl::StatusOr<std::vector<double>> TimeFirstSteps(const kernels::StepRows& rows);
 
   plan::Plan plan_;
   std::vector<LoadedWeight> weights_;

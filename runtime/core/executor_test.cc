@@ -10,6 +10,8 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "runtime/core/fake_device.h"
@@ -18,6 +20,7 @@ namespace flashflow::runtime {
 namespace {
 
 using ::testing::ElementsAre;
+using ::testing::Gt;
 using ::testing::HasSubstr;
 
 // logits[l] = table[token_ids[logit_rows[l]]]: a lookup into the arena, then a gather into the output.
@@ -73,13 +76,16 @@ class ExecutorTest : public ::testing::Test {
       next_weight_ = c.next_inputs.empty() ? nullptr : c.next_inputs[1].data;
       next_gated_ = c.next_gated;
       gathered_.assign(c.inputs.begin(), c.inputs.end());
+      copy_takes_ = gather_takes_;
       CopyRows(c);
+      copy_takes_ = absl::ZeroDuration();
       return gather_status_;
     });
   }
   // Rows of the first input by the indices in the second, now or when the recording is launched.
   void CopyRows(const kernels::LaunchContext& c) {
-    const auto copy = [from = c.inputs[0].data, indices = c.inputs[1], to = c.outputs[0].data] {
+    const auto copy = [from = c.inputs[0].data, indices = c.inputs[1], to = c.outputs[0].data, takes = copy_takes_] {
+      absl::SleepFor(takes);
       for (int64_t i = 0; i < indices.dims[0]; ++i) {
         const int32_t row = static_cast<const int32_t*>(indices.data)[i];
         std::copy_n(static_cast<const float*>(from) + row * 3, 3, static_cast<float*>(to) + i * 3);
@@ -123,6 +129,7 @@ class ExecutorTest : public ::testing::Test {
   size_t workspace_bytes_ = 0;
   void* workspace_ = nullptr;
   absl::Status gather_status_;
+  absl::Duration copy_takes_, gather_takes_;
 };
 
 // Owns what StepInputs shows.
@@ -231,6 +238,16 @@ TEST_F(RecordingTest, RecordsASizeOnceAndLaunchesItWithNewInputs) {
   ASSERT_TRUE(logits.ok());
   EXPECT_THAT(*logits, ElementsAre(20, 21, 22));
   EXPECT_EQ(device_.steps_begun, 2);
+}
+
+TEST_F(RecordingTest, AStepTakesByHowMuchTheFirstOnesTakeLongerWithIt) {
+  auto executor = Create(LookupPlan());
+  ASSERT_TRUE(executor.ok()) << executor.status();
+  gather_takes_ = absl::Milliseconds(20);
+  const auto times = (*executor)->TimeSteps(Decode({1}).view());
+  ASSERT_TRUE(times.ok()) << times.status();
+  EXPECT_THAT(*times, ElementsAre(Gt(0), Gt((*times)[0])));
+  EXPECT_EQ(device_.steps_begun, 1 + 3);  // the first run; recordings of no step, of one, of both
 }
 
 TEST_F(RecordingTest, RoundsTheRowsUpByRowsInAPageOfTheirOwn) {
@@ -375,16 +392,12 @@ TEST_F(ExecutorTest, ADeviceWithoutASamplerDrawsNothing) {
   EXPECT_EQ((*executor)->Start(step).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
-TEST_F(ExecutorTest, TimesEachStepWhenAsked) {
+TEST_F(ExecutorTest, TimesEachStep) {
   const auto executor = Create(LookupPlan());
   ASSERT_TRUE(executor.ok()) << executor.status();
-  std::vector<double> times = {-1, -1};
-  ASSERT_TRUE((*executor)->Run(Inputs().view(), absl::MakeSpan(times)).ok());
-  EXPECT_GE(times[0], 0);
-  EXPECT_GE(times[1], 0);
-  times.resize(3);
-  EXPECT_EQ((*executor)->Run(Inputs().view(), absl::MakeSpan(times)).status().code(),
-            absl::StatusCode::kInvalidArgument);
+  const auto times = (*executor)->TimeSteps(Inputs().view());
+  ASSERT_TRUE(times.ok()) << times.status();
+  EXPECT_THAT(*times, ElementsAre(Gt(0), Gt(0)));
 }
 
 TEST_F(ExecutorTest, BindsTheFirstTacticThereIs) {

@@ -184,8 +184,9 @@ absl::Status GraphExecutor::Run(absl::Span<const int64_t> symbols, absl::Span<co
     return {static_cast<char*>(arena) + layout->offsets[i], layout->arena_bytes - layout->offsets[i]};
   };
   FF_RETURN_IF_ERROR(bound_->Specialize(values, place_of));
-  if (callers != nullptr) return bound_->Launch(/*cache=*/nullptr, /*rows=*/{}, {}, callers->launch_handle);
-  FF_RETURN_IF_ERROR(bound_->Launch(/*cache=*/nullptr, /*rows=*/{}));
+  if (callers != nullptr)
+    return bound_->Launch(/*cache=*/nullptr, /*rows=*/{}, {.launch_handle = callers->launch_handle});
+  FF_RETURN_IF_ERROR(bound_->Launch(/*cache=*/nullptr, /*rows=*/{}, {}));
   return device_->Wait();
 }
 
