@@ -11,7 +11,7 @@ import typer
 
 from flashflow.cli.console import ProgressLine
 from flashflow.cli.two_texts import two_texts
-from flashflow.cli.verb import MODEL_HELP, DebugOption, JsonOption, verb
+from flashflow.cli.verb import MODEL_HELP, DebugOption, Device, JsonOption, TorchDeviceOption, verb
 from flashflow.errors import InvalidArgumentError
 from flashflow.output_folder import make_output_folder
 
@@ -81,6 +81,7 @@ def calibrate(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures there too, as JSON.", show_default=False)
     ] = None,
+    device: TorchDeviceOption = Device.AUTO,
     json_output: JsonOption = False,
     debug: DebugOption = False,
 ) -> None:
@@ -116,6 +117,7 @@ def calibrate(
             budget=None if budget is None else budget / 100,
             context=context,
             sensitivity=sensitivity.value,
+            device=device.value,
         ),
         progress,
     )

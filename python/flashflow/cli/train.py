@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from flashflow.cli.console import ProgressLine
-from flashflow.cli.verb import DebugOption, Device, verb
+from flashflow.cli.verb import DebugOption, Device, TorchDeviceOption, verb
 
 
 class Preset(str, enum.Enum):
@@ -97,7 +97,7 @@ def train(
     ] = False,
     seed: Annotated[int, typer.Option(help="Of weights, data order and dropout.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of --save-dir.")] = False,
-    device: Annotated[Device, typer.Option(help="auto: the GPU where torch finds one.")] = Device.AUTO,
+    device: TorchDeviceOption = Device.AUTO,
     parallel: Annotated[
         Parallel, typer.Option(help="Under torchrun: each process has the whole model, or (fsdp) a part of it.")
     ] = Parallel.DDP,

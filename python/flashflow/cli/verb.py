@@ -54,6 +54,7 @@ KvDtypeOption = Annotated[
 DeviceOption = Annotated[
     Device, typer.Option("--device", help="auto: the GPU where there is one that this build can use.")
 ]
+TorchDeviceOption = Annotated[Device, typer.Option("--device", help="auto: the GPU where torch finds one.")]
 ThreadsOption = Annotated[
     int | None, typer.Option("--threads", help="CPU threads.", show_default="as many as the process may use")
 ]

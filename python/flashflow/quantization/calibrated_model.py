@@ -31,6 +31,7 @@ from flashflow.quantization.calibration import (
 )
 from flashflow.quantization.qat import kept_codes, prepare_qat, quantized_modules, set_quantized
 from flashflow.quantization.smoothing import smooth
+from flashflow.torch_device import torch_device
 
 __all__ = ["Calibration", "CalibrationOptions", "calibrate_model", "sensitivity_table", "with_untied_head"]
 
@@ -54,6 +55,7 @@ class CalibrationOptions:
         context: tokens that the model sees at once.
         sensitivity: "none"; "output", of each layer's output; "perplexity", of the model's loss on the held-out text
             as well, a whole evaluation for each layer.
+        device: that torch computes on, "auto", "cpu" or "cuda".
     """
 
     method: str = "mse"
@@ -64,6 +66,7 @@ class CalibrationOptions:
     budget: float | None = None
     context: int = 512
     sensitivity: str = "output"
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,7 @@ def calibrate_model(
 
     Raises:
         InvalidArgumentError: an option is out of range, or a text too short.
+        FailedPreconditionError: the device is not there.
         UnsupportedError: the head is to be untied, and the model has none that is tied and could be.
     """
     if options.untie_head:
@@ -127,12 +131,13 @@ def calibrate_model(
         )
     if options.budget is not None and not 0 <= options.budget < 1:
         raise InvalidArgumentError(f"--budget is {100 * options.budget:g}: expected 0 to below 100", op="--budget")
+    device = torch_device(options.device)
     batches = [
-        torch.tensor(calibration_ids[first : first + context])[None]
+        torch.tensor(calibration_ids[first : first + context], device=device)[None]
         for first in range(0, len(calibration_ids), context)
     ]
     report("reading the weights", None)
-    model = prepare_qat(build_model(loaded.config, read_tensors(loaded.weights)))
+    model = prepare_qat(build_model(loaded.config, read_tensors(loaded.weights)).to(device))
     set_quantized(model, False)
 
     def measure(stage: str) -> Perplexity:
@@ -193,13 +198,14 @@ def with_untied_head(loaded: LoadedModel) -> LoadedModel:
 
 
 def logits_of(model: nn.Module) -> Callable[[Sequence[int]], npt.NDArray[np.float32]]:
-    """What follows each of T token ids, [T, vocabulary], by a module."""
+    """What follows each of T token ids, [T, vocabulary], by a module, on its device."""
+    device = next(model.parameters()).device
 
     def logits(ids: Sequence[int]) -> npt.NDArray[np.float32]:
-        tokens = torch.tensor(ids)[None]
+        tokens = torch.tensor(ids, device=device)[None]
         with torch.no_grad():
-            result: Tensor = model(tokens, torch.arange(len(ids))[None])
-        array: npt.NDArray[np.float32] = result[0].numpy()
+            result: Tensor = model(tokens, torch.arange(len(ids), device=device)[None])
+        array: npt.NDArray[np.float32] = result[0].cpu().numpy()
         return array
 
     return logits

@@ -60,6 +60,16 @@ def test_a_budget_keeps_floats_and_less_is_lost(tmp_path):
         run(loaded, tmp_path / "bad", budget=-0.01)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+def test_a_gpu_finds_what_the_cpu_finds(tmp_path):
+    loaded = model_of(TIED, tmp_path / "float")
+    here, there = (run(loaded, tmp_path / name, device=name) for name in ("cpu", "cuda"))
+    assert there.smoothed == here.smoothed
+    assert there.clips == pytest.approx(here.clips, rel=1e-3)
+    assert there.int8.perplexity == pytest.approx(here.int8.perplexity, rel=1e-3)
+    assert run(loaded, tmp_path / "kept", device="cuda", budget=0.0).kept
+
+
 @pytest.mark.parametrize("config", [GptSmallConfig(**SHAPE), LlamaConfig(**SHAPE, n_kv_heads=2, head_dim=8)])
 def test_a_head_that_cannot_be_untied_is_refused(tmp_path, config):
     with pytest.raises(UnsupportedError, match="has no tied head"):

@@ -213,9 +213,9 @@ def _least_squares(
         unclipped = _row_errors(rows, None, columns[name])
         for index, clip in enumerate(candidates[name]):
             touched = torch.zeros_like(most, dtype=torch.bool) if clip is None else most > clip
-            errors[name][index] += unclipped[~touched].sum()
+            errors[name][index] += unclipped[~touched].sum().cpu()
             if clip is not None and touched.any():
-                errors[name][index] += _row_errors(rows[touched], clip, columns[name]).sum()
+                errors[name][index] += _row_errors(rows[touched], clip, columns[name]).sum().cpu()
 
     _run(model, batches, see, progress)
     return {name: candidates[name][int(errors[name].argmin())] or 0.0 for name in inputs}
@@ -265,7 +265,7 @@ def output_sensitivity(model: nn.Module, batches: Batches, progress: Progress = 
             exact = nn.functional.linear(x, module.weight, bias)
             codes = module.kept_codes or quantize_rows(module.weight)
             coded = int8_linear(x, *codes, bias, module.input_clip())
-            sums[name] += torch.stack([(coded - exact).double().square().sum(), exact.double().square().sum()])
+            sums[name] += torch.stack([(coded - exact).double().square().sum(), exact.double().square().sum()]).cpu()
 
     _run(model, batches, see, progress)
     found = []

@@ -25,6 +25,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flashflow.errors import FailedPreconditionError, FlashFlowError
 from flashflow.log import logger
 from flashflow.models.transformer_blocks import TransformerBlock
+from flashflow.torch_device import torch_device
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,6 @@ class World:
     def is_main(self) -> bool:
         """Whether this process is the one that writes files and talks to people."""
         return self.rank == 0
-
-    def device(self, name: str) -> torch.device:
-        """The device of this process: auto is the GPU where torch finds one.
-
-        Raises:
-            FailedPreconditionError: it is not there.
-        """
-        gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if name == "cpu" or (name == "auto" and not gpus):
-            return torch.device("cpu")
-        if not gpus:
-            raise FailedPreconditionError(
-                "torch finds no CUDA device",
-                op="--device",
-                hint="use --device cpu, or a CUDA build of torch with a driver",
-            )
-        if self.local_rank >= gpus:
-            raise FailedPreconditionError(
-                f"process {self.local_rank} of this machine has no GPU of its own: there are {gpus}",
-                op="--device",
-                hint=f"start at most {gpus} with torchrun --nproc-per-node, or use --device cpu",
-            )
-        device = torch.device("cuda", self.local_rank)
-        torch.cuda.set_device(device)
-        return device
 
     def sum(self, values: Tensor) -> Tensor:
         """The sum over all processes, in each."""
@@ -126,7 +102,7 @@ def joined_processes(device: str) -> Iterator[World]:
         yield World()
         return
     world = World(int(os.environ["RANK"]), size, int(os.environ.get("LOCAL_RANK", "0")))
-    place = world.device(device)
+    place = torch_device(device, world.local_rank)
     if place.type == "cuda":
         dist.init_process_group("nccl", device_id=place)
     else:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from flashflow.errors import FailedPreconditionError, InvalidArgumentError
+from flashflow.torch_device import torch_device
 from flashflow.training.activation_checkpointing import checkpoint_blocks
 from flashflow.training.checkpoint import (
     checkpoint_name,
@@ -88,7 +89,7 @@ class Trainer:
 
     def __post_init__(self) -> None:
         config = self.config
-        self.device = self.world.device(config.device)
+        self.device = torch_device(config.device, self.world.local_rank)
         self.precision = Precision(self.device, config.amp_dtype)
         self.model.to(self.device)
         if config.activation_checkpointing:
