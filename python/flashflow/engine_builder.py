@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch import Tensor
 
+    from flashflow.frontend.export import Exported
     from flashflow.loaders.loaded_model import LoadedModel
     from flashflow.loaders.weight import LazyWeight
 
@@ -31,6 +32,15 @@ _OPTIONS = {
 _KV_OPTIONS: dict[str, dict[str, str]] = {"auto": {}, "int8": {"kv_dtype": "int8"}}
 
 
+def export_model(loaded: LoadedModel, report: Progress) -> Exported:
+    """The model's graph, which depends on its shape alone. UnsupportedError as build_engine."""
+    report("exporting", None)
+    from flashflow.frontend.export import export
+    from flashflow.models.build import build_model
+
+    return export(build_model(loaded.config), loaded.config, loaded.name)
+
+
 def build_engine(
     loaded: LoadedModel,
     path: Path,
@@ -38,6 +48,7 @@ def build_engine(
     report: Progress,
     keep_float: Sequence[str] = (),
     kv_dtype: str = "auto",
+    exported: Exported | None = None,
 ) -> None:
     """Exports and compiles a model.
 
@@ -49,6 +60,7 @@ def build_engine(
         report: told what is going on.
         keep_float: of an engine of codes, shell patterns of weights that stay in bfloat16, such as "layers.0.*".
         kv_dtype: "int8": the KV cache is of int8 codes, with a scale for each head and token. "auto": as dtype says.
+        exported: of export_model, for several engines of one model; else it is exported here.
 
     Raises:
         InvalidArgumentError: a pattern matches no weight of a layer, or the engine has no codes.
@@ -57,17 +69,13 @@ def build_engine(
         ResourceExhaustedError: the disk is full.
     """
     kept = _kept_in_floats(keep_float, loaded.weights, dtype)
-    report("exporting", None)
-    from flashflow.frontend.export import export
-    from flashflow.models.build import build_model
-
-    exported = export(build_model(loaded.config), loaded.config, loaded.name)
-    exported.graph["metadata"].update(loaded.graph_metadata())
-    exported.graph["metadata"].update({f"precision.{name}": "float" for name in kept})
+    exported = exported or export_model(loaded, report)
+    metadata = {**loaded.graph_metadata(), **{f"precision.{name}": "float" for name in kept}}
+    graph = {**exported.graph, "metadata": {**exported.graph["metadata"], **metadata}}
     report("compiling", None)
     core().build_engine(
         str(path),
-        json.dumps(exported.graph),
+        json.dumps(graph),
         _Weights(loaded.weights, exported.constants),
         json.dumps(loaded.engine_config()),
         loaded.tokenizer_json or b"",

@@ -16,10 +16,11 @@ import torch
 from torch import nn
 
 from flashflow.core import core
-from flashflow.engine_builder import build_engine
+from flashflow.engine_builder import build_engine, export_model
 from flashflow.errors import InvalidArgumentError
 from flashflow.evaluation.latency import measure_latency
 from flashflow.evaluation.perplexity import EncodedText, Logits, Window, text_perplexity
+from flashflow.frontend.export import Exported
 from flashflow.llm import LLM
 from flashflow.loaders.loaded_model import LoadedModel
 from flashflow.loaders.torch_weights import read_tensors
@@ -28,9 +29,10 @@ from flashflow.models.build import build_model
 from flashflow.quantization.calibrated_model import logits_of
 from flashflow.quantization.calibration import output_sensitivity
 from flashflow.quantization.int8_contract import dequantize, quantize_rows
-from flashflow.quantization.precision import LayerChoice, choose_layers, pair_layers
+from flashflow.quantization.precision import LayerChoice, choose_layers, mean_of_kind, pair_layers
 from flashflow.quantization.qat import QatEmbedding, QatLinear, kept_codes, prepare_qat, set_quantized
 from flashflow.roofline import RooflineRow
+from flashflow.torch_device import torch_device
 
 __all__ = ["Precision", "PrecisionOptions", "build_auto_engine", "build_float_engine"]
 
@@ -98,9 +100,11 @@ class Precision:
         return {**dataclasses.asdict(self), "perplexity_growth": self.growth}
 
 
-def build_float_engine(loaded: LoadedModel, path: Path, dtype: str, report: Progress) -> None:
+def build_float_engine(
+    loaded: LoadedModel, path: Path, dtype: str, report: Progress, exported: Exported | None = None
+) -> None:
     """Builds an engine without codes; of a model that learned with int8's rounding, of what its codes stand for."""
-    build_engine(_with_fallback(loaded, _coded_weights(loaded)), path, dtype, report)
+    build_engine(_with_fallback(loaded, _coded_weights(loaded)), path, dtype, report, exported=exported)
 
 
 def build_auto_engine(
@@ -143,7 +147,7 @@ def _choose(
 ) -> Precision:
     in_floats, in_codes = engines.engine(None), engines.engine(())
     layers = pair_layers(*_measure_operations([in_floats, in_codes], options, report))
-    model = _in_torch(loaded, report)
+    model = _in_torch(loaded, options.device, report)
     fp32 = _perplexity(logits_of(model), held_out, options.context, "measuring fp32's perplexity", report)
 
     def errors() -> dict[str, float]:
@@ -218,6 +222,7 @@ class _Engines:
 
     def __init__(self, loaded: LoadedModel, folder: Path, options: PrecisionOptions, report: Progress) -> None:
         self._loaded, self._folder, self._options, self._report = loaded, folder, options, report
+        self._exported = export_model(loaded, report)
         self._open: dict[frozenset[str] | None, LLM] = {}
         self._perplexities: dict[frozenset[str] | None, float] = {}
 
@@ -246,22 +251,25 @@ class _Engines:
 
     def _build(self, kept: Collection[str] | None, path: Path, loaded: LoadedModel) -> None:
         if kept is None:
-            build_float_engine(loaded, path, FLOAT, self._report)
+            build_float_engine(loaded, path, FLOAT, self._report, self._exported)
         else:
-            build_engine(_with_fallback(loaded, kept), path, "int8", self._report, sorted(kept))
+            fallback = _with_fallback(loaded, kept)
+            build_engine(fallback, path, "int8", self._report, sorted(kept), exported=self._exported)
 
 
-def _in_torch(loaded: LoadedModel, report: Progress) -> nn.Module:
-    """The model in torch, prepared for codes and computing in floats."""
+def _in_torch(loaded: LoadedModel, device: str, report: Progress) -> nn.Module:
+    """The model in torch, prepared for codes and computing in floats; on a GPU only if torch finds one too."""
     report("reading the weights", None)
-    model = prepare_qat(build_model(loaded.config, read_tensors(loaded.weights)), loaded.clips).eval()
+    place = torch_device("cpu" if device == "cpu" else "auto")
+    model = prepare_qat(build_model(loaded.config, read_tensors(loaded.weights)).to(place), loaded.clips).eval()
     set_quantized(model, False)
     return model
 
 
 def _output_errors(model: nn.Module, ids: Sequence[int], context: int, report: Progress) -> dict[str, float]:
     """By weight, |y8 - y|^2 / |y|^2 of its layer's output on a text."""
-    batches = [torch.tensor(ids[first : first + context])[None] for first in range(0, len(ids), context)]
+    device = next(model.parameters()).device
+    batches = [torch.tensor(ids[first : first + context], device=device)[None] for first in range(0, len(ids), context)]
     with kept_codes(model):
         found = output_sensitivity(
             model, batches, lambda done, total: report("measuring each layer's output", done / total)
@@ -278,7 +286,7 @@ def _perplexity(logits: Logits, text: EncodedText, context: int, stage: str, rep
 
 
 def _measure_operations(engines: Sequence[LLM], options: PrecisionOptions, report: Progress) -> list[list[RooflineRow]]:
-    """The operations of a step of each engine with their median times; the engines take turns."""
+    """The operations of a step of each engine with the median times of their kind; the engines take turns."""
     decode = options.goal == "decode"
     tokens = options.batch if decode else options.prompt_tokens
     limit = min(llm.engine_info()["max_tokens"] for llm in engines)
@@ -290,10 +298,12 @@ def _measure_operations(engines: Sequence[LLM], options: PrecisionOptions, repor
         report("timing each layer", done / _ROUNDS)
         rounds.append([list(llm.plan.roofline(tokens=tokens, context=context)) for llm in engines])
     return [
-        [
-            dataclasses.replace(same[0], achieved_us=statistics.median(row.achieved_us or 0.0 for row in same))
-            for same in zip(*(found[index] for found in rounds), strict=True)
-        ]
+        mean_of_kind(
+            [
+                dataclasses.replace(same[0], achieved_us=statistics.median(row.achieved_us or 0.0 for row in same))
+                for same in zip(*(found[index] for found in rounds), strict=True)
+            ]
+        )
         for index in range(len(engines))
     ]
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from flashflow.errors import InvalidArgumentError
 from flashflow.roofline import RooflineRow
 
-__all__ = ["LayerChoice", "LayerTimes", "choose_layers", "explain", "pair_layers"]
+__all__ = ["LayerChoice", "LayerTimes", "choose_layers", "explain", "mean_of_kind", "pair_layers"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,24 @@ class LayerChoice:
     error: float | None
     int8: bool
     reason: str
+
+
+def mean_of_kind(rows: Sequence[RooflineRow]) -> list[RooflineRow]:
+    """The rows, each with the mean time of those of the same kernel and sizes: layers of one kind take the same time.
+
+    What differs between them is noise, which would have some of them become codes and others not.
+    """
+
+    def kind(row: RooflineRow) -> tuple[object, ...]:
+        return row.op, row.tactic, row.bytes, row.flops, row.coded
+
+    times: dict[tuple[object, ...], list[float]] = {}
+    for row in rows:
+        if row.achieved_us is not None:
+            times.setdefault(kind(row), []).append(row.achieved_us)
+    return [
+        row if row.achieved_us is None else replace(row, achieved_us=statistics.fmean(times[kind(row)])) for row in rows
+    ]
 
 
 def pair_layers(floats: Iterable[RooflineRow], codes: Iterable[RooflineRow]) -> list[LayerTimes]:

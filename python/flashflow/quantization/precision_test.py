@@ -1,9 +1,11 @@
 """Which layers become int8, of times and errors that are made up."""
 
+import dataclasses
+
 import pytest
 
 from flashflow.errors import InvalidArgumentError
-from flashflow.quantization.precision import LayerTimes, choose_layers, explain, pair_layers
+from flashflow.quantization.precision import LayerTimes, choose_layers, explain, mean_of_kind, pair_layers
 from flashflow.roofline import RooflineRow
 
 
@@ -36,6 +38,15 @@ def test_operations_that_share_weights_are_one_layer():
     ]
     with pytest.raises(InvalidArgumentError, match="fused_linear was not measured"):
         pair_layers([row(None, "q.weight")], [])
+
+
+def test_layers_of_one_kind_take_the_same_time():
+    rows = [row(1.0, "a"), row(3.0, "b"), row(5.0, "c", coded=True), row(7.0, "d", op="linear"), row(None, "e")]
+    assert [one.achieved_us for one in mean_of_kind(rows)] == [2.0, 2.0, 5.0, 7.0, None]
+    assert [one.weights for one in mean_of_kind(rows)] == [one.weights for one in rows]
+    larger = [dataclasses.replace(row(1.0, "a"), **{name: 2.0}) for name in ("bytes", "flops")]
+    other = dataclasses.replace(row(1.0, "a"), tactic="cuda.gemm")
+    assert [one.achieved_us for one in mean_of_kind([*larger, other, row(9.0, "b")])] == [1.0, 1.0, 1.0, 9.0]
 
 
 LAYERS = [
