@@ -428,6 +428,7 @@ absl::StatusOr<std::vector<double>> Executor::TimeOneByOne(const kernels::StepRo
 absl::StatusOr<std::vector<double>> Executor::TimeFirstSteps(const kernels::StepRows& rows) {
   constexpr int kLaunches = 2;  // waited for together: a wait is longer than many steps, but always the same
   std::vector<std::unique_ptr<Recording>> recordings;  // of no step, of the first, of the first two, ... of all
+  const absl::Cleanup await_rest = [this] { device_->Wait().IgnoreError(); };  // after an error one may run still
   for (size_t steps = 0; steps <= plan_.steps.size(); ++steps) {
     FF_ASSIGN_OR_RETURN(recordings.emplace_back(),
                         device_->Record([&] { return bound_->Launch(&cache_, rows, {.steps = steps}); }));
