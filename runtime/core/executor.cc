@@ -15,15 +15,10 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "compiler/ir/status_macros.h"
+#include "runtime/core/median.h"
 
 namespace flashflow::runtime {
 namespace {
-
-double Median(std::vector<double>& values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::ranges::nth_element(values, middle);
-  return *middle;
-}
 
 // Three times at least, and at most a hundred.
 absl::Status RepeatFor(absl::Duration budget, absl::FunctionRef<absl::Status()> run) {
